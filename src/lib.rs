@@ -1,7 +1,9 @@
 //! The overlay node.
 
+pub mod config;
 pub mod day;
 pub mod decimal;
+
 pub mod predicate;
 
 /// Messages and services generated from `proto/`.

@@ -1,0 +1,194 @@
+//! The bounds of every queue, buffer, cache and wait: declared once with default and true bounds.
+
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+/// A whole number in the file, as the field's type.
+trait FromWhole {
+    fn from_whole(value: u64) -> Self;
+}
+
+impl FromWhole for u32 {
+    fn from_whole(value: u64) -> Self {
+        value as u32
+    }
+}
+
+impl FromWhole for u64 {
+    fn from_whole(value: u64) -> Self {
+        value
+    }
+}
+
+impl FromWhole for usize {
+    fn from_whole(value: u64) -> Self {
+        value as usize
+    }
+}
+
+impl FromWhole for Option<usize> {
+    fn from_whole(value: u64) -> Self {
+        Some(value as usize)
+    }
+}
+
+/// A key with the least and the largest value it takes, both inclusive.
+pub(super) struct Bound {
+    pub(super) key: &'static str,
+    pub(super) least: u64,
+    pub(super) most: u64,
+}
+
+/// Declares a struct of whole numbers: `field: type = default, least..=most`. Every bound fits the type on
+/// every platform.
+macro_rules! bounded {
+    (
+        $(#[$meta:meta])*
+        $name:ident {
+            $($(#[$doc:meta])* $field:ident: $type:ty = $default:expr, $least:literal..=$most:literal;)*
+        }
+    ) => {
+        $(#[$meta])*
+        #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+        #[schemars(default, deny_unknown_fields)]
+        pub struct $name {
+            $(
+                $(#[$doc])*
+                #[doc = concat!("From ", stringify!($least), " to ", stringify!($most), ".")]
+                #[schemars(range(min = $least, max = $most))]
+                pub $field: $type,
+            )*
+        }
+
+        impl $name {
+            pub(super) const BOUNDS: &[Bound] = &[$(
+                Bound { key: stringify!($field), least: $least, most: $most },
+            )*];
+
+            /// Sets the field `key` to a value inside its bounds.
+            pub(super) fn set(&mut self, key: &str, value: u64) {
+                match key {
+                    $(stringify!($field) => self.$field = FromWhole::from_whole(value),)*
+                    _ => {}
+                }
+            }
+        }
+
+        impl Default for $name {
+            fn default() -> Self {
+                $name { $($field: $default,)* }
+            }
+        }
+    };
+}
+
+bounded! {
+    /// What each queue, buffer and wait of a node may grow to.
+    Limits {
+        /// Queries that run at once, default 100. Raising it shortens the queue and lengthens each run.
+        max_active: usize = 100, 1..=100_000;
+        /// Slots of one team in use at once, default 60. Raising it lets one team crowd out the others.
+        per_team_limit: usize = 60, 1..=100_000;
+        /// Queries that wait at once, default 1000; the next one is refused. Raising it trades refusals for
+        /// waiting. 0 refuses whatever cannot run at once.
+        queue_length: usize = 1000, 0..=1_000_000;
+        /// Pieces of scanning and encoding that run at once, default: the cores of the machine. Raising it
+        /// beyond the cores makes each piece slower.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        #[schemars(with = "usize")]
+        compute_slots: Option<usize> = None, 1..=4096;
+        /// Rows of one piece of computing, default 65,536. Raising it costs fairness and saves overhead.
+        quantum_rows: u64 = 65_536, 1..=16_777_216;
+        /// Times that a waiting query is passed over before it reserves its slots, default 16. Raising it keeps
+        /// slots busier and lets queries over many teams wait longer.
+        max_bypass: u32 = 16, 0..=1_000_000;
+        /// Milliseconds that a query without a client's deadline may take, default 30 seconds.
+        query_ms: u64 = 30_000, 1..=3_600_000;
+        /// Milliseconds that a node finishes work in after it was asked to shut down, default 10 seconds.
+        grace_ms: u64 = 10_000, 0..=3_600_000;
+        /// Rows of one result, default 100 million. A result costs memory by its chunks, not by its rows.
+        max_rows: u64 = 100_000_000, 1..=1_000_000_000;
+        /// Groups of one aggregate, at each hop, default 200,000. Raising it costs about 100 bytes a group.
+        max_groups: usize = 200_000, 1..=10_000_000;
+        /// Bytes of one chunk, default 1 MiB. gRPC clients accept messages of 4 MiB unless told otherwise, so
+        /// the bound leaves a quarter for the frames' own fields.
+        chunk_bytes: usize = 1_048_576, 4096..=3_145_728;
+        /// Milliseconds that a result set stays after its last touch, default 5 minutes.
+        result_ttl_ms: u64 = 300_000, 1..=86_400_000;
+        /// Milliseconds that a result set stays at most, however often it is touched, default one hour; at
+        /// least `result_ttl_ms`.
+        result_max_age_ms: u64 = 3_600_000, 1..=604_800_000;
+        /// Result sets open at once, default 10,000. Each costs about a kilobyte.
+        result_sets: usize = 10_000, 1..=10_000_000;
+        /// Chunk reads at once at the node that clients talk to, default 256. Each costs up to `chunk_bytes`.
+        reads_in_flight: usize = 256, 1..=65_536;
+        /// Requests of peers at once, default 256. Each costs up to `chunk_bytes`.
+        peer_requests: usize = 256, 1..=65_536;
+        /// Nodes that a request may have passed, default 32. It must be at least the distance of the farthest
+        /// node from the leader.
+        max_hops: usize = 32, 1..=1024;
+        /// Bytes of a filter (`query_params`), default 64 KiB; at most `message_bytes`.
+        filter_bytes: usize = 65_536, 256..=1_048_576;
+        /// Bytes of a client's request, default 1 MiB.
+        message_bytes: usize = 1_048_576, 4096..=16_777_216;
+        /// Milliseconds after which a neighbour that answers no ping is taken for hanging, default one second.
+        /// Raising it delays failover and spares slow neighbours.
+        keepalive_ms: u64 = 1000, 10..=600_000;
+        /// Milliseconds that connecting to a neighbour may take, default one second.
+        connect_ms: u64 = 1000, 10..=600_000;
+        /// Milliseconds between two questions to a neighbour that is not up, default one second. Raising it
+        /// delays the return of a neighbour and saves connections.
+        probe_ms: u64 = 1000, 10..=600_000;
+    }
+}
+
+bounded! {
+    /// What each cache of a node may grow to; what was used least recently makes room. 0 turns a cache off.
+    CacheLimits {
+        /// Manifests of finished queries, default 1000. Each costs about a kilobyte.
+        result_entries: usize = 1000, 0..=1_000_000;
+        /// Bytes of selections at a holder, default 16 MiB. Raising it saves scans of days read again.
+        selection_bytes: usize = 16_777_216, 0..=2_000_000_000;
+        /// Bytes of finished aggregates, default 32 MiB.
+        aggregate_bytes: usize = 33_554_432, 0..=2_000_000_000;
+    }
+}
+
+impl Limits {
+    /// `query_ms`.
+    pub fn query(&self) -> Duration {
+        Duration::from_millis(self.query_ms)
+    }
+
+    /// `grace_ms`.
+    pub fn grace(&self) -> Duration {
+        Duration::from_millis(self.grace_ms)
+    }
+
+    /// `result_ttl_ms`.
+    pub fn result_ttl(&self) -> Duration {
+        Duration::from_millis(self.result_ttl_ms)
+    }
+
+    /// `result_max_age_ms`.
+    pub fn result_max_age(&self) -> Duration {
+        Duration::from_millis(self.result_max_age_ms)
+    }
+
+    /// `keepalive_ms`.
+    pub fn keepalive(&self) -> Duration {
+        Duration::from_millis(self.keepalive_ms)
+    }
+
+    /// `connect_ms`.
+    pub fn connect(&self) -> Duration {
+        Duration::from_millis(self.connect_ms)
+    }
+
+    /// `probe_ms`.
+    pub fn probe(&self) -> Duration {
+        Duration::from_millis(self.probe_ms)
+    }
+}
