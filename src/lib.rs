@@ -4,6 +4,7 @@ pub mod config;
 pub mod day;
 pub mod decimal;
 
+pub mod placement;
 pub mod predicate;
 
 /// Messages and services generated from `proto/`.
