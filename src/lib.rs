@@ -6,6 +6,7 @@ pub mod decimal;
 
 pub mod placement;
 pub mod predicate;
+pub mod route;
 
 /// Messages and services generated from `proto/`.
 #[expect(missing_docs, unreachable_pub, clippy::all, reason = "generated code")]
