@@ -1,5 +1,6 @@
 //! The overlay node.
 
+pub mod admission;
 pub mod day;
 pub mod decimal;
 pub mod predicate;
