@@ -11,8 +11,10 @@
 //! - **Fairness.** Two siblings that both wait all the time, and whose items are all eligible, differ in rows taken
 //!   over weight by at most `quantum_rows + largest/w1 + largest/w2`, `largest` being the largest cost.
 //! - **No starvation.** An item with `ahead` rows in its own client (itself included) is served within
-//!   `ahead / quantum + 1` visits of its client, [`DEBT_LIMIT_QUANTA`] more if the client is in debt, and between
-//!   two visits a sibling takes at most its quantum (and once, before the first, what its deficit had saved).
+//!   `ahead / quantum + 1` visits of its client, plus [`DEBT_LIMIT_QUANTA`] for each of those items, if charges beyond the
+//!   estimates put the client into debt. Between two visits a sibling takes at most its quantum (and once, before the
+//!   first, what its deficit had saved). What is charged while an account waits counts when it is next served, so that
+//!   others, who may charge it too, cannot put off its turn again and again.
 //! - **Idle accounts** keep no credit. They keep a debt, at most [`DEBT_LIMIT_QUANTA`] quanta, and pay one quantum
 //!   of it each round; it ends when nobody waits under the same parent any more, because then nobody is wronged.
 //! - **Passed over.** An item that is not eligible when its turn comes is skipped, and its account keeps the
@@ -29,9 +31,10 @@ use std::sync::Arc;
 
 use account::{Account, Step};
 
-/// A debt takes at most so many rounds to pay; what is beyond it is forgiven. A measured cost can be any number,
-/// so without this bound one bad estimate would lock a client out.
-pub const DEBT_LIMIT_QUANTA: u64 = 64;
+/// A debt takes at most so many rounds to pay; what is beyond it is forgiven. A measured cost can be any number, so
+/// without this bound one bad estimate would lock a client out; 64 left a team that others keep charging with one turn
+/// in 130.
+pub const DEBT_LIMIT_QUANTA: u64 = 8;
 
 /// Who asks, without a token: the address shares the team's rows with other addresses, the id those of its address.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

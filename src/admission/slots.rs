@@ -27,9 +27,9 @@ use super::fair_queue::{ClientKey, FairQueue, Ticket, Weights};
 
 /// Reservations at a time; each may keep one slot of the node idle.
 pub(super) const RESERVATION_LIMIT: usize = 4;
-/// Rows of one turn at weight 1. A query is not divided, so this is of the order of a middling query: a smaller
-/// quantum changes no shares, it only means more rounds, and a larger one longer turns.
-const QUANTUM_ROWS: u64 = 65_536;
+/// Rows of one turn at weight 1: some ten days of the real dataset. A query is not divided, so this is of the order of
+/// a middling one. Smaller, the debt limit, which is in quanta, would forgive too much; larger, turns grow long.
+const QUANTUM_ROWS: u64 = 262_144;
 /// The account of queries that touch no team.
 const NO_TEAM: &str = "";
 

@@ -73,3 +73,48 @@ async fn measured_rows_are_shared_not_estimates() {
         "{rows:?}"
     );
 }
+
+/// Method: tasks that end, panic or are aborted at any moment; then all slots must be free.
+#[tokio::test(start_paused = true)]
+async fn every_slot_comes_home_after_panics_and_aborts() {
+    let slots = ComputeSlots::new(3, 100, 1_000, Weights::default());
+    let mut tasks = Vec::new();
+    for index in 0..300_u64 {
+        let slots = slots.clone();
+        tasks.push(tokio::spawn(async move {
+            let requester = requester(&format!("client{}", index % 7));
+            let mut permit = slots.acquire(&requester, index).await.unwrap();
+            permit.measured(index * 3 % 100);
+            tokio::time::sleep(Duration::from_millis(index * 7 % 40)).await;
+            if index % 3 == 0 {
+                // Unwinds like a panic, without a message on stderr.
+                std::panic::resume_unwind(Box::new("panicking task"));
+            }
+        }));
+    }
+    for (index, task) in tasks.iter().enumerate().filter(|(index, _)| index % 5 == 0) {
+        tokio::time::sleep(Duration::from_millis(index as u64 % 11)).await;
+        task.abort();
+    }
+    for task in tasks {
+        let _ = task.await;
+    }
+    assert_eq!((slots.free_slots(), slots.waiting()), (3, 0));
+}
+
+/// The slot has been granted, the waiter has not seen it yet, and its future goes: the next one gets it.
+#[tokio::test(start_paused = true)]
+async fn slot_granted_to_a_vanished_waiter_goes_on_to_the_next() {
+    let slots = ComputeSlots::new(1, 100, 10, Weights::default());
+    let first = slots.acquire(&requester("a"), 1).await.unwrap();
+    let (vanishing_requester, next_requester) = (requester("b"), requester("c"));
+    let mut vanishing = Box::pin(slots.acquire(&vanishing_requester, 1));
+    assert!(futures::poll!(&mut vanishing).is_pending());
+    let mut next = Box::pin(slots.acquire(&next_requester, 1));
+    assert!(futures::poll!(&mut next).is_pending());
+    drop(first);
+    assert_eq!((slots.free_slots(), slots.waiting()), (0, 1));
+    drop(vanishing);
+    assert_eq!((slots.free_slots(), slots.waiting()), (0, 0));
+    let _permit = next.await.unwrap();
+}

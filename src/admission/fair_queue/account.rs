@@ -23,6 +23,9 @@ pub(super) struct Account {
     quantum: i128,
     /// Rows that it may still take; negative is a debt.
     deficit: i128,
+    /// Charged while it waits; becomes part of the deficit when it is next served or gets idle. Others can charge it
+    /// too (a query charges all teams of its plan), so charged at once it might never come out of its debt.
+    owed: i128,
     /// Entries here and below.
     waiting: usize,
     entries: VecDeque<Entry>,
@@ -53,6 +56,7 @@ impl Account {
         Self {
             quantum: i128::from(quantum),
             deficit: 0,
+            owed: 0,
             waiting: 0,
             entries: VecDeque::new(),
             children: BTreeMap::new(),
@@ -107,10 +111,11 @@ impl Account {
             return;
         }
         let child = self.child(step);
-        let debt_limit = child.quantum * i128::from(DEBT_LIMIT_QUANTA);
-        let most = child.deficit.max(largest);
-        let least = child.deficit.min(-debt_limit);
-        child.deficit = (child.deficit - rows).clamp(least, most);
+        child.owed += rows;
+        if child.owed < 0 {
+            child.deficit = (child.deficit - child.owed).min(child.deficit.max(largest));
+            child.owed = 0;
+        }
         child.charge(rest, rows, largest);
         self.settle(&step.key);
     }
@@ -129,6 +134,7 @@ impl Account {
         let key = self.visit_until(choice, largest, passed_over);
         let child = self.children.get_mut(&key)?;
         child.deficit -= choice.entry.cost;
+        child.pay_what_is_owed();
         let ticket = child.pop(eligible, largest, passed_over);
         self.waiting -= 1;
         self.settle(&key);
@@ -242,6 +248,12 @@ impl Account {
         self.children.entry(step.key.clone()).or_insert_with(new)
     }
 
+    fn pay_what_is_owed(&mut self) {
+        let debt_limit = self.quantum * i128::from(DEBT_LIMIT_QUANTA);
+        let owed = std::mem::take(&mut self.owed);
+        self.deficit = (self.deficit - owed).max(self.deficit.min(-debt_limit));
+    }
+
     /// Lets go of what an idle child must not keep: its credit, and the debts of its own children.
     fn settle(&mut self, key: &Arc<str>) {
         if self.waiting == 0 {
@@ -253,7 +265,11 @@ impl Account {
         let Some(child) = self.children.get_mut(key) else {
             return;
         };
-        if child.waiting == 0 && child.deficit >= 0 {
+        if child.waiting > 0 {
+            return;
+        }
+        child.pay_what_is_owed();
+        if child.deficit >= 0 {
             self.children.remove(key);
             self.visiting &= self.turns.front() != Some(key);
             self.turns.retain(|other| other != key);

@@ -142,3 +142,55 @@ async fn draining_refuses_newcomers_and_waiters_and_lets_running_queries_end() {
     admission.idle().await;
     assert_eq!(Instant::now(), end);
 }
+
+/// Goal: all slots come home, whatever happens to their holders and to those who wait.
+/// Method: tasks that end, panic, are aborted at any moment, or are cancelled by name; then the node must be idle.
+#[tokio::test(start_paused = true)]
+async fn every_permit_comes_home_after_panics_aborts_and_cancels() {
+    let admission = QueryAdmission::new(limits(4, 2, 1_000));
+    let mut tasks = Vec::new();
+    for index in 0..400_u64 {
+        let teams: &[&str] =
+            [&["green"][..], &["pink"], &["green", "pink"], &[]][index as usize % 4];
+        let query = query(&format!("client{}", index % 7), teams);
+        let admission = admission.clone();
+        tasks.push(tokio::spawn(async move {
+            let mut permit = admission.admit(query).await.unwrap();
+            permit.measured(BTreeMap::from([("green".into(), index * 10)]));
+            tokio::time::sleep(Duration::from_millis(index * 7 % 40)).await;
+            if index % 3 == 0 {
+                // Unwinds like a panic, without a message on stderr.
+                std::panic::resume_unwind(Box::new("panicking task"));
+            }
+        }));
+    }
+    for (index, task) in tasks.iter().enumerate().filter(|(index, _)| index % 5 == 0) {
+        tokio::time::sleep(Duration::from_millis(index as u64 % 11)).await;
+        task.abort();
+    }
+    admission.cancel("request", &ClientKey::new("10.0.0.1", "client3"));
+    for task in tasks {
+        let _ = task.await;
+    }
+    admission.idle().await;
+    assert_eq!((admission.active(), admission.waiting()), (0, 0));
+    let _all = [(); 2].map(|()| spawn_admit(&admission, query("a", &["green", "pink"])));
+    tokio::task::yield_now().await;
+    assert_eq!(admission.active(), 2);
+}
+
+/// The grant has been sent, the waiter has not seen it yet, and its future goes: the next one gets the slot.
+#[tokio::test(start_paused = true)]
+async fn slots_granted_to_a_vanished_waiter_go_on_to_the_next() {
+    let admission = QueryAdmission::new(limits(1, 1, 10));
+    let first = admission.admit(query("a", &["green"])).await.unwrap();
+    let mut vanishing = Box::pin(admission.admit(query("b", &["green"])));
+    assert!(futures::poll!(&mut vanishing).is_pending());
+    let next = spawn_admit(&admission, query("c", &["green"]));
+    tokio::task::yield_now().await;
+    drop(first);
+    assert_eq!((admission.active(), admission.waiting()), (1, 1));
+    drop(vanishing);
+    assert_eq!((admission.active(), admission.waiting()), (1, 0));
+    let _permit = next.await.unwrap().unwrap();
+}
