@@ -1,12 +1,9 @@
 //! The overlay node.
 
-pub mod config;
+pub mod admission;
 pub mod day;
 pub mod decimal;
-
-pub mod placement;
 pub mod predicate;
-pub mod route;
 
 /// Messages and services generated from `proto/`.
 #[expect(missing_docs, unreachable_pub, clippy::all, reason = "generated code")]

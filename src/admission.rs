@@ -1,0 +1,66 @@
+//! Who may run, and when: query slots, compute slots, and the fair queue below both.
+//!
+//! [`QueryAdmission`] stands where clients are answered: a query takes one slot of the node and one of each team
+//! that its plan touches, all at once or none. [`ComputeSlots`] stands where rows are scanned or encoded, and grants
+//! what really is scarce, in pieces. Both queue first, in a bounded queue, and then refuse with an [`Overloaded`] that
+//! says which limit and when to come back.
+//!
+//! Invariants: each of the two has one owner, a state behind a mutex that nobody holds across an await; a permit
+//! goes back on drop, also when its task panics or its client vanishes; nothing here knows the network or the
+//! system's clock (time is tokio's, which a simulation drives).
+//!
+//! Reading order: `fair_queue` (who is next), `slots` (what is free, pure), `queries`, `compute`.
+
+mod compute;
+mod drain_rate;
+mod fair_queue;
+mod queries;
+mod slots;
+
+use std::time::Duration;
+
+pub use compute::{ComputePermit, ComputeSlots, Requester};
+pub use fair_queue::{ClientKey, DEBT_LIMIT_QUANTA, FairQueue, Popped, Ticket, Weights};
+pub use queries::{QueryAdmission, QueryCost, QueryPermit, QueryStatus};
+pub use slots::{Fairness, QueryLimits};
+
+/// Why a query was not admitted.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum AdmissionError {
+    /// The queue is full.
+    #[error(transparent)]
+    Overloaded(#[from] Overloaded),
+    /// The node is shutting down and admits nobody any more.
+    #[error("node is draining: no new queries are admitted; ask another node")]
+    Draining,
+    /// Somebody cancelled the query while it waited.
+    #[error("query was cancelled while it waited for admission")]
+    Cancelled,
+}
+
+/// A bounded queue is full.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error(
+    "queue full: {found} {what} waiting, limit {limit} ({limit_name}); retry after {} ms",
+    .retry_after.as_millis()
+)]
+pub struct Overloaded {
+    /// What waits in the queue, in the plural.
+    pub what: &'static str,
+    /// The limit's key in the configuration.
+    pub limit_name: &'static str,
+    /// The limit's value.
+    pub limit: u64,
+    /// How many wait.
+    pub found: u64,
+    /// What the refused one would have waited for: `max_active`, `team green`, `reserved`.
+    pub limiting_factor: String,
+    /// When to come back: when half of those who wait will have started, at the measured drain rate.
+    pub retry_after: Duration,
+}
+
+/// What an estimate was too low by, in rows; an estimate counts as at least one row, as in the queue.
+fn correction(estimated: u64, measured: u64) -> i64 {
+    let difference = i128::from(measured) - i128::from(estimated.max(1));
+    i64::try_from(difference).unwrap_or(if difference < 0 { i64::MIN } else { i64::MAX })
+}

@@ -1,0 +1,374 @@
+//! Admission of queries: waiting, permits, cancelling, draining. What is free and who is next stands in `slots`.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::drain_rate::DrainRate;
+use super::fair_queue::{ClientKey, Ticket};
+use super::slots::{Plan, QueryLimits, Slots};
+use super::{AdmissionError, Overloaded};
+
+/// What a query wants.
+#[derive(Clone, Debug)]
+pub struct QueryCost {
+    /// Who asks.
+    pub client: ClientKey,
+    /// The name under which the client can ask for the query's status and cancel it.
+    pub request_id: Option<String>,
+    /// Rows of the planned days, by team. A query without teams takes only a slot of the node.
+    pub teams: BTreeMap<Arc<str>, u64>,
+}
+
+/// Where a query is.
+#[derive(Clone, Debug, PartialEq)]
+pub enum QueryStatus {
+    /// Neither waiting nor running here.
+    Unknown,
+    /// In the queue.
+    Waiting {
+        /// What keeps it there: `max_active`, `team <name>`, `reserved`.
+        limiting_factor: String,
+        /// Queries that start before it, as things stand.
+        position: usize,
+        /// From now, at the measured drain rate.
+        estimated_start: Duration,
+    },
+    /// It has its slots.
+    Running,
+}
+
+/// A handle; all clones share the same slots.
+#[derive(Clone, Debug)]
+pub struct QueryAdmission {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<State>,
+    /// Running queries, for those who wait until there are none.
+    active: watch::Sender<usize>,
+}
+
+#[derive(Debug)]
+struct State {
+    slots: Slots<Waiter>,
+    running: BTreeMap<Ticket, Running>,
+    drain_rate: DrainRate,
+    draining: bool,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    request_id: Option<String>,
+    outcome: oneshot::Sender<Outcome>,
+}
+
+/// How waiting ends.
+type Outcome = Result<CancellationToken, AdmissionError>;
+
+#[derive(Debug)]
+struct Running {
+    client: ClientKey,
+    request_id: Option<String>,
+    plan: Plan,
+    cancelled: CancellationToken,
+}
+
+/// What a client calls its queries by.
+#[derive(Clone, Copy)]
+struct Name<'a> {
+    request_id: &'a str,
+    client: &'a ClientKey,
+}
+
+impl Name<'_> {
+    fn is(self, client: &ClientKey, request_id: Option<&str>) -> bool {
+        self.client == client && request_id == Some(self.request_id)
+    }
+}
+
+impl QueryAdmission {
+    /// All slots are free.
+    pub fn new(limits: QueryLimits) -> Self {
+        let state = State {
+            slots: Slots::new(limits),
+            running: BTreeMap::new(),
+            drain_rate: DrainRate::default(),
+            draining: false,
+        };
+        let shared = Arc::new(Shared {
+            state: Mutex::new(state),
+            active: watch::Sender::new(0),
+        });
+        Self { shared }
+    }
+
+    /// Waits until the query may run.
+    ///
+    /// # Errors
+    /// [`AdmissionError::Overloaded`] if it would have to wait and the queue is full, [`AdmissionError::Cancelled`] if
+    /// [`QueryAdmission::cancel`] named it, [`AdmissionError::Draining`] from [`QueryAdmission::drain`] on.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the queue; slots granted at that moment go on to the next.
+    pub async fn admit(&self, query: QueryCost) -> Result<QueryPermit, AdmissionError> {
+        let arrived = Instant::now();
+        let (place, limiting_factor, outcome) = self.enqueue(query)?;
+        // The sender goes only with an outcome: only a waiter takes itself out without one.
+        let cancelled = outcome.await.unwrap_or(Err(AdmissionError::Cancelled))?;
+        Ok(QueryPermit {
+            waited: arrived.elapsed(),
+            limiting_factor,
+            cancelled,
+            measured: BTreeMap::new(),
+            place,
+        })
+    }
+
+    /// Where a client's latest query with this request id is.
+    pub fn status(&self, request_id: &str, client: &ClientKey) -> QueryStatus {
+        let state = self.shared.lock();
+        let named = Name { request_id, client };
+        let mut waiting = state.slots.queue().iter().rev();
+        let waiting =
+            waiting.find(|(_, query)| named.is(&query.client, query.waiter.request_id.as_deref()));
+        if let Some((ticket, _)) = waiting {
+            return state.waiting_status(ticket);
+        }
+        let mut running = state.running.values();
+        match running.any(|query| named.is(&query.client, query.request_id.as_deref())) {
+            true => QueryStatus::Running,
+            false => QueryStatus::Unknown,
+        }
+    }
+
+    /// Cancels a client's queries with this request id, waiting or running; `false` if there are none.
+    ///
+    /// A running query keeps its slots until its permit is dropped.
+    pub fn cancel(&self, request_id: &str, client: &ClientKey) -> bool {
+        let named = Name { request_id, client };
+        let mut state = self.shared.lock();
+        let waiting = state.slots.queue().iter();
+        let waiting: Vec<_> = waiting
+            .filter(|(_, query)| named.is(&query.client, query.waiter.request_id.as_deref()))
+            .map(|(ticket, _)| ticket)
+            .collect();
+        state.refuse(&waiting, &AdmissionError::Cancelled);
+        state.grant();
+        self.shared.publish(&state);
+        let running = state.running.values();
+        let running: Vec<_> = running
+            .filter(|query| named.is(&query.client, query.request_id.as_deref()))
+            .map(|query| query.cancelled.clone())
+            .collect();
+        // Whoever listens runs code of its own: not under the lock.
+        drop(state);
+        running.iter().for_each(CancellationToken::cancel);
+        !(waiting.is_empty() && running.is_empty())
+    }
+
+    /// Queries that run.
+    pub fn active(&self) -> usize {
+        self.shared.lock().slots.active()
+    }
+
+    /// Queries that wait.
+    pub fn waiting(&self) -> usize {
+        self.shared.lock().slots.queue().len()
+    }
+
+    /// Admits nobody any more; whoever waits is refused. Running queries go on.
+    pub fn drain(&self) {
+        let mut state = self.shared.lock();
+        state.draining = true;
+        let waiting = state.slots.queue().iter();
+        let waiting: Vec<_> = waiting.map(|(ticket, _)| ticket).collect();
+        state.refuse(&waiting, &AdmissionError::Draining);
+    }
+
+    /// Waits until no query runs.
+    pub async fn idle(&self) {
+        let mut active = self.shared.active.subscribe();
+        // The sender lives as long as `self`.
+        let _ = active.wait_for(|active| *active == 0).await;
+    }
+
+    fn enqueue(
+        &self,
+        query: QueryCost,
+    ) -> Result<(Place, Option<String>, oneshot::Receiver<Outcome>), AdmissionError> {
+        let (sender, outcome) = oneshot::channel();
+        let waiter = Waiter {
+            request_id: query.request_id,
+            outcome: sender,
+        };
+        let mut state = self.shared.lock();
+        if state.draining {
+            return Err(AdmissionError::Draining);
+        }
+        let client = query.client.clone();
+        let ticket = state
+            .slots
+            .arrive(query.client, query.teams.clone(), waiter);
+        let factor = state.slots.limiting_factor(ticket);
+        let factor = factor.map(|factor| factor.to_string());
+        state.grant();
+        if let Some(limiting_factor) = factor.as_ref().filter(|_| state.is_too_long()) {
+            let overloaded = state.overloaded(limiting_factor.clone());
+            state.slots.leave(ticket);
+            state.grant();
+            self.shared.publish(&state);
+            return Err(overloaded.into());
+        }
+        self.shared.publish(&state);
+        drop(state);
+        let place = Place {
+            shared: self.shared.clone(),
+            ticket,
+            client,
+            estimated: query.teams,
+        };
+        Ok((place, factor, outcome))
+    }
+}
+
+impl Shared {
+    /// A panic elsewhere cannot leave the state half changed: nothing in here runs foreign code.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn publish(&self, state: &State) {
+        self.active.send_replace(state.slots.active());
+    }
+}
+
+impl State {
+    fn grant(&mut self) {
+        while let Some((ticket, query)) = self.slots.grant_next() {
+            let cancelled = CancellationToken::new();
+            let running = Running {
+                client: query.client,
+                request_id: query.waiter.request_id,
+                plan: query.plan,
+                cancelled: cancelled.clone(),
+            };
+            self.running.insert(ticket, running);
+            // A waiter leaves the queue, under this lock, before its receiver goes: this is never refused.
+            let _ = query.waiter.outcome.send(Ok(cancelled));
+        }
+    }
+
+    fn refuse(&mut self, waiting: &[Ticket], why: &AdmissionError) {
+        for ticket in waiting {
+            if let Some(query) = self.slots.leave(*ticket) {
+                let _ = query.waiter.outcome.send(Err(why.clone()));
+            }
+        }
+    }
+
+    fn is_too_long(&self) -> bool {
+        self.slots.queue().len() > self.slots.limits().queue_length
+    }
+
+    fn overloaded(&self, limiting_factor: String) -> Overloaded {
+        // Without the one that is refused.
+        let waiting = self.slots.queue().len() - 1;
+        Overloaded {
+            what: "queries",
+            limit_name: "limits.queue_length",
+            limit: self.slots.limits().queue_length as u64,
+            found: waiting as u64,
+            limiting_factor,
+            retry_after: self.drain_rate.time_for(waiting / 2 + 1, Instant::now()),
+        }
+    }
+
+    fn waiting_status(&self, ticket: Ticket) -> QueryStatus {
+        let position = self.slots.position(ticket).unwrap_or(0);
+        let limiting_factor = self.slots.limiting_factor(ticket);
+        QueryStatus::Waiting {
+            limiting_factor: limiting_factor.map_or_else(String::new, |factor| factor.to_string()),
+            position,
+            estimated_start: self.drain_rate.time_for(position + 1, Instant::now()),
+        }
+    }
+}
+
+/// A place in the queue or, once granted, slots. Dropping it gives up either.
+#[derive(Debug)]
+struct Place {
+    shared: Arc<Shared>,
+    ticket: Ticket,
+    client: ClientKey,
+    estimated: Plan,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut state = self.shared.lock();
+        if let Some(query) = state.running.remove(&self.ticket) {
+            state.slots.finish(&query.plan);
+            state.drain_rate.record(Instant::now());
+        } else {
+            state.slots.leave(self.ticket);
+        }
+        // Also when a waiter left: it may have held a reservation.
+        state.grant();
+        self.shared.publish(&state);
+    }
+}
+
+/// The slots of one query; they are free again on drop.
+#[must_use = "dropping the permit gives the slots back"]
+#[derive(Debug)]
+pub struct QueryPermit {
+    waited: Duration,
+    limiting_factor: Option<String>,
+    cancelled: CancellationToken,
+    measured: BTreeMap<Arc<str>, u64>,
+    place: Place,
+}
+
+impl QueryPermit {
+    /// How long the query has waited for its slots.
+    pub fn waited(&self) -> Duration {
+        self.waited
+    }
+
+    /// What made it wait when it came: `max_active`, `team <name>` or `reserved`; `None` if it started at once.
+    pub fn limiting_factor(&self) -> Option<&str> {
+        self.limiting_factor.as_deref()
+    }
+
+    /// Cancelled when [`QueryAdmission::cancel`] names this query; the holder then stops and drops the permit.
+    pub fn cancelled(&self) -> &CancellationToken {
+        &self.cancelled
+    }
+
+    /// Says how many rows were really read, by team; the difference is charged when the permit is dropped.
+    pub fn measured(&mut self, rows: BTreeMap<Arc<str>, u64>) {
+        self.measured = rows;
+    }
+}
+
+impl Drop for QueryPermit {
+    /// Charges first, so that the slots, which are given back afterwards, are granted by the true accounts.
+    fn drop(&mut self) {
+        let mut state = self.place.shared.lock();
+        for (team, measured) in &self.measured {
+            let estimated = self.place.estimated.get(team).copied().unwrap_or(0);
+            let correction = super::correction(estimated, *measured);
+            state.slots.charge(&self.place.client, team, correction);
+        }
+    }
+}
