@@ -2,7 +2,9 @@
 
 pub mod day;
 pub mod decimal;
+pub mod load;
 pub mod predicate;
+pub mod store;
 
 /// Messages and services generated from `proto/`.
 #[expect(missing_docs, unreachable_pub, clippy::all, reason = "generated code")]
