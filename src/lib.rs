@@ -4,6 +4,7 @@ pub mod day;
 pub mod decimal;
 pub mod load;
 pub mod predicate;
+pub mod scan;
 pub mod store;
 
 /// Messages and services generated from `proto/`.

@@ -284,15 +284,16 @@ fn load_day(
                 Err(reason) => reason,
             };
             builder.reject(record.line, record.bytes);
-            if options.strict || rejected.len() < options.rejected_kept {
-                rejected.push(RejectedRow {
-                    file: file.path.clone(),
-                    line: record.line,
-                    reason,
-                });
+            let row = || RejectedRow {
+                file: file.path.clone(),
+                line: record.line,
+                reason,
+            };
+            if options.strict {
+                return Err(LoadError::Rejected(row()));
             }
-            if let (true, Some(first)) = (options.strict, rejected.pop()) {
-                return Err(LoadError::Rejected(first));
+            if rejected.len() < options.rejected_kept {
+                rejected.push(row());
             }
         }
         progress.file_done(builder.row_count() - rows_before);

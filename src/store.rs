@@ -11,6 +11,8 @@
 mod bounds;
 mod builder;
 mod column;
+#[cfg(test)]
+pub(crate) mod samples;
 mod version;
 
 use std::collections::BTreeMap;

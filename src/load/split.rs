@@ -60,6 +60,9 @@ pub(super) enum Damaged {
     TextBehindQuote(usize),
     #[error("field {0} has a quote that is never closed")]
     OpenQuote(usize),
+    /// An empty last field is believed where a line end or quotes stand for it.
+    #[error("ends behind a comma at the end of the file")]
+    EndsAtComma,
 }
 
 /// The records of `data` that are not blank.
@@ -151,6 +154,9 @@ fn split(data: &[u8]) -> (Result<Fields<'_>, Damaged>, usize) {
             Some(_) => return (Err(Damaged::TextBehindQuote(count)), end),
         };
         let result = match count {
+            FIELDS if line_end == data.len() && data.last() == Some(&b',') => {
+                Err(Damaged::EndsAtComma)
+            }
             FIELDS => Ok(fields),
             _ => Err(Damaged::FieldCount(count)),
         };
@@ -268,6 +274,16 @@ mod tests {
         let data = format!("{}\n\"41.7\",\"-12", row("1"));
         let cut = Err("field 2 has a quote that is never closed".to_owned());
         assert_eq!(first_fields(&data)[1], (2, cut));
+    }
+
+    #[test]
+    fn an_empty_last_field_needs_an_end_to_be_believed() {
+        let rest = "1,2,3,4,5,6,7,8,9,10,11,12,";
+        let first = |end: &str| first_fields(&format!("{rest}{end}")).remove(0).1;
+        assert_eq!(first("\n"), Ok("1".to_owned()));
+        assert_eq!(first("\"\""), Ok("1".to_owned()));
+        let cut = "ends behind a comma at the end of the file";
+        assert_eq!(first(""), Err(cut.to_owned()));
     }
 
     #[test]
