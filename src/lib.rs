@@ -1,5 +1,6 @@
 //! The overlay node.
 
+pub mod aggregate;
 pub mod day;
 pub mod decimal;
 pub mod load;
