@@ -3,6 +3,7 @@
 pub mod aggregate;
 pub mod day;
 pub mod decimal;
+pub mod frame;
 pub mod load;
 pub mod predicate;
 pub mod scan;
