@@ -1,9 +1,13 @@
 //! The overlay node.
 
-pub mod admission;
+pub mod aggregate;
 pub mod day;
 pub mod decimal;
+pub mod frame;
+pub mod load;
 pub mod predicate;
+pub mod scan;
+pub mod store;
 
 /// Messages and services generated from `proto/`.
 #[expect(missing_docs, unreachable_pub, clippy::all, reason = "generated code")]

@@ -1,0 +1,118 @@
+//! Rows of one day, or groups of an aggregate, as the bytes of a frame; and back, for clients and checks.
+//!
+//! A frame is encoded once, by the holder of its day, and passes through all hops as it is. Its size is
+//! bounded in advance: n rows take at most n times the day's [`WorstRowBytes`] and
+//! [`frame_overhead_bytes`] once. Start at [`encode_rows`].
+
+mod arrow;
+mod decode;
+mod json;
+
+use arrow_schema::ArrowError;
+use bytes::Bytes;
+
+pub use arrow::{
+    END_OF_STREAM, arrow_schema, groups_schema, groups_schema_message, schema_message,
+};
+pub use decode::{decode_arrow, json_row_count};
+
+use crate::aggregate::{AggregateSpec, GroupId, KeyValue, Partial};
+use crate::store::{DayBatch, Digest, Store, WorstRowBytes, json_text_bytes};
+
+/// How rows are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Encoding {
+    /// Arrow IPC: dictionaries, then one record batch. Follows the schema message.
+    Arrow,
+    /// The inside of a JSON array; missing is null.
+    Json,
+    /// The inside of a JSON array as the `OverlayNode` contract has it; missing is -999.
+    JsonLegacy,
+}
+
+/// Bytes that are no frame.
+#[derive(Debug, thiserror::Error)]
+pub enum FrameError {
+    /// Not what the Arrow IPC format, or our use of it, allows.
+    #[error("not an Arrow frame: {0}")]
+    NotArrow(&'static str),
+    /// What the Arrow library says about it.
+    #[error("not an Arrow frame: {0}")]
+    Arrow(#[from] ArrowError),
+    /// Not even text.
+    #[error("not a JSON frame: {0}")]
+    NotUtf8(#[from] std::str::Utf8Error),
+    /// Not the inside of an array of objects.
+    #[error("not a JSON frame: {0}")]
+    Json(#[from] serde_json::Error),
+}
+
+/// The payload of `rows`, in their order, from one day of `store`.
+///
+/// Shape: 13 columns or keys; an empty `rows` gives an empty JSON payload, or an Arrow batch without rows.
+/// Bounds: `rows.len()` times the day's `worst_row_bytes`, and [`frame_overhead_bytes`].
+///
+/// # Panics
+/// If a row is not one of the day's.
+pub fn encode_rows(store: &Store, batch: &DayBatch, rows: &[u32], encoding: Encoding) -> Bytes {
+    match encoding {
+        Encoding::Arrow => arrow::encode_rows(store, batch, rows),
+        Encoding::Json => json::encode_rows(store, batch, rows, json::Missing::Null),
+        Encoding::JsonLegacy => json::encode_rows(store, batch, rows, json::Missing::Minus999),
+    }
+}
+
+/// The payload of groups, in their order. Aggregates have no legacy form: both JSON encodings give the same.
+///
+/// Shape: the keys in the order asked, then count, min, max and mean.
+pub fn encode_groups(
+    spec: &AggregateSpec,
+    groups: &[(GroupId, Partial)],
+    encoding: Encoding,
+) -> Bytes {
+    match encoding {
+        Encoding::Arrow => arrow::encode_groups(spec, groups),
+        Encoding::Json | Encoding::JsonLegacy => json::encode_groups(spec, groups),
+    }
+}
+
+/// The hash that travels with a payload.
+pub fn digest(payload: &[u8]) -> Digest {
+    Digest::of(payload)
+}
+
+/// The most bytes that a payload has beside those of its rows.
+///
+/// Arrow: seven messages. Their metadata has 1.9 KB, a column's buffers are padded to 8 bytes, and a
+/// dictionary has one offset more than entries; a test keeps all this below what stands here.
+pub fn frame_overhead_bytes(encoding: Encoding) -> u32 {
+    match encoding {
+        Encoding::Arrow => 4096,
+        Encoding::Json | Encoding::JsonLegacy => 0,
+    }
+}
+
+/// The most bytes that any of `groups` adds to a payload, by encoding.
+pub fn worst_group_bytes(spec: &AggregateSpec, groups: &[(GroupId, Partial)]) -> WorstRowBytes {
+    let text = |value: &KeyValue, bytes: fn(&str) -> usize| match value {
+        KeyValue::Text(text) => bytes(text),
+        // A day has 8 digits and quotes in JSON; in Arrow it is a text of 8 bytes, an hour one byte.
+        KeyValue::Number(_) => 10,
+    };
+    let longest = |bytes: fn(&str) -> usize| {
+        let of = |id: &GroupId| id.0.iter().map(|value| text(value, bytes)).sum::<usize>();
+        groups.iter().map(|(id, _)| of(id)).max().unwrap_or(0)
+    };
+    // Each key: an offset of 4 bytes, and a validity bit as each of the four numbers of 8 bytes has.
+    let columns = spec.group_by.len() + 4;
+    let arrow = longest(str::len) + spec.group_by.len() * 4 + columns.div_ceil(8) + 4 * 8;
+    let json = longest(json_text_bytes) + json::group_skeleton_bytes(spec);
+    WorstRowBytes {
+        arrow: arrow as u32,
+        json: json as u32,
+        json_legacy: json as u32,
+    }
+}
+
+#[cfg(test)]
+mod tests;

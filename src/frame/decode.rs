@@ -1,0 +1,237 @@
+//! Frames back into rows. The bytes come from the network: nothing here panics or allocates by what they claim.
+//!
+//! The Arrow reader trusts lengths and schemas more than that, so both are checked before it sees them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow_array::RecordBatch;
+use arrow_buffer::Buffer;
+use arrow_ipc::convert::fb_to_schema;
+use arrow_ipc::reader::{RecordBatchDecoder, read_dictionary};
+use arrow_ipc::{MetadataVersion, Precision, TimeUnit, Type, root_as_message};
+use arrow_schema::{DataType, SchemaRef};
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+use super::FrameError;
+
+/// The record batch of an Arrow payload under its schema message.
+///
+/// # Errors
+/// [`FrameError`] if either is not what this module's encoders write: other types, other messages, bytes
+/// left over.
+pub fn decode_arrow(schema: &[u8], payload: &[u8]) -> Result<RecordBatch, FrameError> {
+    let schema = decode_schema(schema)?;
+    let mut dictionaries = HashMap::new();
+    let mut rest = Buffer::from(payload);
+    loop {
+        let (message, body, end) = first_message(&rest)?;
+        let message = root_as_message(&message).map_err(|_| not_arrow("damaged metadata"))?;
+        let version = message.version();
+        if let Some(dictionary) = message.header_as_dictionary_batch() {
+            let data = dictionary
+                .data()
+                .ok_or(not_arrow("dictionary without data"))?;
+            check_batch(&data, &[&DataType::Utf8], body.len())?;
+            if dictionary.isDelta() {
+                return Err(not_arrow("a delta dictionary"));
+            }
+            read_dictionary(&body, dictionary, &schema, &mut dictionaries, &version)?;
+        } else if let Some(batch) = message.header_as_record_batch() {
+            let columns: Vec<_> = schema
+                .fields()
+                .iter()
+                .map(|field| field.data_type())
+                .collect();
+            check_batch(&batch, &columns, body.len())?;
+            if end != rest.len() {
+                return Err(not_arrow("bytes behind the record batch"));
+            }
+            let decoder =
+                RecordBatchDecoder::try_new(&body, batch, schema, &dictionaries, &version)?;
+            return Ok(decoder.read_record_batch()?);
+        } else {
+            return Err(not_arrow(
+                "a message that is neither dictionary nor record batch",
+            ));
+        }
+        rest = rest.slice(end);
+    }
+}
+
+fn not_arrow(why: &'static str) -> FrameError {
+    FrameError::NotArrow(why)
+}
+
+/// Metadata and body of the first message, and where the next one starts.
+fn first_message(bytes: &Buffer) -> Result<(Buffer, Buffer, usize), FrameError> {
+    let cut = || not_arrow("cut short");
+    let header = bytes.get(..8).ok_or(cut())?;
+    if header[..4] != [0xff; 4] {
+        return Err(not_arrow("no continuation marker"));
+    }
+    let length = u32::from_le_bytes([header[4], header[5], header[6], header[7]]) as usize;
+    let body_start = length.checked_add(8).filter(|end| *end <= bytes.len());
+    let body_start = body_start.ok_or(cut())?;
+    // Metadata is read in place, which needs its alignment.
+    let metadata = Buffer::from(&bytes[8..body_start]);
+    let message = root_as_message(&metadata).map_err(|_| not_arrow("damaged metadata"))?;
+    if message.version() != MetadataVersion::V5 {
+        return Err(not_arrow("a metadata version other than 5"));
+    }
+    let body_length = usize::try_from(message.bodyLength()).map_err(|_| cut())?;
+    let end = body_start.checked_add(body_length);
+    let end = end.filter(|end| *end <= bytes.len()).ok_or(cut())?;
+    let body = Buffer::from(&bytes[body_start..end]);
+    Ok((metadata, body, end))
+}
+
+/// Checks what the reader takes for granted: a node and its buffers for each column, buffers inside the body,
+/// lengths that the body can hold.
+fn check_batch(
+    batch: &arrow_ipc::RecordBatch<'_>,
+    columns: &[&DataType],
+    body_length: usize,
+) -> Result<(), FrameError> {
+    if batch.compression().is_some() {
+        return Err(not_arrow("compressed buffers"));
+    }
+    let nodes = batch.nodes().ok_or(not_arrow("a batch without columns"))?;
+    let buffers = batch
+        .buffers()
+        .ok_or(not_arrow("a batch without buffers"))?;
+    if nodes.len() != columns.len() {
+        return Err(not_arrow("columns other than the schema's"));
+    }
+    let inside = |number: i64| usize::try_from(number).is_ok_and(|number| number <= body_length);
+    let fits = |buffer: &arrow_ipc::Buffer, width: i64, count: i64| {
+        let (offset, length) = (buffer.offset(), buffer.length());
+        inside(offset)
+            && inside(length)
+            && inside(offset.saturating_add(length))
+            && offset % 8 == 0
+            && length % width == 0
+            && count.saturating_mul(width) <= length
+    };
+    let mut buffers = buffers.iter();
+    for (node, column) in nodes.iter().zip(columns) {
+        let (rows, missing) = (node.length(), node.null_count());
+        // Every column takes at least a byte for each row.
+        if !inside(rows) || rows != batch.length() || !(0..=rows).contains(&missing) {
+            return Err(not_arrow("more rows than bytes"));
+        }
+        // A validity buffer counts only where something is missing.
+        let validity_bytes = if missing > 0 { (rows + 7) / 8 } else { 0 };
+        let lengths: &[(i64, i64)] = match column {
+            DataType::Utf8 => &[(1, validity_bytes), (4, rows + 1), (1, 0)],
+            DataType::Dictionary(..) => &[(1, validity_bytes), (4, rows)],
+            other => {
+                let width = other.primitive_width().unwrap_or(1);
+                &[(1, validity_bytes), (width as i64, rows)]
+            }
+        };
+        for (width, count) in lengths {
+            if !buffers
+                .next()
+                .is_some_and(|buffer| fits(buffer, *width, *count))
+            {
+                return Err(not_arrow("a buffer that does not fit"));
+            }
+        }
+    }
+    match buffers.next() {
+        None => Ok(()),
+        Some(_) => Err(not_arrow("more buffers than columns need")),
+    }
+}
+
+/// The schema, if it has only types that frames have; the Arrow reader panics at some others.
+fn decode_schema(bytes: &[u8]) -> Result<SchemaRef, FrameError> {
+    let (metadata, _, end) = first_message(&Buffer::from(bytes))?;
+    if end != bytes.len() {
+        return Err(not_arrow("bytes behind the schema"));
+    }
+    let message = root_as_message(&metadata).map_err(|_| not_arrow("damaged metadata"))?;
+    let schema = message.header_as_schema().ok_or(not_arrow("no schema"))?;
+    let fields = schema
+        .fields()
+        .ok_or(not_arrow("a schema without fields"))?;
+    if fields.is_empty() || !fields.iter().all(|field| is_known(&field)) {
+        return Err(not_arrow("a column type that frames do not have"));
+    }
+    Ok(Arc::new(fb_to_schema(schema)))
+}
+
+fn is_known(field: &arrow_ipc::Field<'_>) -> bool {
+    let is_text = field.type_type() == Type::Utf8;
+    if let Some(dictionary) = field.dictionary() {
+        let by_i32 = |int: arrow_ipc::Int<'_>| int.bitWidth() == 32 && int.is_signed();
+        return is_text && dictionary.indexType().is_some_and(by_i32);
+    }
+    let integer = |int: arrow_ipc::Int<'_>| matches!(int.bitWidth(), 8 | 16 | 32 | 64);
+    is_text
+        || field.type_as_int().is_some_and(integer)
+        || field
+            .type_as_floating_point()
+            .is_some_and(|float| float.precision() == Precision::DOUBLE)
+        || field
+            .type_as_timestamp()
+            .is_some_and(|timestamp| timestamp.unit() == TimeUnit::SECOND)
+}
+
+/// The number of rows in a JSON payload.
+///
+/// # Errors
+/// [`FrameError`] if the payload is not the inside of an array of objects.
+pub fn json_row_count(payload: &[u8]) -> Result<usize, FrameError> {
+    // The JSON reader does not look into texts that it skips.
+    let payload = std::str::from_utf8(payload)?;
+    let RowCount(count) = serde_json::from_str(&["[", payload, "]"].concat())?;
+    Ok(count)
+}
+
+/// Counts the objects of an array, keeping none.
+struct RowCount(usize);
+
+impl<'de> Deserialize<'de> for RowCount {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(RowCount(0))
+    }
+}
+
+impl<'de> Visitor<'de> for RowCount {
+    type Value = RowCount;
+
+    fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("an array of rows")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut rows: A) -> Result<RowCount, A::Error> {
+        while rows.next_element::<AnyRow>()?.is_some() {
+            self.0 += 1;
+        }
+        Ok(self)
+    }
+}
+
+/// An object, whatever it holds.
+struct AnyRow;
+
+impl<'de> Deserialize<'de> for AnyRow {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(AnyRow)
+    }
+}
+
+impl<'de> Visitor<'de> for AnyRow {
+    type Value = AnyRow;
+
+    fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("a row")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<AnyRow, A::Error> {
+        while fields.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(AnyRow)
+    }
+}

@@ -1,0 +1,357 @@
+//! Reads a dataset folder into a [`Store`]: `<root>/YYYYMMDD/*.csv` or `.csv.gz`.
+//!
+//! Every row either becomes a row of the store or is rejected with its file, line and reason. Threads take
+//! whole days, in order, and read a day's files one after the other, so that beside the store one day
+//! and one file for each thread are in memory. What is loaded depends on the files alone, not on
+//! the number of threads.
+//!
+//! Start at [`load`]. The rules of a row stand in `row`, those of CSV in `split`.
+
+mod row;
+mod split;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use self::row::{Date, RowReader};
+use crate::day::Day;
+use crate::store::{DayBatch, DayBuilder, Store, StoreBuilder};
+
+/// A dataset that can't be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The root is not there, or is no folder.
+    #[error("dataset root `{}` is not a folder that exists", .0.display())]
+    NotAFolder(PathBuf),
+    /// The root has no day.
+    #[error("dataset root `{}` has no day folder (named YYYYMMDD, such as 20200810)", .0.display())]
+    NoDays(PathBuf),
+    /// A folder or file that the system does not let us read, or a damaged gzip file.
+    #[error("cannot read `{}`: {source}", path.display())]
+    Unreadable {
+        /// Which one.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// One hour's rows twice: nobody can tell which file counts.
+    #[error("`{}` and `{}` hold the same rows: keep one of them", .0.display(), .1.display())]
+    SameStem(PathBuf, PathBuf),
+    /// The first rejected row, where none is allowed.
+    #[error("{0}")]
+    Rejected(RejectedRow),
+}
+
+/// What a dataset's root holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DatasetDays {
+    /// In order; a folder may turn out to hold no file.
+    pub days: Vec<Day>,
+    /// Names of everything else, in order.
+    pub ignored: Vec<String>,
+}
+
+/// How to load.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LoadOptions {
+    /// Days read at the same time; 0 counts as 1.
+    pub threads: usize,
+    /// Whether the first rejected row ends the loading.
+    pub strict: bool,
+    /// Rejected rows of each day to keep with their reasons; all are counted.
+    pub rejected_kept: usize,
+}
+
+impl Default for LoadOptions {
+    fn default() -> Self {
+        LoadOptions {
+            threads: 1,
+            strict: false,
+            rejected_kept: 10,
+        }
+    }
+}
+
+/// How far loading is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LoadProgress {
+    /// Files read.
+    pub files_done: usize,
+    /// Files of all days asked for.
+    pub files_total: usize,
+    /// Rows that parsed so far.
+    pub rows: u64,
+}
+
+/// A loaded dataset.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The days asked for that have a file.
+    pub store: Store,
+    /// The first few of each day, in canonical order; the day's statistics have the count.
+    pub rejected: Vec<RejectedRow>,
+}
+
+/// A row that did not parse.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RejectedRow {
+    /// The file it stands in.
+    pub file: PathBuf,
+    /// The line it starts at, counted from 1.
+    pub line: u64,
+    /// Why.
+    pub reason: String,
+}
+
+/// `20200810/20200810-01.csv:17: 12 fields, expected 13`.
+impl std::fmt::Display for RejectedRow {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let RejectedRow { file, line, reason } = self;
+        write!(formatter, "{}:{line}: {reason}", file.display())
+    }
+}
+
+/// The day folders under `root`, without looking into them.
+///
+/// # Errors
+/// [`LoadError`] if `root` is no readable folder or has no day folder.
+pub fn days_on_disk(root: &Path) -> Result<DatasetDays, LoadError> {
+    if !root.is_dir() {
+        return Err(LoadError::NotAFolder(root.to_owned()));
+    }
+    let mut days = Vec::new();
+    let mut ignored = Vec::new();
+    for (name, path) in entries(root)? {
+        match name.parse() {
+            Ok(day) if path.is_dir() => days.push(day),
+            _ => ignored.push(name),
+        }
+    }
+    if days.is_empty() {
+        return Err(LoadError::NoDays(root.to_owned()));
+    }
+    Ok(DatasetDays { days, ignored })
+}
+
+/// Loads `days` from the dataset under `root`; a day without files is left out.
+///
+/// `progress` is called after each file, from any thread.
+///
+/// # Errors
+/// [`LoadError`] if a folder or file can't be read, a stem is there twice, or a row is rejected under
+/// `strict`. Of several, the one of the earliest day.
+pub fn load(
+    root: &Path,
+    days: &BTreeSet<Day>,
+    options: &LoadOptions,
+    progress: &(dyn Fn(LoadProgress) + Sync),
+) -> Result<Loaded, LoadError> {
+    let days = days.iter().map(|day| Ok((*day, day_files(root, *day)?)));
+    let days: Vec<(Day, Vec<DayFile>)> = days.collect::<Result<_, LoadError>>()?;
+    let tables = StoreBuilder::default();
+    let next = AtomicUsize::new(0);
+    let failed = AtomicBool::new(false);
+    let done = Mutex::new(BTreeMap::new());
+    let progress = ProgressCount::new(&days, progress);
+    let work = || {
+        let mut reader = RowReader::new(&tables);
+        // Days are handed out in order and finished once begun: the earliest error is always found.
+        while !failed.load(Ordering::Relaxed) {
+            let Some((day, files)) = days.get(next.fetch_add(1, Ordering::Relaxed)) else {
+                break;
+            };
+            if files.is_empty() {
+                continue;
+            }
+            let result = load_day(*day, files, &tables, &mut reader, options, &progress);
+            failed.fetch_or(result.is_err(), Ordering::Relaxed);
+            let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
+            done.insert(*day, result);
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..options.threads.clamp(1, days.len().max(1)) {
+            scope.spawn(work);
+        }
+        work();
+    });
+    let done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let mut batches = Vec::with_capacity(done.len());
+    let mut rejected = Vec::new();
+    for result in done.into_values() {
+        let (batch, day_rejected) = result?;
+        batches.push(batch);
+        rejected.extend(day_rejected);
+    }
+    Ok(Loaded {
+        store: tables.finish(batches),
+        rejected,
+    })
+}
+
+struct DayFile {
+    stem: String,
+    path: PathBuf,
+    compressed: bool,
+}
+
+/// The files of a day's folder in order of their stems; hidden ones are no data.
+fn day_files(root: &Path, day: Day) -> Result<Vec<DayFile>, LoadError> {
+    let folder = root.join(day.to_string());
+    if !folder.is_dir() {
+        return Ok(Vec::new());
+    }
+    let mut files: BTreeMap<String, DayFile> = BTreeMap::new();
+    for (name, path) in entries(&folder)? {
+        let (stem, compressed) = match (name.strip_suffix(".csv"), name.strip_suffix(".csv.gz")) {
+            (Some(stem), _) => (stem.to_owned(), false),
+            (_, Some(stem)) => (stem.to_owned(), true),
+            _ => continue,
+        };
+        if name.starts_with('.') || path.is_dir() {
+            continue;
+        }
+        let file = DayFile {
+            stem: stem.clone(),
+            path,
+            compressed,
+        };
+        if let Some(other) = files.get(&stem) {
+            return Err(LoadError::SameStem(other.path.clone(), file.path));
+        }
+        files.insert(stem, file);
+    }
+    Ok(files.into_values().collect())
+}
+
+/// Names and paths inside a folder, in order.
+fn entries(folder: &Path) -> Result<BTreeMap<String, PathBuf>, LoadError> {
+    let unreadable = |source| LoadError::Unreadable {
+        path: folder.to_owned(),
+        source,
+    };
+    let mut entries = BTreeMap::new();
+    for entry in std::fs::read_dir(folder).map_err(unreadable)? {
+        let entry = entry.map_err(unreadable)?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        entries.insert(name, entry.path());
+    }
+    Ok(entries)
+}
+
+fn load_day(
+    day: Day,
+    files: &[DayFile],
+    tables: &StoreBuilder,
+    reader: &mut RowReader<'_>,
+    options: &LoadOptions,
+    progress: &ProgressCount<'_>,
+) -> Result<(DayBatch, Vec<RejectedRow>), LoadError> {
+    let mut rejected = Vec::new();
+    let mut builder = DayBuilder::new(day);
+    let mut data = Vec::new();
+    let date = Date::new(day);
+    for file in files {
+        read_file(file, &mut data).map_err(|source| LoadError::Unreadable {
+            path: file.path.clone(),
+            source,
+        })?;
+        let rows_before = builder.row_count();
+        builder.file(&file.stem);
+        for (index, record) in split::records(&data).enumerate() {
+            if index == 0 && is_header(record.bytes) {
+                continue;
+            }
+            let row = match &record.fields {
+                Ok(fields) => match fields.plain() {
+                    Some(fields) => reader.read(&date, fields),
+                    None => {
+                        let fields = fields.unescape();
+                        reader.read(&date, &fields.each_ref().map(|field| field.as_ref()))
+                    }
+                },
+                Err(damage) => Err(damage.to_string()),
+            };
+            let reason = match row {
+                Ok((site, measure, row)) => {
+                    builder.push(&site, &measure, row);
+                    continue;
+                }
+                Err(reason) => reason,
+            };
+            builder.reject(record.line, record.bytes);
+            let row = || RejectedRow {
+                file: file.path.clone(),
+                line: record.line,
+                reason,
+            };
+            if options.strict {
+                return Err(LoadError::Rejected(row()));
+            }
+            if rejected.len() < options.rejected_kept {
+                rejected.push(row());
+            }
+        }
+        progress.file_done(builder.row_count() - rows_before);
+    }
+    drop(data);
+    Ok((builder.finish(tables), rejected))
+}
+
+fn read_file(file: &DayFile, data: &mut Vec<u8>) -> io::Result<()> {
+    data.clear();
+    let mut source = File::open(&file.path)?;
+    if file.compressed {
+        flate2::read::MultiGzDecoder::new(source).read_to_end(data)?;
+    } else {
+        source.read_to_end(data)?;
+    }
+    Ok(())
+}
+
+/// Whether a file's first record names its columns instead of being a row.
+fn is_header(record: &[u8]) -> bool {
+    let first = record
+        .split(|byte| *byte == b',')
+        .next()
+        .unwrap_or_default();
+    let first = first.trim_ascii();
+    let name = first.strip_prefix(b"\"").unwrap_or(first);
+    let name = name.strip_suffix(b"\"").unwrap_or(name).trim_ascii();
+    name.eq_ignore_ascii_case(b"latitude") || name.eq_ignore_ascii_case(b"lat")
+}
+
+/// What all threads have done so far.
+struct ProgressCount<'a> {
+    files_done: AtomicUsize,
+    files_total: usize,
+    rows: AtomicU64,
+    report: &'a (dyn Fn(LoadProgress) + Sync),
+}
+
+impl<'a> ProgressCount<'a> {
+    fn new(days: &[(Day, Vec<DayFile>)], report: &'a (dyn Fn(LoadProgress) + Sync)) -> Self {
+        ProgressCount {
+            files_done: AtomicUsize::new(0),
+            files_total: days.iter().map(|(_, files)| files.len()).sum(),
+            rows: AtomicU64::new(0),
+            report,
+        }
+    }
+
+    fn file_done(&self, rows: u32) {
+        let rows = u64::from(rows);
+        (self.report)(LoadProgress {
+            files_done: self.files_done.fetch_add(1, Ordering::Relaxed) + 1,
+            files_total: self.files_total,
+            rows: self.rows.fetch_add(rows, Ordering::Relaxed) + rows,
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests;

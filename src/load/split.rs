@@ -1,0 +1,295 @@
+//! CSV records out of a file in memory, with their lines and their bytes.
+//!
+//! Quoting is that of RFC 4180, line breaks inside quotes included. Unlike readers that mend what they can,
+//! this one reports a quote that never closes and text behind a closing quote: they are how a cut or
+//! damaged file looks. A damaged record costs its first line only; reading goes on at the next line.
+
+use std::borrow::Cow;
+
+/// Fields that a row has.
+pub(super) const FIELDS: usize = 13;
+
+/// What stands between two line ends.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Record<'a> {
+    /// Of its first byte, counted from 1.
+    pub(super) line: u64,
+    /// Without the line end.
+    pub(super) bytes: &'a [u8],
+    pub(super) fields: Result<Fields<'a>, Damaged>,
+}
+
+/// Thirteen fields, without their quotes. Doubled quotes are still doubled where `escaped` says so.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Fields<'a> {
+    raw: [&'a [u8]; FIELDS],
+    /// One bit for each field.
+    escaped: u16,
+}
+
+impl<'a> Fields<'a> {
+    /// The fields, if none holds a doubled quote.
+    pub(super) fn plain(&self) -> Option<&[&'a [u8]; FIELDS]> {
+        (self.escaped == 0).then_some(&self.raw)
+    }
+
+    /// The fields with doubled quotes made single.
+    pub(super) fn unescape(&self) -> [Cow<'a, [u8]>; FIELDS] {
+        std::array::from_fn(|index| {
+            let field = self.raw[index];
+            if self.escaped & 1 << index == 0 {
+                return Cow::Borrowed(field);
+            }
+            let mut after_quote = false;
+            let keep = |byte: &u8| {
+                after_quote = *byte == b'"' && !after_quote;
+                // Of each pair the first is kept.
+                *byte != b'"' || after_quote
+            };
+            Cow::Owned(field.iter().copied().filter(keep).collect())
+        })
+    }
+}
+
+/// Why a record has no thirteen fields.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Damaged {
+    #[error("{0} fields, expected {FIELDS}")]
+    FieldCount(usize),
+    #[error("field {0} has text behind its closing quote")]
+    TextBehindQuote(usize),
+    #[error("field {0} has a quote that is never closed")]
+    OpenQuote(usize),
+    /// An empty last field is believed where a line end or quotes stand for it.
+    #[error("ends behind a comma at the end of the file")]
+    EndsAtComma,
+}
+
+/// The records of `data` that are not blank.
+pub(super) fn records(data: &[u8]) -> Records<'_> {
+    let data = data.strip_prefix(b"\xef\xbb\xbf").unwrap_or(data);
+    Records { data, line: 1 }
+}
+
+pub(super) struct Records<'a> {
+    data: &'a [u8],
+    line: u64,
+}
+
+impl<'a> Iterator for Records<'a> {
+    type Item = Record<'a>;
+
+    fn next(&mut self) -> Option<Record<'a>> {
+        loop {
+            if self.data.is_empty() {
+                return None;
+            }
+            let line = self.line;
+            let (fields, end) = split(self.data);
+            // A record that spans lines and is damaged hides good rows: give up its first line only.
+            let end = match fields {
+                Ok(_) => end,
+                Err(_) => find(self.data, b'\n'),
+            };
+            let (record, rest) = self.data.split_at(end);
+            self.data = rest.get(1..).unwrap_or_default();
+            self.line += 1 + match &fields {
+                Ok(_) => record.iter().filter(|byte| **byte == b'\n').count() as u64,
+                Err(_) => 0,
+            };
+            let bytes = record.strip_suffix(b"\r").unwrap_or(record);
+            if !bytes.iter().all(u8::is_ascii_whitespace) {
+                return Some(Record {
+                    line,
+                    bytes,
+                    fields,
+                });
+            }
+        }
+    }
+}
+
+/// The fields of the first record of `data`, and where its line end is.
+fn split(data: &[u8]) -> (Result<Fields<'_>, Damaged>, usize) {
+    let mut fields = Fields {
+        raw: [&[]; FIELDS],
+        escaped: 0,
+    };
+    let (mut count, mut at) = (0, 0);
+    loop {
+        let (field, end) = if data.get(at) == Some(&b'"') {
+            let Some((close, escaped)) = closing_quote(data, at + 1) else {
+                return (Err(Damaged::OpenQuote(count + 1)), data.len());
+            };
+            if count < FIELDS {
+                fields.escaped |= u16::from(escaped) << count;
+            }
+            (&data[at + 1..close], close + 1)
+        } else {
+            let length = data[at..]
+                .iter()
+                .position(|byte| matches!(byte, b',' | b'\n'))
+                .unwrap_or(data.len() - at);
+            let field = &data[at..at + length];
+            let at_line_end = data.get(at + length) != Some(&b',');
+            let text = match field.strip_suffix(b"\r") {
+                Some(text) if at_line_end => text,
+                _ => field,
+            };
+            (text, at + length)
+        };
+        if count < FIELDS {
+            fields.raw[count] = field;
+        }
+        count += 1;
+        let line_end = match data.get(end) {
+            Some(b',') => {
+                at = end + 1;
+                continue;
+            }
+            Some(b'\r') if matches!(data.get(end + 1), None | Some(b'\n')) => {
+                (end + 1).min(data.len())
+            }
+            Some(b'\n') | None => end,
+            Some(_) => return (Err(Damaged::TextBehindQuote(count)), end),
+        };
+        let result = match count {
+            FIELDS if line_end == data.len() && data.last() == Some(&b',') => {
+                Err(Damaged::EndsAtComma)
+            }
+            FIELDS => Ok(fields),
+            _ => Err(Damaged::FieldCount(count)),
+        };
+        return (result, line_end);
+    }
+}
+
+/// Where the quote is that closes the field starting at `at`, and whether it holds doubled ones.
+fn closing_quote(data: &[u8], mut at: usize) -> Option<(usize, bool)> {
+    let mut escaped = false;
+    loop {
+        let quote = at + data[at..].iter().position(|byte| *byte == b'"')?;
+        if data.get(quote + 1) != Some(&b'"') {
+            return Some((quote, escaped));
+        }
+        escaped = true;
+        at = quote + 2;
+    }
+}
+
+fn find(data: &[u8], wanted: u8) -> usize {
+    data.iter()
+        .position(|byte| *byte == wanted)
+        .unwrap_or(data.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Thirteen fields, the first of which is given.
+    fn row(first: &str) -> String {
+        format!("{first},2,3,4,5,6,7,8,9,10,11,12,13")
+    }
+
+    fn first_fields(data: &str) -> Vec<(u64, Result<String, String>)> {
+        records(data.as_bytes())
+            .map(|record| {
+                let first = record
+                    .fields
+                    .map(|fields| String::from_utf8(fields.unescape()[0].to_vec()).unwrap());
+                (record.line, first.map_err(|damage| damage.to_string()))
+            })
+            .collect()
+    }
+
+    #[test]
+    fn quotes_commas_and_line_breaks_are_read_as_rfc_4180_says() {
+        let data = [
+            row(r#""a,b""#),
+            row(r#""say ""hi""""#),
+            row("\"two\nlines\""),
+            row("plain \"quote\""),
+            row("\"\""),
+        ]
+        .join("\r\n");
+        let ok = |line: u64, text: &str| (line, Ok(text.to_owned()));
+        assert_eq!(
+            first_fields(&data),
+            [
+                ok(1, "a,b"),
+                ok(2, "say \"hi\""),
+                ok(3, "two\nlines"),
+                ok(5, "plain \"quote\""),
+                ok(6, "")
+            ]
+        );
+    }
+
+    #[test]
+    fn line_ends_belong_to_no_field() {
+        for end in ["", "\n", "\r\n", "\r"] {
+            let quoted = format!("{},\"13\"{end}", row("1").rsplit_once(',').unwrap().0);
+            for data in [row("1") + end, quoted] {
+                let records: Vec<_> = records(data.as_bytes()).collect();
+                assert_eq!(records.len(), 1, "{data:?}");
+                let fields = records[0].fields.as_ref().unwrap();
+                assert_eq!(fields.plain().unwrap()[12], b"13", "{data:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn blank_lines_and_a_byte_order_mark_are_no_records() {
+        let data = format!("\u{feff}\n  \r\n{}\n\n\n", row("1"));
+        assert_eq!(first_fields(&data), [(3, Ok("1".to_owned()))]);
+        assert_eq!(records(b"").count(), 0);
+    }
+
+    #[test]
+    fn a_damaged_record_costs_one_line() {
+        let data = format!(
+            "{}\n\"open,2\n{}\na,b\n{}\n",
+            row("1"),
+            row("\"3\""),
+            row("5")
+        );
+        assert_eq!(
+            first_fields(&data),
+            [
+                (1, Ok("1".to_owned())),
+                (
+                    2,
+                    Err("field 1 has text behind its closing quote".to_owned())
+                ),
+                (3, Ok("3".to_owned())),
+                (4, Err("2 fields, expected 13".to_owned())),
+                (5, Ok("5".to_owned())),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_quote_that_never_closes_is_damage() {
+        let data = format!("{}\n\"41.7\",\"-12", row("1"));
+        let cut = Err("field 2 has a quote that is never closed".to_owned());
+        assert_eq!(first_fields(&data)[1], (2, cut));
+    }
+
+    #[test]
+    fn an_empty_last_field_needs_an_end_to_be_believed() {
+        let rest = "1,2,3,4,5,6,7,8,9,10,11,12,";
+        let first = |end: &str| first_fields(&format!("{rest}{end}")).remove(0).1;
+        assert_eq!(first("\n"), Ok("1".to_owned()));
+        assert_eq!(first("\"\""), Ok("1".to_owned()));
+        let cut = "ends behind a comma at the end of the file";
+        assert_eq!(first(""), Err(cut.to_owned()));
+    }
+
+    #[test]
+    fn too_many_fields_are_counted() {
+        let data = row("1") + ",\"14\",15";
+        let many = Err("15 fields, expected 13".to_owned());
+        assert_eq!(first_fields(&data), [(1, many)]);
+    }
+}

@@ -1,0 +1,392 @@
+//! Which rows of a day match a predicate.
+//!
+//! Place and text are decided once for each site, the parameter once for each measure; a scan then only looks
+//! codes up and compares integers. It never sees the clock, the network or other days.
+
+use std::ops::Range;
+
+use crate::decimal::Decimal;
+use crate::predicate::{Place, Predicate};
+use crate::store::{Column, DayBatch, Store};
+
+/// Rows that are tested before their matches are appended: the matches of a block stay in the first-level
+/// cache, and `out` grows by what matched only.
+const BLOCK_ROWS: usize = 1024;
+
+/// A predicate decided for the sites and measures of one store.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BoundPredicate {
+    /// By site code; `None` if every site matches.
+    sites: Option<Box<[bool]>>,
+    /// By measure code; `None` if every measure matches.
+    measures: Option<Box<[bool; 256]>>,
+    /// `None` if a missing concentration matches too.
+    bounds: Option<(Decimal, Decimal)>,
+}
+
+impl BoundPredicate {
+    /// Decides `predicate` for every site and measure of `store`.
+    pub fn new(store: &Store, predicate: &Predicate) -> Self {
+        let anywhere = predicate.place == Place::default()
+            && predicate.site.is_none()
+            && predicate.agency.is_none()
+            && predicate.text.is_none();
+        let sites = (!anywhere).then(|| {
+            let matches = store.sites().iter().map(|site| {
+                predicate.matches_site(
+                    site.latitude,
+                    site.longitude,
+                    &site.site_name,
+                    &site.agency_name,
+                )
+            });
+            matches.collect()
+        });
+        let measures = predicate.parameter.as_ref().map(|parameter| {
+            let mut matches = Box::new([false; 256]);
+            for (matches, measure) in matches.iter_mut().zip(store.measures()) {
+                *matches = measure.parameter.to_uppercase() == *parameter;
+            }
+            matches
+        });
+        let bounded = predicate.min.is_some() || predicate.max.is_some();
+        let bounds = bounded.then(|| {
+            let least = predicate.min.unwrap_or(Decimal(i64::MIN));
+            (least, predicate.max.unwrap_or(Decimal(i64::MAX)))
+        });
+        BoundPredicate {
+            sites,
+            measures,
+            bounds,
+        }
+    }
+
+    fn matches_nothing(&self) -> bool {
+        let none = |matches: &[bool]| !matches.contains(&true);
+        self.sites.as_ref().is_some_and(|sites| none(sites))
+            || self.measures.as_ref().is_some_and(|all| none(&**all))
+            || self.bounds.is_some_and(|(least, most)| least > most)
+    }
+}
+
+/// Appends the indexes of the matching rows inside `rows`, in order.
+///
+/// `predicate` is bound to `store`, and `batch` is one of its days.
+///
+/// # Panics
+/// If `rows` ends behind the day's rows.
+pub fn select(
+    store: &Store,
+    batch: &DayBatch,
+    predicate: &BoundPredicate,
+    rows: Range<u32>,
+    out: &mut Vec<u32>,
+) {
+    scan(store, batch, predicate, rows, |rows| {
+        out.extend_from_slice(rows);
+    });
+}
+
+/// The number of rows that [`select`] would append.
+///
+/// # Panics
+/// If `rows` ends behind the day's rows.
+pub fn count(store: &Store, batch: &DayBatch, predicate: &BoundPredicate, rows: Range<u32>) -> u64 {
+    let mut count = 0;
+    scan(store, batch, predicate, rows, |rows| {
+        count += rows.len() as u64;
+    });
+    count
+}
+
+fn scan(
+    store: &Store,
+    batch: &DayBatch,
+    predicate: &BoundPredicate,
+    rows: Range<u32>,
+    found: impl FnMut(&[u32]),
+) {
+    debug_assert!(
+        predicate
+            .sites
+            .as_ref()
+            .is_none_or(|sites| sites.len() == store.sites().len())
+    );
+    if rows.is_empty() || predicate.matches_nothing() {
+        return;
+    }
+    let Some((least, most)) = predicate.bounds else {
+        let always = std::iter::repeat_n(true, rows.len());
+        return scan_columns(batch, predicate, rows, always, found);
+    };
+    // The smallest and the largest mantissa that lie inside. The smallest number of the column's type is
+    // left out: it means missing.
+    let unit = batch.value.unit();
+    let least = least.0.div_euclid(unit) + i64::from(least.0.rem_euclid(unit) != 0);
+    let most = most.0.div_euclid(unit);
+    let range = rows.start as usize..rows.end as usize;
+    match &batch.value {
+        Column::I32 { mantissas, .. } => {
+            let limit = i64::from(i32::MAX);
+            if least > limit || most < -limit {
+                return;
+            }
+            let least = least.max(-limit) as i32;
+            let most = most.min(limit) as i32;
+            let values = mantissas[range].iter();
+            let inside = values.map(|value| (least <= *value) & (*value <= most));
+            scan_columns(batch, predicate, rows, inside, found);
+        }
+        Column::I64 { mantissas, .. } => {
+            let least = least.max(-i64::MAX);
+            let values = mantissas[range].iter();
+            let inside = values.map(|value| (least <= *value) & (*value <= most));
+            scan_columns(batch, predicate, rows, inside, found);
+        }
+    }
+}
+
+/// Narrows the rows that are `inside` by measure and site. One loop for each case, so that none tests what
+/// the predicate leaves open.
+fn scan_columns(
+    batch: &DayBatch,
+    predicate: &BoundPredicate,
+    rows: Range<u32>,
+    inside: impl Iterator<Item = bool>,
+    found: impl FnMut(&[u32]),
+) {
+    let range = rows.start as usize..rows.end as usize;
+    let measures = batch.measure[range.clone()].iter();
+    let sites = batch.site[range].iter();
+    match (&predicate.measures, &predicate.sites) {
+        (None, None) => collect(rows, inside, found),
+        (Some(by_measure), None) => {
+            let matches = inside
+                .zip(measures)
+                .map(|(inside, measure)| inside & by_measure[usize::from(*measure)]);
+            collect(rows, matches, found);
+        }
+        (None, Some(by_site)) => {
+            let matches = inside
+                .zip(sites)
+                .map(|(inside, site)| inside & by_site[*site as usize]);
+            collect(rows, matches, found);
+        }
+        (Some(by_measure), Some(by_site)) => {
+            let matches = inside
+                .zip(measures.zip(sites))
+                .map(|(inside, (measure, site))| {
+                    inside & by_measure[usize::from(*measure)] & by_site[*site as usize]
+                });
+            collect(rows, matches, found);
+        }
+    }
+}
+
+/// Hands out the matching rows block by block, without a branch for each row.
+fn collect(
+    rows: Range<u32>,
+    mut matches: impl Iterator<Item = bool>,
+    mut found: impl FnMut(&[u32]),
+) {
+    let mut block = [0; BLOCK_ROWS];
+    let mut start = rows.start;
+    while start < rows.end {
+        let end = rows.end.min(start.saturating_add(BLOCK_ROWS as u32));
+        let mut length = 0;
+        for (row, matches) in (start..end).zip(matches.by_ref()) {
+            block[length] = row;
+            length += usize::from(matches);
+        }
+        found(&block[..length]);
+        start = end;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::store::samples::{self, Sample};
+
+    fn decimal(text: &str) -> Option<Decimal> {
+        Some(Decimal::parse(text).unwrap())
+    }
+
+    fn selected(store: &Store, predicate: &Predicate) -> Vec<u32> {
+        let batch = store.days().next().unwrap();
+        let bound = BoundPredicate::new(store, predicate);
+        let mut rows = Vec::new();
+        select(store, batch, &bound, 0..batch.row_count(), &mut rows);
+        let counted = count(store, batch, &bound, 0..batch.row_count());
+        assert_eq!(counted, rows.len() as u64);
+        rows
+    }
+
+    /// Rows 0 to 4; the concentrations have two decimals in the column.
+    fn five_rows() -> Store {
+        samples::store(&[
+            Sample {
+                value: Some("5"),
+                ..Sample::default()
+            },
+            Sample {
+                value: Some("35.00"),
+                parameter: "pm2.5",
+                ..Sample::default()
+            },
+            Sample {
+                value: None,
+                ..Sample::default()
+            },
+            Sample {
+                value: Some("35.01"),
+                site: 1,
+                ..Sample::default()
+            },
+            Sample {
+                value: Some("-2"),
+                parameter: "OZONE",
+                site: 1,
+                ..Sample::default()
+            },
+        ])
+    }
+
+    #[test]
+    fn bounds_are_inclusive_and_a_missing_value_lies_in_none() {
+        let store = five_rows();
+        let between = |min: Option<Decimal>, max: Option<Decimal>| {
+            selected(
+                &store,
+                &Predicate {
+                    min,
+                    max,
+                    ..Predicate::default()
+                },
+            )
+        };
+        assert_eq!(between(None, None), [0, 1, 2, 3, 4]);
+        assert_eq!(between(decimal("5"), decimal("35")), [0, 1]);
+        assert_eq!(
+            between(decimal("5.000000001"), decimal("35.009999999")),
+            [1]
+        );
+        assert_eq!(between(None, decimal("5")), [0, 4]);
+        assert_eq!(between(decimal("-2"), None), [0, 1, 3, 4]);
+        assert_eq!(
+            between(Some(Decimal(i64::MIN)), Some(Decimal(i64::MAX))),
+            [0, 1, 3, 4]
+        );
+        assert_eq!(between(decimal("6"), decimal("5")), [0u32; 0]);
+        assert_eq!(between(Some(Decimal(i64::MAX)), None), [0u32; 0]);
+        assert_eq!(between(None, Some(Decimal(i64::MIN))), [0u32; 0]);
+    }
+
+    #[test]
+    fn parameters_compare_without_letter_case() {
+        let of = |parameter: &str| {
+            let parameter = Some(parameter.to_owned());
+            selected(
+                &five_rows(),
+                &Predicate {
+                    parameter,
+                    ..Predicate::default()
+                },
+            )
+        };
+        assert_eq!(of("PM2.5"), [0, 1, 2, 3]);
+        assert_eq!(of("OZONE"), [4]);
+        assert_eq!(of("NO SUCH"), [0u32; 0]);
+    }
+
+    #[test]
+    fn a_site_is_decided_by_place_and_names() {
+        let store = five_rows();
+        let site = &store.sites()[1];
+        let east = Place {
+            lon_min: Some(site.longitude),
+            ..Place::default()
+        };
+        assert_eq!(
+            selected(
+                &store,
+                &Predicate {
+                    place: east,
+                    ..Predicate::default()
+                }
+            ),
+            [3, 4]
+        );
+        let text = Some("site 1".to_owned());
+        let parameter = Some("OZONE".to_owned());
+        let both = Predicate {
+            text,
+            parameter,
+            ..Predicate::default()
+        };
+        assert_eq!(selected(&store, &both), [4]);
+    }
+
+    #[test]
+    fn only_the_rows_asked_for_are_scanned() {
+        let store = five_rows();
+        let batch = store.days().next().unwrap();
+        let bound = BoundPredicate::new(&store, &Predicate::default());
+        let mut rows = vec![9];
+        select(&store, batch, &bound, 1..3, &mut rows);
+        assert_eq!(rows, [9, 1, 2]);
+        assert_eq!(count(&store, batch, &bound, 5..5), 0);
+    }
+
+    proptest! {
+        /// Compares with the sentence of the predicate, row by row; ranges cross blocks.
+        #[test]
+        fn a_scan_selects_what_the_predicate_says(
+            values in prop::collection::vec((prop::option::of(-300i64..300), 0usize..3, any::<bool>()), 1..40),
+            wide in any::<bool>(),
+            (min, max) in (prop::option::of(-300i64..300), prop::option::of(-300i64..300)),
+            site in prop::option::of(0usize..3),
+            parameter in prop::option::of(any::<bool>()),
+            (first, length) in (0u32..2000, 0u32..3000),
+        ) {
+            // A few hundred tenths; one huge value makes the column 64 bits wide.
+            let text = |value: i64| Decimal(value * 100_000_000).to_string();
+            let name = |ozone: bool| if ozone { "OZONE" } else { "PM2.5" };
+            let values: Vec<_> = values.iter().cycle().take(5000).collect();
+            let texts: Vec<_> = values.iter().map(|(value, _, _)| value.map(text)).collect();
+            let mut rows: Vec<Sample<'_>> = values.iter().zip(&texts).map(|((_, site, ozone), text)| {
+                Sample { value: text.as_deref(), site: *site, parameter: name(*ozone), ..Sample::default() }
+            }).collect();
+            if wide {
+                rows[0].value = Some("999999999.9");
+            }
+            let store = samples::store(&rows);
+            let batch = store.days().next().unwrap();
+            let predicate = Predicate {
+                min: min.map(|min| Decimal(min * 100_000_000)),
+                max: max.map(|max| Decimal(max * 100_000_000)),
+                site: site.map(|site| format!("site {site}")),
+                parameter: parameter.map(|ozone| name(ozone).to_owned()),
+                ..Predicate::default()
+            };
+            let end = (first + length).min(5000);
+            let range = first.min(end)..end;
+            let wanted: Vec<u32> = range.clone().filter(|row| {
+                let sample = &rows[*row as usize];
+                let value = sample.value.map(|value| Decimal::parse(value).unwrap());
+                let inside = |least: Decimal, most: Decimal| value.is_some_and(|value| least <= value && value <= most);
+                (min.is_none() && max.is_none()
+                    || inside(predicate.min.unwrap_or(Decimal(i64::MIN)), predicate.max.unwrap_or(Decimal(i64::MAX))))
+                    && site.is_none_or(|site| site == sample.site)
+                    && parameter.is_none_or(|ozone| name(ozone) == sample.parameter)
+            }).collect();
+            let bound = BoundPredicate::new(&store, &predicate);
+            let mut selected = Vec::new();
+            select(&store, batch, &bound, range.clone(), &mut selected);
+            prop_assert_eq!(count(&store, batch, &bound, range), selected.len() as u64);
+            prop_assert_eq!(selected, wanted);
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! The days that a node holds, as narrow columns over one table of sites.
+//!
+//! A row is a site code, a minute of the day, a measure code, two concentrations, an AQI and a category:
+//! 18 bytes where concentrations fit into 32 bits. Texts and places live once, in the tables. What
+//! other nodes compare (a day's [`Version`] and [`DayStatistics`]) depends on that day's files only,
+//! never on the codes that this node happened to give.
+//!
+//! Start at [`Store`], then [`DayBatch`]. How a store is filled stands in `builder`; files are read by
+//! [`crate::load`].
+
+mod bounds;
+mod builder;
+mod column;
+#[cfg(test)]
+pub(crate) mod samples;
+mod version;
+
+use std::collections::BTreeMap;
+use std::hash::{Hash, Hasher};
+
+pub use bounds::{DayStatistics, ParameterStatistics, PlaceBounds, WorstRowBytes};
+pub(crate) use bounds::{RowShape, json_text_bytes};
+pub use builder::{DayBuilder, MeasureEntry, Row, SiteEntry, StoreBuilder, TooManyMeasures};
+pub use column::Column;
+pub(crate) use version::DayHasher;
+pub use version::{Digest, InvalidHash, Version};
+
+use crate::day::Day;
+
+/// An AQI that a row does not have.
+pub const MISSING_AQI: i16 = i16::MIN;
+
+/// A category that a row does not have.
+pub const MISSING_CATEGORY: i8 = i8::MIN;
+
+/// A place that reports measurements. Sites differ when any field differs, coordinates by their bits.
+#[derive(Clone, Debug)]
+pub struct Site {
+    /// Degrees north.
+    pub latitude: f64,
+    /// Degrees east.
+    pub longitude: f64,
+    /// Not unique: a site that moved keeps its name.
+    pub site_name: Box<str>,
+    /// Who runs it.
+    pub agency_name: Box<str>,
+    /// Kept as text: leading zeros count.
+    pub aqs_id: Box<str>,
+    /// The country code and the AQS id.
+    pub full_aqs_id: Box<str>,
+}
+
+impl Site {
+    /// The four texts, in the order of the file.
+    pub fn texts(&self) -> [&str; 4] {
+        [
+            &self.site_name,
+            &self.agency_name,
+            &self.aqs_id,
+            &self.full_aqs_id,
+        ]
+    }
+
+    fn identity(&self) -> (u64, u64, [&str; 4]) {
+        (
+            self.latitude.to_bits(),
+            self.longitude.to_bits(),
+            self.texts(),
+        )
+    }
+}
+
+impl PartialEq for Site {
+    fn eq(&self, other: &Self) -> bool {
+        self.identity() == other.identity()
+    }
+}
+
+impl Eq for Site {}
+
+impl Hash for Site {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.identity().hash(state);
+    }
+}
+
+/// What is measured, and in which unit, both as the file writes them.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Measure {
+    /// `PM2.5`, for instance.
+    pub parameter: Box<str>,
+    /// `UG/M3`, for instance.
+    pub unit: Box<str>,
+}
+
+/// Where one file's rows stand in its day.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileSummary {
+    /// The file's name without `.csv` or `.csv.gz`.
+    pub stem: Box<str>,
+    /// Index of its first row in the day.
+    pub first_row: u32,
+    /// Rows that parsed.
+    pub rows: u32,
+    /// Rows that did not.
+    pub rejected: u32,
+}
+
+/// The rows of one day in canonical order: file stem, row in file. All columns are equally long.
+#[derive(Clone, Debug)]
+pub struct DayBatch {
+    /// The day that every row is dated.
+    pub day: Day,
+    /// Index into [`Store::sites`].
+    pub site: Box<[u32]>,
+    /// Minutes since midnight UTC, when the measured hour began.
+    pub minute: Box<[u16]>,
+    /// Index into [`Store::measures`].
+    pub measure: Box<[u8]>,
+    /// The concentration, field 5 of a row.
+    pub value: Column,
+    /// What the instrument measured, field 7 of a row.
+    pub raw_concentration: Column,
+    /// [`MISSING_AQI`] where a row has none.
+    pub aqi: Box<[i16]>,
+    /// [`MISSING_CATEGORY`] where a row has none.
+    pub category: Box<[i8]>,
+    /// In canonical order.
+    pub files: Vec<FileSummary>,
+    /// Hash over the day's files; queries pin it.
+    pub version: Version,
+    /// What an inventory says about the day.
+    pub statistics: DayStatistics,
+}
+
+impl DayBatch {
+    /// Rows of the day.
+    pub fn row_count(&self) -> u32 {
+        self.site.len() as u32
+    }
+
+    /// The AQI of a row.
+    pub fn aqi(&self, row: u32) -> Option<i16> {
+        Some(self.aqi[row as usize]).filter(|aqi| *aqi != MISSING_AQI)
+    }
+
+    /// The category of a row, 1 to 6.
+    pub fn category(&self, row: u32) -> Option<i8> {
+        Some(self.category[row as usize]).filter(|category| *category != MISSING_CATEGORY)
+    }
+
+    /// Bytes that the columns take.
+    pub fn bytes(&self) -> usize {
+        size_of_val(&*self.site)
+            + size_of_val(&*self.minute)
+            + size_of_val(&*self.measure)
+            + self.value.bytes()
+            + self.raw_concentration.bytes()
+            + size_of_val(&*self.aqi)
+            + size_of_val(&*self.category)
+    }
+}
+
+/// Every day that a node holds. Never changes once it is loaded.
+#[derive(Clone, Debug, Default)]
+pub struct Store {
+    days: BTreeMap<Day, DayBatch>,
+    sites: Vec<Site>,
+    measures: Vec<Measure>,
+}
+
+impl Store {
+    /// One day; `None` if it has no file.
+    pub fn day(&self, day: Day) -> Option<&DayBatch> {
+        self.days.get(&day)
+    }
+
+    /// The days in order.
+    pub fn days(&self) -> impl ExactSizeIterator<Item = &DayBatch> {
+        self.days.values()
+    }
+
+    /// What site codes stand for, in order of first use.
+    pub fn sites(&self) -> &[Site] {
+        &self.sites
+    }
+
+    /// What measure codes stand for, in order of first use; at most 255.
+    pub fn measures(&self) -> &[Measure] {
+        &self.measures
+    }
+
+    /// Rows of all days.
+    pub fn row_count(&self) -> u64 {
+        self.days().map(|batch| u64::from(batch.row_count())).sum()
+    }
+
+    /// Files of all days.
+    pub fn file_count(&self) -> u64 {
+        self.days().map(|batch| batch.files.len() as u64).sum()
+    }
+
+    /// Bytes that columns, sites and measures take.
+    pub fn bytes(&self) -> usize {
+        let texts = |texts: &[&str]| texts.iter().map(|text| text.len()).sum::<usize>();
+        let sites = self.sites.iter().map(|site| texts(&site.texts()));
+        let measures = self
+            .measures
+            .iter()
+            .map(|measure| texts(&[&measure.parameter, &measure.unit]));
+        self.days().map(DayBatch::bytes).sum::<usize>()
+            + size_of_val(&*self.sites)
+            + sites.sum::<usize>()
+            + size_of_val(&*self.measures)
+            + measures.sum::<usize>()
+    }
+}
