@@ -22,7 +22,7 @@ use std::time::Duration;
 pub use compute::{ComputePermit, ComputeSlots, Requester};
 pub use fair_queue::{ClientKey, DEBT_LIMIT_QUANTA, FairQueue, Popped, Ticket, Weights};
 pub use queries::{QueryAdmission, QueryCost, QueryPermit, QueryStatus};
-pub use slots::{Fairness, QueryLimits};
+pub use slots::QueryLimits;
 
 /// Why a query was not admitted.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]

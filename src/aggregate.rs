@@ -19,6 +19,24 @@ pub enum AggregateOf {
     Aqi,
 }
 
+impl AggregateOf {
+    /// What a user writes.
+    pub fn name(self) -> &'static str {
+        match self {
+            AggregateOf::Value => "value",
+            AggregateOf::RawConcentration => "raw_concentration",
+            AggregateOf::Aqi => "aqi",
+        }
+    }
+
+    /// The column that a user writes as `name`.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [AggregateOf::Value, AggregateOf::RawConcentration, AggregateOf::Aqi]
+            .into_iter()
+            .find(|of| of.name() == name)
+    }
+}
+
 /// What rows of a group have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum GroupKey {
@@ -34,6 +52,33 @@ pub enum GroupKey {
     Hour,
     /// The team that owns the day.
     Team,
+}
+
+impl GroupKey {
+    /// What a user writes.
+    pub fn name(self) -> &'static str {
+        match self {
+            GroupKey::Parameter => "parameter",
+            GroupKey::Site => "site",
+            GroupKey::Agency => "agency",
+            GroupKey::Day => "day",
+            GroupKey::Hour => "hour",
+            GroupKey::Team => "team",
+        }
+    }
+
+    /// The key that a user writes as `name`.
+    pub fn from_name(name: &str) -> Option<Self> {
+        match name {
+            "parameter" => Some(GroupKey::Parameter),
+            "site" => Some(GroupKey::Site),
+            "agency" => Some(GroupKey::Agency),
+            "day" => Some(GroupKey::Day),
+            "hour" => Some(GroupKey::Hour),
+            "team" => Some(GroupKey::Team),
+            _ => None,
+        }
+    }
 }
 
 /// An aggregate: of what, and by which keys. Without keys all rows are one group.
@@ -58,6 +103,17 @@ pub enum KeyValue {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GroupId(pub Vec<KeyValue>);
 
+impl GroupId {
+    /// About how many bytes it takes.
+    pub fn bytes(&self) -> usize {
+        let text = |value: &KeyValue| match value {
+            KeyValue::Text(text) => text.len(),
+            KeyValue::Number(_) => 0,
+        };
+        size_of::<Self>() + self.0.iter().map(|value| size_of::<KeyValue>() + text(value)).sum::<usize>()
+    }
+}
+
 /// A group's rows so far. At least one: a group without rows does not exist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Partial {
@@ -73,12 +129,7 @@ pub struct Partial {
 
 impl Partial {
     fn of(value: Decimal) -> Self {
-        Partial {
-            count: 1,
-            min: value,
-            max: value,
-            sum: i128::from(value.0),
-        }
+        Partial { count: 1, min: value, max: value, sum: i128::from(value.0) }
     }
 
     /// Adds the rows of `other`. Saturates, since peers' numbers may be anything.
@@ -96,14 +147,7 @@ pub struct Groups(BTreeMap<GroupId, Partial>);
 
 impl Groups {
     /// Adds `rows` of one day, which `team` owns.
-    pub fn add(
-        &mut self,
-        spec: &AggregateSpec,
-        store: &Store,
-        batch: &DayBatch,
-        rows: &[u32],
-        team: &str,
-    ) {
+    pub fn add(&mut self, spec: &AggregateSpec, store: &Store, batch: &DayBatch, rows: &[u32], team: &str) {
         let place = PlaceGroups::new(store, spec);
         let measures = measure_groups(store, spec);
         let by_hour = spec.group_by.contains(&GroupKey::Hour);
@@ -154,10 +198,7 @@ impl Groups {
 
     /// Adds a group, merging it into one with the same keys.
     pub fn insert(&mut self, id: GroupId, partial: Partial) {
-        self.0
-            .entry(id)
-            .and_modify(|sum| sum.merge(&partial))
-            .or_insert(partial);
+        self.0.entry(id).and_modify(|sum| sum.merge(&partial)).or_insert(partial);
     }
 
     /// Adds all groups of `other`.
@@ -189,9 +230,7 @@ impl Groups {
 }
 
 fn merge_into(entry: std::collections::hash_map::Entry<'_, u64, Partial>, partial: &Partial) {
-    entry
-        .and_modify(|sum| sum.merge(partial))
-        .or_insert(*partial);
+    entry.and_modify(|sum| sum.merge(partial)).or_insert(*partial);
 }
 
 /// Which sites are one group: those that share the names asked for.
@@ -213,9 +252,7 @@ impl PlaceGroups {
             let agency_name = by_agency.then_some(&*site.agency_name);
             *firsts.entry((site_name, agency_name)).or_insert(code)
         });
-        PlaceGroups {
-            groups: groups.collect(),
-        }
+        PlaceGroups { groups: groups.collect() }
     }
 
     fn of(&self, site: u32) -> u32 {
@@ -243,15 +280,8 @@ fn measure_groups(store: &Store, spec: &AggregateSpec) -> [u8; 256] {
 
 /// The mean of a group: its exact sum over its count, rounded once, to the nearest double, ties to even.
 pub fn mean(partial: &Partial) -> f64 {
-    let magnitude = quotient(
-        partial.sum.unsigned_abs(),
-        u128::from(partial.count.max(1)) * ONE as u128,
-    );
-    if partial.sum < 0 {
-        -magnitude
-    } else {
-        magnitude
-    }
+    let magnitude = quotient(partial.sum.unsigned_abs(), u128::from(partial.count.max(1)) * ONE as u128);
+    if partial.sum < 0 { -magnitude } else { magnitude }
 }
 
 /// `numerator / denominator` rounded once. `denominator` is below 2^127 and not zero.
@@ -290,13 +320,7 @@ mod tests {
         let batch = store.days().next().unwrap();
         let rows: Vec<u32> = (0..batch.row_count()).collect();
         let mut groups = Groups::default();
-        groups.add(
-            &AggregateSpec { of, group_by },
-            store,
-            batch,
-            &rows,
-            "green",
-        );
+        groups.add(&AggregateSpec { of, group_by }, store, batch, &rows, "green");
         groups
     }
 
@@ -307,51 +331,17 @@ mod tests {
     fn partial(count: u64, min: &str, max: &str, sum: &str) -> Partial {
         let decimal = |text: &str| Decimal::parse(text).unwrap();
         let (min, max, sum) = (decimal(min), decimal(max), i128::from(decimal(sum).0));
-        Partial {
-            count,
-            min,
-            max,
-            sum,
-        }
+        Partial { count, min, max, sum }
     }
 
     fn six_rows() -> Store {
         samples::store(&[
-            Sample {
-                value: Some("1.5"),
-                aqi: Some(10),
-                ..Sample::default()
-            },
-            Sample {
-                value: Some("-2"),
-                site: 3,
-                minute: 119,
-                ..Sample::default()
-            },
-            Sample {
-                value: None,
-                aqi: Some(11),
-                ..Sample::default()
-            },
-            Sample {
-                value: Some("4"),
-                site: 1,
-                minute: 120,
-                ..Sample::default()
-            },
-            Sample {
-                value: Some("7"),
-                site: 1,
-                parameter: "OZONE",
-                aqi: Some(12),
-                ..Sample::default()
-            },
-            Sample {
-                value: None,
-                site: 2,
-                parameter: "CO",
-                ..Sample::default()
-            },
+            Sample { value: Some("1.5"), aqi: Some(10), ..Sample::default() },
+            Sample { value: Some("-2"), site: 3, minute: 119, ..Sample::default() },
+            Sample { value: None, aqi: Some(11), ..Sample::default() },
+            Sample { value: Some("4"), site: 1, minute: 120, ..Sample::default() },
+            Sample { value: Some("7"), site: 1, parameter: "OZONE", aqi: Some(12), ..Sample::default() },
+            Sample { value: None, site: 2, parameter: "CO", ..Sample::default() },
         ])
     }
 
@@ -366,11 +356,7 @@ mod tests {
 
     #[test]
     fn sites_that_share_a_name_are_one_group_and_groups_are_ordered_by_keys() {
-        let by_site = groups(
-            &six_rows(),
-            AggregateOf::Value,
-            &[GroupKey::Site, GroupKey::Hour],
-        );
+        let by_site = groups(&six_rows(), AggregateOf::Value, &[GroupKey::Site, GroupKey::Hour]);
         let id = |name: &str, hour: u32| GroupId(vec![text(name), KeyValue::Number(hour)]);
         assert_eq!(
             by_site.into_vec(),
@@ -384,12 +370,7 @@ mod tests {
 
     #[test]
     fn keys_come_in_the_order_asked() {
-        let keys = [
-            GroupKey::Team,
-            GroupKey::Day,
-            GroupKey::Agency,
-            GroupKey::Parameter,
-        ];
+        let keys = [GroupKey::Team, GroupKey::Day, GroupKey::Agency, GroupKey::Parameter];
         let groups = groups(&six_rows(), AggregateOf::Aqi, &keys).into_vec();
         let id = |agency: &str, parameter: &str| {
             let day = KeyValue::Number(20200810);
@@ -406,14 +387,7 @@ mod tests {
 
     #[test]
     fn the_mean_is_rounded_once() {
-        let mean_of = |sum: i128, count: u64| {
-            mean(&Partial {
-                count,
-                min: Decimal(0),
-                max: Decimal(0),
-                sum,
-            })
-        };
+        let mean_of = |sum: i128, count: u64| mean(&Partial { count, min: Decimal(0), max: Decimal(0), sum });
         let one = i128::from(ONE);
         assert_eq!(mean_of(0, 3), 0.0);
         assert_eq!(mean_of(one, 3), 1.0 / 3.0);

@@ -102,9 +102,7 @@ impl Overlay {
             .and_then(|opened| opened.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes))
             .map_err(|error| problem(format!("cannot read the configuration: {error}")))?;
         if bytes.len() as u64 > MAX_FILE_BYTES {
-            return Err(problem(format!(
-                "configuration exceeds {MAX_FILE_BYTES} bytes"
-            )));
+            return Err(problem(format!("configuration exceeds {MAX_FILE_BYTES} bytes")));
         }
         let text = String::from_utf8(bytes)
             .map_err(|error| problem(format!("configuration is not UTF-8: {error}")))?;
@@ -128,8 +126,7 @@ impl Overlay {
 
     /// Team leaders and workers of a team in id order. The leader holds no data and is no member.
     pub fn members(&self, team: &str) -> impl Iterator<Item = &Process> {
-        let is_member =
-            move |process: &&Process| process.role != Role::Leader && process.team == team;
+        let is_member = move |process: &&Process| process.role != Role::Leader && process.team == team;
         self.processes.values().filter(is_member)
     }
 
@@ -161,11 +158,7 @@ fn distances(processes: &BTreeMap<NodeId, Process>, start: &NodeId) -> BTreeMap<
     let mut distances = BTreeMap::from([(start.clone(), 0)]);
     let mut queue = VecDeque::from([(start, 0)]);
     while let Some((id, distance)) = queue.pop_front() {
-        for neighbour in processes
-            .get(id)
-            .into_iter()
-            .flat_map(|process| &process.neighbours)
-        {
+        for neighbour in processes.get(id).into_iter().flat_map(|process| &process.neighbours) {
             if !distances.contains_key(neighbour) {
                 distances.insert(neighbour.clone(), distance + 1);
                 queue.push_back((neighbour, distance + 1));

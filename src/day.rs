@@ -84,10 +84,7 @@ pub struct DayRange {
 impl DayRange {
     /// The range that a user writes as its first and its last day.
     pub fn inclusive(first: Day, last: Day) -> Self {
-        DayRange {
-            start: first,
-            end: last.next(),
-        }
+        DayRange { start: first, end: last.next() }
     }
 
     /// The last day of a range that is not empty.
@@ -107,17 +104,13 @@ impl DayRange {
 
     /// The days that lie in both.
     pub fn intersect(&self, other: &DayRange) -> DayRange {
-        DayRange {
-            start: self.start.max(other.start),
-            end: self.end.min(other.end),
-        }
+        DayRange { start: self.start.max(other.start), end: self.end.min(other.end) }
     }
 
     /// Every day inside, in order.
     pub fn days(&self) -> impl Iterator<Item = Day> + use<> {
         let end = self.end;
-        std::iter::successors(Some(self.start), |day| Some(day.next()))
-            .take_while(move |day| *day < end)
+        std::iter::successors(Some(self.start), |day| Some(day.next())).take_while(move |day| *day < end)
     }
 }
 
@@ -128,15 +121,7 @@ mod tests {
     #[test]
     fn only_existing_dates_are_days() {
         assert_eq!("20200229".parse::<Day>().unwrap().number(), 20200229);
-        for text in [
-            "20200230",
-            "2020081",
-            "202008100",
-            "2020-8-1",
-            "",
-            "00000101",
-            "２０２０",
-        ] {
+        for text in ["20200230", "2020081", "202008100", "2020-8-1", "", "00000101", "２０２０"] {
             assert!(text.parse::<Day>().is_err(), "{text}");
         }
         assert!(Day::from_number(u64::MAX).is_err());
@@ -149,10 +134,6 @@ mod tests {
         let days: Vec<u32> = range.days().map(Day::number).collect();
         assert_eq!(days, [20200830, 20200831, 20200901, 20200902]);
         assert_eq!(range.last(), Some(day("20200902")));
-        assert!(
-            range
-                .intersect(&DayRange::inclusive(day("20200903"), day("20200905")))
-                .is_empty()
-        );
+        assert!(range.intersect(&DayRange::inclusive(day("20200903"), day("20200905"))).is_empty());
     }
 }

@@ -115,10 +115,7 @@ impl Written {
         let invalid = || InvalidDecimal::NotANumber(cut(text));
         let text = text.trim();
         let (digits, exponent) = match text.find(['e', 'E']) {
-            Some(at) => (
-                &text[..at],
-                text[at + 1..].parse::<i32>().map_err(|_| invalid())?,
-            ),
+            Some(at) => (&text[..at], text[at + 1..].parse::<i32>().map_err(|_| invalid())?),
             None => (text, 0),
         };
         let (negative, digits) = match digits.as_bytes().first() {
@@ -134,16 +131,9 @@ impl Written {
         let significant = all.trim_start_matches('0');
         let trimmed = significant.trim_end_matches('0');
         if trimmed.len() > DIGITS_LIMIT {
-            return Err(InvalidDecimal::TooManyDigits {
-                text: cut(text),
-                digits: trimmed.len(),
-            });
+            return Err(InvalidDecimal::TooManyDigits { text: cut(text), digits: trimmed.len() });
         }
-        let magnitude: i128 = if trimmed.is_empty() {
-            0
-        } else {
-            trimmed.parse().map_err(|_| invalid())?
-        };
+        let magnitude: i128 = if trimmed.is_empty() { 0 } else { trimmed.parse().map_err(|_| invalid())? };
         let zeros = (significant.len() - trimmed.len()) as i64;
         let exponent = i64::from(exponent) - fraction.len() as i64 + zeros;
         Ok(Written {
@@ -160,10 +150,7 @@ impl Written {
         let shift = self.exponent + DECIMALS as i32;
         if shift >= 0 {
             let factor = 10i128.checked_pow(shift as u32)?;
-            return self
-                .mantissa
-                .checked_mul(factor)
-                .map(|value| (value, false));
+            return self.mantissa.checked_mul(factor).map(|value| (value, false));
         }
         match 10i128.checked_pow(shift.unsigned_abs()) {
             Some(factor) => Some((self.mantissa / factor, self.mantissa % factor != 0)),
@@ -173,11 +160,7 @@ impl Written {
 
     fn rounded(&self, up: bool) -> Decimal {
         let Some((billionths, remainder)) = self.billionths() else {
-            return Decimal(if self.mantissa < 0 {
-                i64::MIN
-            } else {
-                i64::MAX
-            });
+            return Decimal(if self.mantissa < 0 { i64::MIN } else { i64::MAX });
         };
         let step = match (remainder, up, self.mantissa > 0) {
             (true, true, true) => 1,
@@ -215,73 +198,33 @@ mod tests {
 
     #[test]
     fn what_no_column_holds_is_refused() {
-        for text in [
-            "",
-            ".",
-            "-",
-            "NaN",
-            "inf",
-            "1,5",
-            "0x10",
-            "1e",
-            "1e5000000000",
-            "--1",
-            "1.2.3",
-        ] {
+        for text in ["", ".", "-", "NaN", "inf", "1,5", "0x10", "1e", "1e5000000000", "--1", "1.2.3"] {
             let error = Decimal::parse(text).unwrap_err();
-            assert!(
-                matches!(error, InvalidDecimal::NotANumber(_)),
-                "{text}: {error}"
-            );
+            assert!(matches!(error, InvalidDecimal::NotANumber(_)), "{text}: {error}");
         }
         for text in ["1000000000", "0.0000000001", "1e300", "1e-300"] {
             let error = Decimal::parse(text).unwrap_err();
-            assert!(
-                matches!(error, InvalidDecimal::OutOfRange(_)),
-                "{text}: {error}"
-            );
+            assert!(matches!(error, InvalidDecimal::OutOfRange(_)), "{text}: {error}");
         }
         let digits = "1".repeat(37);
-        assert!(matches!(
-            Decimal::parse(&digits),
-            Err(InvalidDecimal::TooManyDigits { .. })
-        ));
+        assert!(matches!(Decimal::parse(&digits), Err(InvalidDecimal::TooManyDigits { .. })));
     }
 
     #[test]
     fn bounds_round_towards_the_values_they_select() {
         let least = |text| Decimal::at_least(text).unwrap().0;
         let most = |text| Decimal::at_most(text).unwrap().0;
-        assert_eq!(
-            (least("17.3"), most("17.3")),
-            (17_300_000_000, 17_300_000_000)
-        );
-        assert_eq!(
-            (least("5.0000000001"), most("5.0000000001")),
-            (5_000_000_001, 5_000_000_000)
-        );
-        assert_eq!(
-            (least("-5.0000000001"), most("-5.0000000001")),
-            (-5_000_000_000, -5_000_000_001)
-        );
+        assert_eq!((least("17.3"), most("17.3")), (17_300_000_000, 17_300_000_000));
+        assert_eq!((least("5.0000000001"), most("5.0000000001")), (5_000_000_001, 5_000_000_000));
+        assert_eq!((least("-5.0000000001"), most("-5.0000000001")), (-5_000_000_000, -5_000_000_001));
         assert_eq!((least("1e300"), most("-1e300")), (i64::MAX, i64::MIN));
         assert_eq!((least("1e-300"), most("1e-300")), (1, 0));
     }
 
     #[test]
     fn doubles_are_the_nearest_ones() {
-        for text in [
-            "17.3",
-            "0.1",
-            "-999.0",
-            "999999999.999999999",
-            "0.000000001",
-            "7294.0",
-        ] {
-            assert_eq!(
-                Decimal::parse(text).unwrap().to_f64(),
-                text.parse::<f64>().unwrap()
-            );
+        for text in ["17.3", "0.1", "-999.0", "999999999.999999999", "0.000000001", "7294.0"] {
+            assert_eq!(Decimal::parse(text).unwrap().to_f64(), text.parse::<f64>().unwrap());
         }
     }
 }

@@ -11,23 +11,33 @@ mod json;
 use arrow_schema::ArrowError;
 use bytes::Bytes;
 
-pub use arrow::{
-    END_OF_STREAM, arrow_schema, groups_schema, groups_schema_message, schema_message,
-};
+pub use arrow::{END_OF_STREAM, arrow_schema, groups_schema, groups_schema_message, schema_message};
 pub use decode::{decode_arrow, json_row_count};
 
 use crate::aggregate::{AggregateSpec, GroupId, KeyValue, Partial};
 use crate::store::{DayBatch, Digest, Store, WorstRowBytes, json_text_bytes};
 
 /// How rows are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Encoding {
+    #[default]
     /// Arrow IPC: dictionaries, then one record batch. Follows the schema message.
     Arrow,
     /// The inside of a JSON array; missing is null.
     Json,
     /// The inside of a JSON array as the `OverlayNode` contract has it; missing is -999.
     JsonLegacy,
+}
+
+impl Encoding {
+    /// The bytes that a row takes in this encoding.
+    pub fn of(self, bytes: &WorstRowBytes) -> u32 {
+        match self {
+            Encoding::Arrow => bytes.arrow,
+            Encoding::Json => bytes.json,
+            Encoding::JsonLegacy => bytes.json_legacy,
+        }
+    }
 }
 
 /// Bytes that are no frame.
@@ -65,11 +75,7 @@ pub fn encode_rows(store: &Store, batch: &DayBatch, rows: &[u32], encoding: Enco
 /// The payload of groups, in their order. Aggregates have no legacy form: both JSON encodings give the same.
 ///
 /// Shape: the keys in the order asked, then count, min, max and mean.
-pub fn encode_groups(
-    spec: &AggregateSpec,
-    groups: &[(GroupId, Partial)],
-    encoding: Encoding,
-) -> Bytes {
+pub fn encode_groups(spec: &AggregateSpec, groups: &[(GroupId, Partial)], encoding: Encoding) -> Bytes {
     match encoding {
         Encoding::Arrow => arrow::encode_groups(spec, groups),
         Encoding::Json | Encoding::JsonLegacy => json::encode_groups(spec, groups),
@@ -107,11 +113,7 @@ pub fn worst_group_bytes(spec: &AggregateSpec, groups: &[(GroupId, Partial)]) ->
     let columns = spec.group_by.len() + 4;
     let arrow = longest(str::len) + spec.group_by.len() * 4 + columns.div_ceil(8) + 4 * 8;
     let json = longest(json_text_bytes) + json::group_skeleton_bytes(spec);
-    WorstRowBytes {
-        arrow: arrow as u32,
-        json: json as u32,
-        json_legacy: json as u32,
-    }
+    WorstRowBytes { arrow: arrow as u32, json: json as u32, json_legacy: json as u32 }
 }
 
 #[cfg(test)]

@@ -68,16 +68,12 @@ pub struct LoadOptions {
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        LoadOptions {
-            threads: 1,
-            strict: false,
-            rejected_kept: 10,
-        }
+        LoadOptions { threads: 1, strict: false, rejected_kept: 10 }
     }
 }
 
 /// How far loading is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LoadProgress {
     /// Files read.
     pub files_done: usize,
@@ -88,7 +84,7 @@ pub struct LoadProgress {
 }
 
 /// A loaded dataset.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Loaded {
     /// The days asked for that have a file.
     pub store: Store,
@@ -187,10 +183,7 @@ pub fn load(
         batches.push(batch);
         rejected.extend(day_rejected);
     }
-    Ok(Loaded {
-        store: tables.finish(batches),
-        rejected,
-    })
+    Ok(Loaded { store: tables.finish(batches), rejected })
 }
 
 struct DayFile {
@@ -215,11 +208,7 @@ fn day_files(root: &Path, day: Day) -> Result<Vec<DayFile>, LoadError> {
         if name.starts_with('.') || path.is_dir() {
             continue;
         }
-        let file = DayFile {
-            stem: stem.clone(),
-            path,
-            compressed,
-        };
+        let file = DayFile { stem: stem.clone(), path, compressed };
         if let Some(other) = files.get(&stem) {
             return Err(LoadError::SameStem(other.path.clone(), file.path));
         }
@@ -230,10 +219,7 @@ fn day_files(root: &Path, day: Day) -> Result<Vec<DayFile>, LoadError> {
 
 /// Names and paths inside a folder, in order.
 fn entries(folder: &Path) -> Result<BTreeMap<String, PathBuf>, LoadError> {
-    let unreadable = |source| LoadError::Unreadable {
-        path: folder.to_owned(),
-        source,
-    };
+    let unreadable = |source| LoadError::Unreadable { path: folder.to_owned(), source };
     let mut entries = BTreeMap::new();
     for entry in std::fs::read_dir(folder).map_err(unreadable)? {
         let entry = entry.map_err(unreadable)?;
@@ -256,10 +242,8 @@ fn load_day(
     let mut data = Vec::new();
     let date = Date::new(day);
     for file in files {
-        read_file(file, &mut data).map_err(|source| LoadError::Unreadable {
-            path: file.path.clone(),
-            source,
-        })?;
+        read_file(file, &mut data)
+            .map_err(|source| LoadError::Unreadable { path: file.path.clone(), source })?;
         let rows_before = builder.row_count();
         builder.file(&file.stem);
         for (index, record) in split::records(&data).enumerate() {
@@ -284,11 +268,7 @@ fn load_day(
                 Err(reason) => reason,
             };
             builder.reject(record.line, record.bytes);
-            let row = || RejectedRow {
-                file: file.path.clone(),
-                line: record.line,
-                reason,
-            };
+            let row = || RejectedRow { file: file.path.clone(), line: record.line, reason };
             if options.strict {
                 return Err(LoadError::Rejected(row()));
             }
@@ -315,10 +295,7 @@ fn read_file(file: &DayFile, data: &mut Vec<u8>) -> io::Result<()> {
 
 /// Whether a file's first record names its columns instead of being a row.
 fn is_header(record: &[u8]) -> bool {
-    let first = record
-        .split(|byte| *byte == b',')
-        .next()
-        .unwrap_or_default();
+    let first = record.split(|byte| *byte == b',').next().unwrap_or_default();
     let first = first.trim_ascii();
     let name = first.strip_prefix(b"\"").unwrap_or(first);
     let name = name.strip_suffix(b"\"").unwrap_or(name).trim_ascii();

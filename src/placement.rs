@@ -46,25 +46,14 @@ impl Placement {
         for team in &overlay.teams {
             let members: Vec<Member> = overlay
                 .members(&team.name)
-                .map(|process| Member {
-                    id: process.id.clone(),
-                    weight: process.weight,
-                })
+                .map(|process| Member { id: process.id.clone(), weight: process.weight })
                 .collect();
-            let replicas = overlay
-                .replicas
-                .map_or(members.len(), |replicas| replicas as usize);
+            let replicas = overlay.replicas.map_or(members.len(), |replicas| replicas as usize);
             // The name is shared by all of the team's days.
             let name = NodeId::from(team.name.as_str());
             for day in team.days.days() {
                 let holders = holders(&team.name, &members, replicas, day);
-                days.insert(
-                    day,
-                    Placed {
-                        team: name.clone(),
-                        holders,
-                    },
-                );
+                days.insert(day, Placed { team: name.clone(), holders });
             }
         }
         Placement { days }
@@ -83,11 +72,7 @@ impl Placement {
     /// Every day that a node holds.
     pub fn days_of(&self, node: &str) -> BTreeSet<Day> {
         let holds = |placed: &Placed| placed.holders.iter().any(|holder| holder.as_str() == node);
-        self.days
-            .iter()
-            .filter(|(_, placed)| holds(placed))
-            .map(|(day, _)| *day)
-            .collect()
+        self.days.iter().filter(|(_, placed)| holds(placed)).map(|(day, _)| *day).collect()
     }
 }
 
@@ -101,18 +86,12 @@ impl From<&Overlay> for Placement {
 ///
 /// Shape: `min(replicas, members.len())` different members, whatever the order of `members`.
 pub fn holders(team: &str, members: &[Member], replicas: usize, day: Day) -> Vec<NodeId> {
-    let mut scored: Vec<(f64, &NodeId)> = members
-        .iter()
-        .map(|member| (score(team, member, day), &member.id))
-        .collect();
+    let mut scored: Vec<(f64, &NodeId)> =
+        members.iter().map(|member| (score(team, member, day), &member.id)).collect();
     scored.sort_by(|(left, left_id), (right, right_id)| {
         right.total_cmp(left).then_with(|| left_id.cmp(right_id))
     });
-    scored
-        .into_iter()
-        .take(replicas)
-        .map(|(_, id)| id.clone())
-        .collect()
+    scored.into_iter().take(replicas).map(|(_, id)| id.clone()).collect()
 }
 
 /// `-weight / ln(u)` with `u` drawn evenly from (0, 1): a member with twice the weight wins twice as often.

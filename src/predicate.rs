@@ -50,17 +50,9 @@ impl Predicate {
     /// Whether rows of a site can match: everything but parameter and concentration.
     ///
     /// `site_name` and `agency_name` as in the file; folded here, once for each site and query.
-    pub fn matches_site(
-        &self,
-        latitude: f64,
-        longitude: f64,
-        site_name: &str,
-        agency_name: &str,
-    ) -> bool {
-        let holds = |part: &Option<String>, name: &str| {
-            part.as_ref()
-                .is_none_or(|part| name.contains(part.as_str()))
-        };
+    pub fn matches_site(&self, latitude: f64, longitude: f64, site_name: &str, agency_name: &str) -> bool {
+        let holds =
+            |part: &Option<String>, name: &str| part.as_ref().is_none_or(|part| name.contains(part.as_str()));
         if !self.place.contains(latitude, longitude) {
             return false;
         }

@@ -31,31 +31,17 @@ impl Graph {
         let team_leaders: BTreeMap<&str, usize> = overlay
             .teams
             .iter()
-            .filter_map(|team| {
-                Some((
-                    team.name.as_str(),
-                    *index.get(&overlay.team_leader(&team.name)?.id)?,
-                ))
-            })
+            .filter_map(|team| Some((team.name.as_str(), *index.get(&overlay.team_leader(&team.name)?.id)?)))
             .collect();
         let nodes = overlay.processes.values().map(|process| GraphNode {
             id: process.id.clone(),
-            distance: overlay
-                .distance_from_leader(&process.id)
-                .unwrap_or(u32::MAX),
+            distance: overlay.distance_from_leader(&process.id).unwrap_or(u32::MAX),
             team_leader: (process.id != overlay.leader().id)
                 .then(|| team_leaders.get(process.team.as_str()).copied())
                 .flatten(),
-            neighbours: process
-                .neighbours
-                .iter()
-                .filter_map(|id| index.get(id).copied())
-                .collect(),
+            neighbours: process.neighbours.iter().filter_map(|id| index.get(id).copied()).collect(),
         });
-        Graph {
-            nodes: nodes.collect(),
-            index,
-        }
+        Graph { nodes: nodes.collect(), index }
     }
 
     /// The neighbours of `from` that lead to `target` past neither `from` nor a node in `avoid`, best first.
@@ -65,12 +51,7 @@ impl Graph {
     /// `target` is `from`, unknown, or in `avoid` itself.
     ///
     /// Bounds: one breadth-first search, linear in nodes and edges.
-    pub fn next_hops(
-        &self,
-        from: &NodeId,
-        target: &NodeId,
-        avoid: &BTreeSet<NodeId>,
-    ) -> Vec<NodeId> {
+    pub fn next_hops(&self, from: &NodeId, target: &NodeId, avoid: &BTreeSet<NodeId>) -> Vec<NodeId> {
         let (Some(&from), Some(&target)) = (self.index.get(from), self.index.get(target)) else {
             return Vec::new();
         };
@@ -85,18 +66,11 @@ impl Graph {
             let is_other = self.nodes[target].team_leader != Some(*neighbour);
             (*length, is_sibling, is_other, &self.nodes[*neighbour].id)
         });
-        hops.into_iter()
-            .map(|(_, neighbour)| self.nodes[neighbour].id.clone())
-            .collect()
+        hops.into_iter().map(|(_, neighbour)| self.nodes[neighbour].id.clone()).collect()
     }
 
     /// Edges between each node and `target` on the shortest way that passes neither `from` nor `avoid`.
-    fn distances_to(
-        &self,
-        target: usize,
-        from: usize,
-        avoid: &BTreeSet<NodeId>,
-    ) -> Vec<Option<u32>> {
+    fn distances_to(&self, target: usize, from: usize, avoid: &BTreeSet<NodeId>) -> Vec<Option<u32>> {
         let mut closed = vec![false; self.nodes.len()];
         closed[from] = true;
         for index in avoid.iter().filter_map(|id| self.index.get(id)) {
@@ -201,10 +175,7 @@ fn balanced(needs: &[DayNeed], capacity: impl Fn(&NodeId) -> f64) -> BTreeMap<Da
     for need in largest_first {
         let finished = |holder: &&NodeId| {
             let (rows, days) = loads.get(*holder).copied().unwrap_or_default();
-            (
-                rows.saturating_add(need.rows) as f64 / capacity(holder),
-                days,
-            )
+            (rows.saturating_add(need.rows) as f64 / capacity(holder), days)
         };
         let order = |left: &&NodeId, right: &&NodeId| {
             let ((left, left_days), (right, right_days)) = (finished(left), finished(right));

@@ -33,12 +33,7 @@ impl BoundPredicate {
             && predicate.text.is_none();
         let sites = (!anywhere).then(|| {
             let matches = store.sites().iter().map(|site| {
-                predicate.matches_site(
-                    site.latitude,
-                    site.longitude,
-                    &site.site_name,
-                    &site.agency_name,
-                )
+                predicate.matches_site(site.latitude, site.longitude, &site.site_name, &site.agency_name)
             });
             matches.collect()
         });
@@ -54,11 +49,7 @@ impl BoundPredicate {
             let least = predicate.min.unwrap_or(Decimal(i64::MIN));
             (least, predicate.max.unwrap_or(Decimal(i64::MAX)))
         });
-        BoundPredicate {
-            sites,
-            measures,
-            bounds,
-        }
+        BoundPredicate { sites, measures, bounds }
     }
 
     fn matches_nothing(&self) -> bool {
@@ -106,12 +97,7 @@ fn scan(
     rows: Range<u32>,
     found: impl FnMut(&[u32]),
 ) {
-    debug_assert!(
-        predicate
-            .sites
-            .as_ref()
-            .is_none_or(|sites| sites.len() == store.sites().len())
-    );
+    debug_assert!(predicate.sites.as_ref().is_none_or(|sites| sites.len() == store.sites().len()));
     if rows.is_empty() || predicate.matches_nothing() {
         return;
     }
@@ -161,34 +147,25 @@ fn scan_columns(
     match (&predicate.measures, &predicate.sites) {
         (None, None) => collect(rows, inside, found),
         (Some(by_measure), None) => {
-            let matches = inside
-                .zip(measures)
-                .map(|(inside, measure)| inside & by_measure[usize::from(*measure)]);
+            let matches =
+                inside.zip(measures).map(|(inside, measure)| inside & by_measure[usize::from(*measure)]);
             collect(rows, matches, found);
         }
         (None, Some(by_site)) => {
-            let matches = inside
-                .zip(sites)
-                .map(|(inside, site)| inside & by_site[*site as usize]);
+            let matches = inside.zip(sites).map(|(inside, site)| inside & by_site[*site as usize]);
             collect(rows, matches, found);
         }
         (Some(by_measure), Some(by_site)) => {
-            let matches = inside
-                .zip(measures.zip(sites))
-                .map(|(inside, (measure, site))| {
-                    inside & by_measure[usize::from(*measure)] & by_site[*site as usize]
-                });
+            let matches = inside.zip(measures.zip(sites)).map(|(inside, (measure, site))| {
+                inside & by_measure[usize::from(*measure)] & by_site[*site as usize]
+            });
             collect(rows, matches, found);
         }
     }
 }
 
 /// Hands out the matching rows block by block, without a branch for each row.
-fn collect(
-    rows: Range<u32>,
-    mut matches: impl Iterator<Item = bool>,
-    mut found: impl FnMut(&[u32]),
-) {
+fn collect(rows: Range<u32>, mut matches: impl Iterator<Item = bool>, mut found: impl FnMut(&[u32])) {
     let mut block = [0; BLOCK_ROWS];
     let mut start = rows.start;
     while start < rows.end {
@@ -227,30 +204,11 @@ mod tests {
     /// Rows 0 to 4; the concentrations have two decimals in the column.
     fn five_rows() -> Store {
         samples::store(&[
-            Sample {
-                value: Some("5"),
-                ..Sample::default()
-            },
-            Sample {
-                value: Some("35.00"),
-                parameter: "pm2.5",
-                ..Sample::default()
-            },
-            Sample {
-                value: None,
-                ..Sample::default()
-            },
-            Sample {
-                value: Some("35.01"),
-                site: 1,
-                ..Sample::default()
-            },
-            Sample {
-                value: Some("-2"),
-                parameter: "OZONE",
-                site: 1,
-                ..Sample::default()
-            },
+            Sample { value: Some("5"), ..Sample::default() },
+            Sample { value: Some("35.00"), parameter: "pm2.5", ..Sample::default() },
+            Sample { value: None, ..Sample::default() },
+            Sample { value: Some("35.01"), site: 1, ..Sample::default() },
+            Sample { value: Some("-2"), parameter: "OZONE", site: 1, ..Sample::default() },
         ])
     }
 
@@ -258,27 +216,14 @@ mod tests {
     fn bounds_are_inclusive_and_a_missing_value_lies_in_none() {
         let store = five_rows();
         let between = |min: Option<Decimal>, max: Option<Decimal>| {
-            selected(
-                &store,
-                &Predicate {
-                    min,
-                    max,
-                    ..Predicate::default()
-                },
-            )
+            selected(&store, &Predicate { min, max, ..Predicate::default() })
         };
         assert_eq!(between(None, None), [0, 1, 2, 3, 4]);
         assert_eq!(between(decimal("5"), decimal("35")), [0, 1]);
-        assert_eq!(
-            between(decimal("5.000000001"), decimal("35.009999999")),
-            [1]
-        );
+        assert_eq!(between(decimal("5.000000001"), decimal("35.009999999")), [1]);
         assert_eq!(between(None, decimal("5")), [0, 4]);
         assert_eq!(between(decimal("-2"), None), [0, 1, 3, 4]);
-        assert_eq!(
-            between(Some(Decimal(i64::MIN)), Some(Decimal(i64::MAX))),
-            [0, 1, 3, 4]
-        );
+        assert_eq!(between(Some(Decimal(i64::MIN)), Some(Decimal(i64::MAX))), [0, 1, 3, 4]);
         assert_eq!(between(decimal("6"), decimal("5")), [0u32; 0]);
         assert_eq!(between(Some(Decimal(i64::MAX)), None), [0u32; 0]);
         assert_eq!(between(None, Some(Decimal(i64::MIN))), [0u32; 0]);
@@ -288,13 +233,7 @@ mod tests {
     fn parameters_compare_without_letter_case() {
         let of = |parameter: &str| {
             let parameter = Some(parameter.to_owned());
-            selected(
-                &five_rows(),
-                &Predicate {
-                    parameter,
-                    ..Predicate::default()
-                },
-            )
+            selected(&five_rows(), &Predicate { parameter, ..Predicate::default() })
         };
         assert_eq!(of("PM2.5"), [0, 1, 2, 3]);
         assert_eq!(of("OZONE"), [4]);
@@ -305,27 +244,11 @@ mod tests {
     fn a_site_is_decided_by_place_and_names() {
         let store = five_rows();
         let site = &store.sites()[1];
-        let east = Place {
-            lon_min: Some(site.longitude),
-            ..Place::default()
-        };
-        assert_eq!(
-            selected(
-                &store,
-                &Predicate {
-                    place: east,
-                    ..Predicate::default()
-                }
-            ),
-            [3, 4]
-        );
+        let east = Place { lon_min: Some(site.longitude), ..Place::default() };
+        assert_eq!(selected(&store, &Predicate { place: east, ..Predicate::default() }), [3, 4]);
         let text = Some("site 1".to_owned());
         let parameter = Some("OZONE".to_owned());
-        let both = Predicate {
-            text,
-            parameter,
-            ..Predicate::default()
-        };
+        let both = Predicate { text, parameter, ..Predicate::default() };
         assert_eq!(selected(&store, &both), [4]);
     }
 

@@ -53,20 +53,11 @@ pub struct Site {
 impl Site {
     /// The four texts, in the order of the file.
     pub fn texts(&self) -> [&str; 4] {
-        [
-            &self.site_name,
-            &self.agency_name,
-            &self.aqs_id,
-            &self.full_aqs_id,
-        ]
+        [&self.site_name, &self.agency_name, &self.aqs_id, &self.full_aqs_id]
     }
 
     fn identity(&self) -> (u64, u64, [&str; 4]) {
-        (
-            self.latitude.to_bits(),
-            self.longitude.to_bits(),
-            self.texts(),
-        )
+        (self.latitude.to_bits(), self.longitude.to_bits(), self.texts())
     }
 }
 
@@ -204,10 +195,7 @@ impl Store {
     pub fn bytes(&self) -> usize {
         let texts = |texts: &[&str]| texts.iter().map(|text| text.len()).sum::<usize>();
         let sites = self.sites.iter().map(|site| texts(&site.texts()));
-        let measures = self
-            .measures
-            .iter()
-            .map(|measure| texts(&[&measure.parameter, &measure.unit]));
+        let measures = self.measures.iter().map(|measure| texts(&[&measure.parameter, &measure.unit]));
         self.days().map(DayBatch::bytes).sum::<usize>()
             + size_of_val(&*self.sites)
             + sites.sum::<usize>()

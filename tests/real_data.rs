@@ -22,20 +22,13 @@ fn store() -> Option<&'static Store> {
             return None;
         };
         let days = days_on_disk(&root).unwrap().days.into_iter().collect();
-        let options = LoadOptions {
-            threads: 2,
-            strict: true,
-            ..LoadOptions::default()
-        };
+        let options = LoadOptions { threads: 2, strict: true, ..LoadOptions::default() };
         Some(load(&root, &days, &options, &|_| ()).unwrap().store)
     };
     STORE.get_or_init(load_all).as_ref()
 }
 
-fn selections<'a>(
-    store: &'a Store,
-    predicate: &Predicate,
-) -> impl Iterator<Item = (&'a DayBatch, Vec<u32>)> {
+fn selections<'a>(store: &'a Store, predicate: &Predicate) -> impl Iterator<Item = (&'a DayBatch, Vec<u32>)> {
     let bound = BoundPredicate::new(store, predicate);
     store.days().map(move |batch| {
         let mut rows = Vec::new();
@@ -58,46 +51,16 @@ fn every_row_is_loaded_in_few_bytes() {
 fn parameters_and_missing_values_are_those_of_the_dataset() {
     let Some(store) = store() else { return };
     let rows = |parameter: &str| -> u64 {
-        let of = |batch: &DayBatch| {
-            batch
-                .statistics
-                .parameters
-                .get(parameter)
-                .map_or(0, |of| of.rows)
-        };
+        let of = |batch: &DayBatch| batch.statistics.parameters.get(parameter).map_or(0, |of| of.rows);
         store.days().map(of).sum()
     };
     let counts = ["OZONE", "PM2.5", "PM10", "NO2", "SO2", "CO"].map(rows);
     assert_eq!(counts, [478_728, 334_402, 125_784, 97_613, 71_332, 59_666]);
-    let all = || {
-        store
-            .days()
-            .flat_map(|batch| (0..batch.row_count()).map(move |row| (batch, row)))
-    };
-    assert_eq!(
-        all()
-            .filter(|(batch, row)| batch.value.get(*row).is_none())
-            .count(),
-        8_943
-    );
-    assert_eq!(
-        all()
-            .filter(|(batch, row)| batch.raw_concentration.get(*row).is_none())
-            .count(),
-        11_658
-    );
-    assert_eq!(
-        all()
-            .filter(|(batch, row)| batch.aqi(*row).is_none())
-            .count(),
-        69_005
-    );
-    assert_eq!(
-        all()
-            .filter(|(batch, row)| batch.category(*row).is_none())
-            .count(),
-        69_005
-    );
+    let all = || store.days().flat_map(|batch| (0..batch.row_count()).map(move |row| (batch, row)));
+    assert_eq!(all().filter(|(batch, row)| batch.value.get(*row).is_none()).count(), 8_943);
+    assert_eq!(all().filter(|(batch, row)| batch.raw_concentration.get(*row).is_none()).count(), 11_658);
+    assert_eq!(all().filter(|(batch, row)| batch.aqi(*row).is_none()).count(), 69_005);
+    assert_eq!(all().filter(|(batch, row)| batch.category(*row).is_none()).count(), 69_005);
 }
 
 #[test]
@@ -109,19 +72,14 @@ fn pm25_between_5_and_35_selects_what_others_counted() {
         max: Some(Decimal::parse("35").unwrap()),
         ..Predicate::default()
     };
-    let rows: usize = selections(store, &predicate)
-        .map(|(_, rows)| rows.len())
-        .sum();
+    let rows: usize = selections(store, &predicate).map(|(_, rows)| rows.len()).sum();
     assert_eq!(rows, 225_521);
 }
 
 #[test]
 fn aggregates_count_every_row_with_a_value() {
     let Some(store) = store() else { return };
-    let spec = AggregateSpec {
-        of: AggregateOf::Value,
-        group_by: vec![GroupKey::Site, GroupKey::Day],
-    };
+    let spec = AggregateSpec { of: AggregateOf::Value, group_by: vec![GroupKey::Site, GroupKey::Day] };
     let mut groups = Groups::default();
     for (batch, rows) in selections(store, &Predicate::default()) {
         groups.add(&spec, store, batch, &rows, "green");
@@ -144,16 +102,9 @@ fn payloads_keep_the_bound_that_each_day_states() {
                 let payload = encode_rows(store, batch, rows, encoding);
                 let overhead = frame_overhead_bytes(encoding) as usize;
                 let bound = overhead + rows.len() * row_bytes as usize;
-                assert!(
-                    payload.len() <= bound,
-                    "{encoding:?} of {}: {} > {bound}",
-                    batch.day,
-                    payload.len()
-                );
+                assert!(payload.len() <= bound, "{encoding:?} of {}: {} > {bound}", batch.day, payload.len());
                 let decoded = match encoding {
-                    Encoding::Arrow => decode_arrow(&schema_message(), &payload)
-                        .unwrap()
-                        .num_rows(),
+                    Encoding::Arrow => decode_arrow(&schema_message(), &payload).unwrap().num_rows(),
                     Encoding::Json | Encoding::JsonLegacy => json_row_count(&payload).unwrap(),
                 };
                 assert_eq!(decoded, rows.len());

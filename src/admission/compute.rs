@@ -58,10 +58,7 @@ impl ComputeSlots {
             granted: BTreeMap::new(),
             drain_rate: DrainRate::default(),
         };
-        let shared = Arc::new(Shared {
-            queue_length,
-            state: Mutex::new(state),
-        });
+        let shared = Arc::new(Shared { queue_length, state: Mutex::new(state) });
         Self { shared }
     }
 
@@ -89,11 +86,7 @@ impl ComputeSlots {
         self.shared.lock().queue.len()
     }
 
-    fn enqueue(
-        &self,
-        who: &Requester,
-        rows: u64,
-    ) -> Result<(Place, oneshot::Receiver<()>), Overloaded> {
+    fn enqueue(&self, who: &Requester, rows: u64) -> Result<(Place, oneshot::Receiver<()>), Overloaded> {
         let (sender, granted) = oneshot::channel();
         let mut state = self.shared.lock();
         if state.free == 0 && state.queue.len() >= self.shared.queue_length {
@@ -149,20 +142,14 @@ struct Place {
 
 impl Place {
     fn into_permit(self, who: &Requester, estimated_rows: u64) -> ComputePermit {
-        ComputePermit {
-            place: self,
-            who: who.clone(),
-            estimated_rows,
-            measured_rows: None,
-        }
+        ComputePermit { place: self, who: who.clone(), estimated_rows, measured_rows: None }
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         let mut state = self.shared.lock();
-        if state.queue.remove(self.ticket).is_none() && state.granted.remove(&self.ticket).is_some()
-        {
+        if state.queue.remove(self.ticket).is_none() && state.granted.remove(&self.ticket).is_some() {
             state.free += 1;
             state.drain_rate.record(Instant::now());
             state.grant();

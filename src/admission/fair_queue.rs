@@ -48,10 +48,7 @@ pub struct ClientKey {
 impl ClientKey {
     /// The client `id` at `address`.
     pub fn new(address: impl Into<Arc<str>>, id: impl Into<Arc<str>>) -> Self {
-        Self {
-            address: address.into(),
-            id: id.into(),
-        }
+        Self { address: address.into(), id: id.into() }
     }
 }
 
@@ -152,8 +149,7 @@ impl<T> FairQueue<T> {
     pub fn take(&mut self, ticket: Ticket) -> Option<T> {
         let path = self.items.get(&ticket)?.path.clone();
         let cost = self.root.cost_of(&path, ticket)?;
-        self.root
-            .charge(&path, i128::from(cost), i128::from(self.largest_cost));
+        self.root.charge(&path, i128::from(cost), i128::from(self.largest_cost));
         self.remove(ticket)
     }
 
@@ -164,28 +160,19 @@ impl<T> FairQueue<T> {
         let items = &self.items;
         let mut passed_over = Vec::new();
         let ticket = self.root.pop(
-            &mut |ticket| {
-                items
-                    .get(&ticket)
-                    .is_some_and(|waiting| eligible(&waiting.item))
-            },
+            &mut |ticket| items.get(&ticket).is_some_and(|waiting| eligible(&waiting.item)),
             i128::from(self.largest_cost),
             &mut passed_over,
         )?;
         let item = self.items.remove(&ticket)?.item;
         self.forget_largest_when_empty();
-        Some(Popped {
-            ticket,
-            item,
-            passed_over,
-        })
+        Some(Popped { ticket, item, passed_over })
     }
 
     /// Trues up what a served item was charged with: `correction` is measured minus estimated rows.
     pub fn charge(&mut self, team: &Arc<str>, client: &ClientKey, correction: i64) {
         let path = self.path(team, client);
-        self.root
-            .charge(&path, i128::from(correction), i128::from(self.largest_cost));
+        self.root.charge(&path, i128::from(correction), i128::from(self.largest_cost));
     }
 
     /// How many items would be served before this one if none came and all were eligible.
@@ -221,9 +208,7 @@ impl<T> FairQueue<T> {
 
     /// All items, in order of arrival.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = (Ticket, &T)> {
-        self.items
-            .iter()
-            .map(|(ticket, waiting)| (*ticket, &waiting.item))
+        self.items.iter().map(|(ticket, waiting)| (*ticket, &waiting.item))
     }
 
     fn path(&self, team: &Arc<str>, client: &ClientKey) -> [Step; 3] {
@@ -236,10 +221,7 @@ impl<T> FairQueue<T> {
     }
 
     fn step(&self, key: &Arc<str>, weight: f64) -> Step {
-        Step {
-            key: key.clone(),
-            quantum: ((self.quantum_rows as f64 * weight).round() as u64).max(1),
-        }
+        Step { key: key.clone(), quantum: ((self.quantum_rows as f64 * weight).round() as u64).max(1) }
     }
 
     fn forget_largest_when_empty(&mut self) {

@@ -105,10 +105,7 @@ impl QueryAdmission {
             drain_rate: DrainRate::default(),
             draining: false,
         };
-        let shared = Arc::new(Shared {
-            state: Mutex::new(state),
-            active: watch::Sender::new(0),
-        });
+        let shared = Arc::new(Shared { state: Mutex::new(state), active: watch::Sender::new(0) });
         Self { shared }
     }
 
@@ -139,8 +136,7 @@ impl QueryAdmission {
         let state = self.shared.lock();
         let named = Name { request_id, client };
         let mut waiting = state.slots.queue().iter().rev();
-        let waiting =
-            waiting.find(|(_, query)| named.is(&query.client, query.waiter.request_id.as_deref()));
+        let waiting = waiting.find(|(_, query)| named.is(&query.client, query.waiter.request_id.as_deref()));
         if let Some((ticket, _)) = waiting {
             return state.waiting_status(ticket);
         }
@@ -207,18 +203,13 @@ impl QueryAdmission {
         query: QueryCost,
     ) -> Result<(Place, Option<String>, oneshot::Receiver<Outcome>), AdmissionError> {
         let (sender, outcome) = oneshot::channel();
-        let waiter = Waiter {
-            request_id: query.request_id,
-            outcome: sender,
-        };
+        let waiter = Waiter { request_id: query.request_id, outcome: sender };
         let mut state = self.shared.lock();
         if state.draining {
             return Err(AdmissionError::Draining);
         }
         let client = query.client.clone();
-        let ticket = state
-            .slots
-            .arrive(query.client, query.teams.clone(), waiter);
+        let ticket = state.slots.arrive(query.client, query.teams.clone(), waiter);
         let factor = state.slots.limiting_factor(ticket);
         let factor = factor.map(|factor| factor.to_string());
         state.grant();
@@ -231,12 +222,7 @@ impl QueryAdmission {
         }
         self.shared.publish(&state);
         drop(state);
-        let place = Place {
-            shared: self.shared.clone(),
-            ticket,
-            client,
-            estimated: query.teams,
-        };
+        let place = Place { shared: self.shared.clone(), ticket, client, estimated: query.teams };
         Ok((place, factor, outcome))
     }
 }

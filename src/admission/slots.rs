@@ -23,6 +23,8 @@ mod tests;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::config::Fairness;
+
 use super::fair_queue::{ClientKey, FairQueue, Ticket, Weights};
 
 /// Reservations at a time; each may keep one slot of the node idle.
@@ -32,19 +34,6 @@ pub(super) const RESERVATION_LIMIT: usize = 4;
 const QUANTUM_ROWS: u64 = 262_144;
 /// The account of queries that touch no team.
 const NO_TEAM: &str = "";
-
-/// May a team have more than `per_team_limit` slots?
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Fairness {
-    /// Never.
-    #[default]
-    Strict,
-    /// Up to its weighted share of `max_active`, divided among the teams that have or want slots; and beyond that while
-    /// no other team that waits is below its own share.
-    Weighted,
-    /// `Strict` from 80 % of `max_active`, `Weighted` below.
-    Hybrid,
-}
 
 /// The limits of one node. Each is at least 1, except `queue_length` and `max_bypass`.
 #[derive(Clone, Debug, PartialEq)]
@@ -129,12 +118,7 @@ impl<W> Slots<W> {
             queue: FairQueue::new(QUANTUM_ROWS, limits.weights.clone()),
             max_bypass: limits.max_bypass,
             reservations: Vec::new(),
-            held: Held {
-                limits,
-                active: 0,
-                running: BTreeMap::new(),
-                waiting: BTreeMap::new(),
-            },
+            held: Held { limits, active: 0, running: BTreeMap::new(), waiting: BTreeMap::new() },
         }
     }
 
@@ -143,13 +127,7 @@ impl<W> Slots<W> {
         let team = self.waiting_team(&client, &plan);
         let cost = plan.get(&team).copied().unwrap_or(1);
         self.held.wait(&plan);
-        let waiting = Waiting {
-            client: client.clone(),
-            plan,
-            waiter,
-            team: team.clone(),
-            bypassed: 0,
-        };
+        let waiting = Waiting { client: client.clone(), plan, waiter, team: team.clone(), bypassed: 0 };
         self.queue.push(&team, &client, cost, waiting)
     }
 
@@ -215,8 +193,7 @@ impl<W> Slots<W> {
     }
 
     fn waiting_team(&self, client: &ClientKey, plan: &Plan) -> Arc<str> {
-        let equal =
-            |waiting: &Waiting<W>| waiting.client == *client && waiting.plan.keys().eq(plan.keys());
+        let equal = |waiting: &Waiting<W>| waiting.client == *client && waiting.plan.keys().eq(plan.keys());
         if let Some((_, waiting)) = self.queue.iter().find(|(_, waiting)| equal(waiting)) {
             return waiting.team.clone();
         }
@@ -225,14 +202,8 @@ impl<W> Slots<W> {
     }
 
     fn pop(&mut self) -> Option<(Ticket, Waiting<W>)> {
-        let Self {
-            held,
-            queue,
-            reservations,
-            ..
-        } = self;
-        let popped =
-            queue.pop_next(|waiting| held.blocks(&waiting.plan, reservations).is_none())?;
+        let Self { held, queue, reservations, .. } = self;
+        let popped = queue.pop_next(|waiting| held.blocks(&waiting.plan, reservations).is_none())?;
         for ticket in popped.passed_over {
             if let Some(waiting) = queue.get_mut(ticket) {
                 waiting.bypassed = waiting.bypassed.saturating_add(1);
@@ -244,16 +215,14 @@ impl<W> Slots<W> {
     /// Gives free reservations to the oldest queries that have been passed over often enough.
     fn reserve(&mut self) {
         let limit = RESERVATION_LIMIT.min(self.held.limits.max_active.div_ceil(4));
-        let entitled = self.queue.iter().filter(|(ticket, waiting)| {
-            waiting.bypassed >= self.max_bypass && self.rank(*ticket).is_none()
-        });
+        let entitled = self
+            .queue
+            .iter()
+            .filter(|(ticket, waiting)| waiting.bypassed >= self.max_bypass && self.rank(*ticket).is_none());
         let room = limit.saturating_sub(self.reservations.len());
         let new: Vec<_> = entitled
             .take(room)
-            .map(|(ticket, waiting)| Reservation {
-                ticket,
-                plan: waiting.plan.clone(),
-            })
+            .map(|(ticket, waiting)| Reservation { ticket, plan: waiting.plan.clone() })
             .collect();
         self.reservations.extend(new);
     }
@@ -274,8 +243,7 @@ impl<W> Slots<W> {
     }
 
     fn forget(&mut self, ticket: Ticket, plan: &Plan) {
-        self.reservations
-            .retain(|reservation| reservation.ticket != ticket);
+        self.reservations.retain(|reservation| reservation.ticket != ticket);
         self.held.stop_waiting(plan);
     }
 }
@@ -293,12 +261,7 @@ impl Held {
         teams.find_map(|team| self.team_blocks(team, plan, before))
     }
 
-    fn team_blocks(
-        &self,
-        team: &Arc<str>,
-        plan: &Plan,
-        before: &[Reservation],
-    ) -> Option<LimitingFactor> {
+    fn team_blocks(&self, team: &Arc<str>, plan: &Plan, before: &[Reservation]) -> Option<LimitingFactor> {
         let used = self.used(team);
         let claims = |reservation: &&Reservation| reservation.plan.contains_key(team);
         let claimed = before.iter().filter(claims).count();
@@ -322,10 +285,7 @@ impl Held {
             Fairness::Strict => false,
             Fairness::Hybrid if loaded => false,
             Fairness::Weighted | Fairness::Hybrid => {
-                let mut others = self
-                    .waiting
-                    .keys()
-                    .filter(|other| !plan.contains_key(*other));
+                let mut others = self.waiting.keys().filter(|other| !plan.contains_key(*other));
                 self.below_share(team) || !others.any(|other| self.below_share(other))
             }
         }
@@ -334,10 +294,7 @@ impl Held {
     /// Whether a team has less than its weight's part of `max_active`, divided among teams that run or wait.
     fn below_share(&self, team: &Arc<str>) -> bool {
         let weights = &self.limits.weights;
-        let waiting_only = self
-            .waiting
-            .keys()
-            .filter(|team| !self.running.contains_key(*team));
+        let waiting_only = self.waiting.keys().filter(|team| !self.running.contains_key(*team));
         let busy = self.running.keys().chain(waiting_only);
         let total: f64 = busy.map(|team| weights.team(team)).sum();
         let share = self.limits.max_active as f64 * weights.team(team) / total;

@@ -15,21 +15,12 @@ pub(super) fn check(draft: Draft, reader: &mut Reader) -> Option<Overlay> {
     let default_teams = draft.teams.is_none();
     let drafts = draft.teams.unwrap_or_else(default_draft_teams);
     let teams = teams(&drafts, reader);
-    members(
-        &draft.processes,
-        &drafts,
-        default_teams,
-        draft.replicas,
-        reader,
-    );
+    members(&draft.processes, &drafts, default_teams, draft.replicas, reader);
     addresses(&draft.processes, reader);
     cross_limits(&draft.limits, reader);
     let leader = leader(&draft.processes, reader);
     let edges = edges(&draft.processes, reader);
-    let processes = draft
-        .processes
-        .into_iter()
-        .map(|process| finished(process, edges.as_ref()?));
+    let processes = draft.processes.into_iter().map(|process| finished(process, edges.as_ref()?));
     let mut overlay = Overlay {
         processes: processes.collect::<Option<_>>()?,
         teams: teams?,
@@ -57,10 +48,7 @@ fn default_draft_teams() -> Vec<DraftTeam> {
             .map(|(first, last)| DayRange::inclusive(first, last)),
         weight: 1.0,
     };
-    vec![
-        team("green", 20200810, 20200820),
-        team("pink", 20200821, 20200924),
-    ]
+    vec![team("green", 20200810, 20200820), team("pink", 20200821, 20200924)]
 }
 
 /// The teams by their first day.
@@ -72,10 +60,7 @@ fn teams(drafts: &[DraftTeam], reader: &mut Reader) -> Option<Vec<Team>> {
         if let Some(name) = name
             && !names.insert(name)
         {
-            reader.problem(
-                format!("teams[{index}].name"),
-                format!("two teams are named `{}`", cut(name)),
-            );
+            reader.problem(format!("teams[{index}].name"), format!("two teams are named `{}`", cut(name)));
         }
         ranges.extend(draft.days.map(|days| (days, name.unwrap_or("?"), index)));
     }
@@ -103,20 +88,13 @@ fn teams(drafts: &[DraftTeam], reader: &mut Reader) -> Option<Vec<Team>> {
     }
     let owned: usize = ranges.iter().map(|(days, ..)| day_count(days)).sum();
     if owned > MAX_OWNED_DAYS {
-        reader.problem(
-            "teams",
-            format!("teams own more than {MAX_OWNED_DAYS} days together"),
-        );
+        reader.problem("teams", format!("teams own more than {MAX_OWNED_DAYS} days together"));
     }
     ranges
         .iter()
         .map(|(days, _, index)| {
             let draft = &drafts[*index];
-            Some(Team {
-                name: draft.name.clone()?,
-                days: *days,
-                weight: draft.weight,
-            })
+            Some(Team { name: draft.name.clone()?, days: *days, weight: draft.weight })
         })
         .collect()
 }
@@ -141,18 +119,10 @@ fn members(
     replicas: Option<u32>,
     reader: &mut Reader,
 ) {
-    let Some(names) = teams
-        .iter()
-        .map(|team| team.name.as_deref())
-        .collect::<Option<Vec<_>>>()
-    else {
+    let Some(names) = teams.iter().map(|team| team.name.as_deref()).collect::<Option<Vec<_>>>() else {
         return;
     };
-    let without = if default_teams {
-        "; without the key `teams` the teams are green and pink"
-    } else {
-        ""
-    };
+    let without = if default_teams { "; without the key `teams` the teams are green and pink" } else { "" };
     for process in processes {
         if let Some(team) = process.team.as_deref()
             && !names.contains(&team)
@@ -160,46 +130,28 @@ fn members(
             let listed: Vec<String> = names.iter().map(|name| cut(name)).collect();
             reader.problem(
                 format!("processes.{}.team", cut(&process.id)),
-                format!(
-                    "unknown team `{}` (teams: {}){without}",
-                    cut(team),
-                    listed.join(", ")
-                ),
+                format!("unknown team `{}` (teams: {}){without}", cut(team), listed.join(", ")),
             );
         }
     }
-    if processes
-        .iter()
-        .any(|process| process.role.is_none() || process.team.is_none())
-    {
+    if processes.iter().any(|process| process.role.is_none() || process.team.is_none()) {
         return;
     }
     for (index, name) in names.iter().enumerate() {
-        let key = if default_teams {
-            "teams".to_owned()
-        } else {
-            format!("teams[{index}]")
-        };
+        let key = if default_teams { "teams".to_owned() } else { format!("teams[{index}]") };
         let roles: Vec<Option<Role>> = processes
             .iter()
-            .filter(|process| {
-                process.team.as_deref() == Some(name) && process.role != Some(Role::Leader)
-            })
+            .filter(|process| process.team.as_deref() == Some(name) && process.role != Some(Role::Leader))
             .map(|process| process.role)
             .collect();
         let (name, count) = (cut(name), roles.len());
         if roles.is_empty() {
-            reader.problem(
-                key,
-                format!("team `{name}` has no member: it needs a team_leader{without}"),
-            );
+            reader.problem(key, format!("team `{name}` has no member: it needs a team_leader{without}"));
             continue;
         }
         if !roles.contains(&Some(Role::TeamLeader)) {
-            reader.problem(
-                key,
-                format!("team `{name}` has no team_leader among its {count} members{without}"),
-            );
+            reader
+                .problem(key, format!("team `{name}` has no team_leader among its {count} members{without}"));
         }
         if let Some(replicas) = replicas
             && replicas as usize > count
@@ -222,10 +174,7 @@ fn addresses(processes: &[DraftProcess], reader: &mut Reader) {
         if let Some(other) = seen.insert((host.clone(), port), &process.id) {
             reader.problem(
                 format!("processes.{}.port", cut(&process.id)),
-                format!(
-                    "host {host} and port {port} are also those of process `{}`",
-                    cut(other)
-                ),
+                format!("host {host} and port {port} are also those of process `{}`", cut(other)),
             );
         }
     }
@@ -234,17 +183,13 @@ fn addresses(processes: &[DraftProcess], reader: &mut Reader) {
 fn cross_limits(limits: &super::Limits, reader: &mut Reader) {
     let (ttl, age) = (limits.result_ttl_ms, limits.result_max_age_ms);
     if ttl > age {
-        reader.problem(
-            "limits.result_ttl_ms",
-            format!("result_ttl_ms {ttl} exceeds result_max_age_ms {age}"),
-        );
+        reader
+            .problem("limits.result_ttl_ms", format!("result_ttl_ms {ttl} exceeds result_max_age_ms {age}"));
     }
     let (filter, message) = (limits.filter_bytes, limits.message_bytes);
     if filter > message {
-        reader.problem(
-            "limits.filter_bytes",
-            format!("filter_bytes {filter} exceeds message_bytes {message}"),
-        );
+        reader
+            .problem("limits.filter_bytes", format!("filter_bytes {filter} exceeds message_bytes {message}"));
     }
 }
 
@@ -253,21 +198,13 @@ fn leader(processes: &[DraftProcess], reader: &mut Reader) -> Option<NodeId> {
     if processes.iter().any(|process| process.role.is_none()) {
         return None;
     }
-    let leaders: Vec<&DraftProcess> = processes
-        .iter()
-        .filter(|process| process.role == Some(Role::Leader))
-        .collect();
+    let leaders: Vec<&DraftProcess> =
+        processes.iter().filter(|process| process.role == Some(Role::Leader)).collect();
     match leaders.as_slice() {
         [leader] => return Some(NodeId::from(leader.id.as_str())),
-        [] => reader.problem(
-            "processes",
-            "no process has the role leader: exactly one must",
-        ),
+        [] => reader.problem("processes", "no process has the role leader: exactly one must"),
         several => {
-            let ids: Vec<String> = several
-                .iter()
-                .map(|process| format!("`{}`", cut(&process.id)))
-                .collect();
+            let ids: Vec<String> = several.iter().map(|process| format!("`{}`", cut(&process.id))).collect();
             reader.problem(
                 "processes",
                 format!(
@@ -282,22 +219,12 @@ fn leader(processes: &[DraftProcess], reader: &mut Reader) -> Option<NodeId> {
 }
 
 /// The neighbours of every process, each edge on both sides.
-fn edges(
-    processes: &[DraftProcess],
-    reader: &mut Reader,
-) -> Option<BTreeMap<String, BTreeSet<NodeId>>> {
-    let ids: BTreeSet<&str> = processes
-        .iter()
-        .map(|process| process.id.as_str())
-        .collect();
+fn edges(processes: &[DraftProcess], reader: &mut Reader) -> Option<BTreeMap<String, BTreeSet<NodeId>>> {
+    let ids: BTreeSet<&str> = processes.iter().map(|process| process.id.as_str()).collect();
     let listed: BTreeSet<(&str, &str)> = processes
         .iter()
         .flat_map(|process| {
-            process
-                .neighbours
-                .iter()
-                .flatten()
-                .map(|(_, id)| (process.id.as_str(), id.as_str()))
+            process.neighbours.iter().flatten().map(|(_, id)| (process.id.as_str(), id.as_str()))
         })
         .collect();
     let mut complete = true;
@@ -311,33 +238,26 @@ fn edges(
                 reader.problem(key, format!("process `{here}` is its own neighbour"));
                 complete = false;
             } else if !ids.contains(neighbour.as_str()) {
-                reader.problem(
-                    key,
-                    format!("unknown neighbour `{there}`: no process has this id"),
-                );
+                reader.problem(key, format!("unknown neighbour `{there}`: no process has this id"));
                 complete = false;
             } else {
                 if !listed.contains(&(neighbour, &process.id)) {
-                    reader.warn(key, format!("edge between `{here}` and `{there}` is listed by `{here}` only: taken for both"));
+                    reader.warn(
+                        key,
+                        format!(
+                            "edge between `{here}` and `{there}` is listed by `{here}` only: taken for both"
+                        ),
+                    );
                 }
-                edges
-                    .entry(process.id.clone())
-                    .or_default()
-                    .insert(NodeId::from(neighbour.as_str()));
-                edges
-                    .entry(neighbour.clone())
-                    .or_default()
-                    .insert(NodeId::from(process.id.as_str()));
+                edges.entry(process.id.clone()).or_default().insert(NodeId::from(neighbour.as_str()));
+                edges.entry(neighbour.clone()).or_default().insert(NodeId::from(process.id.as_str()));
             }
         }
     }
     complete.then_some(edges)
 }
 
-fn finished(
-    draft: DraftProcess,
-    edges: &BTreeMap<String, BTreeSet<NodeId>>,
-) -> Option<(NodeId, Process)> {
+fn finished(draft: DraftProcess, edges: &BTreeMap<String, BTreeSet<NodeId>>) -> Option<(NodeId, Process)> {
     let id = NodeId::from(draft.id.as_str());
     let process = Process {
         id: id.clone(),
@@ -357,10 +277,15 @@ fn reach(overlay: &Overlay, reader: &mut Reader) {
         let key = format!("processes.{}.neighbors", cut(id));
         let leader = cut(&overlay.leader);
         match overlay.distance_from_leader(id) {
-            None => reader.problem(key, format!("no path leads from the leader `{leader}` to process `{}`", cut(id))),
+            None => reader
+                .problem(key, format!("no path leads from the leader `{leader}` to process `{}`", cut(id))),
             Some(distance) if distance as usize > overlay.limits.max_hops => reader.problem(
                 key,
-                format!("process `{}` is {distance} edges from the leader `{leader}`, limits.max_hops {}", cut(id), overlay.limits.max_hops),
+                format!(
+                    "process `{}` is {distance} edges from the leader `{leader}`, limits.max_hops {}",
+                    cut(id),
+                    overlay.limits.max_hops
+                ),
             ),
             Some(_) => {}
         }

@@ -52,17 +52,8 @@ impl fmt::Display for Json {
 
 /// A text short enough, and plain enough, for a message of one line.
 pub(super) fn cut(text: &str) -> String {
-    let mut cut: String = text
-        .chars()
-        .take(64)
-        .map(|letter| {
-            if letter.is_control() {
-                '\u{fffd}'
-            } else {
-                letter
-            }
-        })
-        .collect();
+    let mut cut: String =
+        text.chars().take(64).map(|letter| if letter.is_control() { '\u{fffd}' } else { letter }).collect();
     if text.chars().nth(64).is_some() {
         cut.push_str("...");
     }

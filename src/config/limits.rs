@@ -124,8 +124,9 @@ bounded! {
         result_sets: usize = 10_000, 1..=10_000_000;
         /// Chunk reads at once at the node that clients talk to, default 256. Each costs up to `chunk_bytes`.
         reads_in_flight: usize = 256, 1..=65_536;
-        /// Requests of peers at once, default 256. Each costs up to `chunk_bytes`.
-        peer_requests: usize = 256, 1..=65_536;
+        /// Requests of peers at once, default 1024: all queries and chunk reads of a leader, and as many again.
+        /// Each costs up to `chunk_bytes`.
+        peer_requests: usize = 1024, 1..=65_536;
         /// Nodes that a request may have passed, default 32. It must be at least the distance of the farthest
         /// node from the leader.
         max_hops: usize = 32, 1..=1024;
@@ -147,8 +148,11 @@ bounded! {
 bounded! {
     /// What each cache of a node may grow to; what was used least recently makes room. 0 turns a cache off.
     CacheLimits {
-        /// Manifests of finished queries, default 1000. Each costs about a kilobyte.
-        result_entries: usize = 1000, 0..=1_000_000;
+        /// Bytes of manifests of finished queries, default 16 MiB. Each takes one to a few kilobytes.
+        result_bytes: usize = 16_777_216, 0..=1_073_741_824;
+        /// Bytes of chunks at the node that clients talk to, default 16 MiB. Raising it saves reading the same
+        /// chunks again.
+        chunk_bytes: usize = 16_777_216, 0..=1_073_741_824;
         /// Bytes of selections at a holder, default 16 MiB. Raising it saves scans of days read again.
         selection_bytes: usize = 16_777_216, 0..=2_000_000_000;
         /// Bytes of finished aggregates, default 32 MiB.

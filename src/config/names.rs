@@ -107,17 +107,8 @@ impl Profile {
         let (forwarding, chunking, fairness) = match self {
             Profile::Baseline => (Forwarding::RoundRobin, Chunking::Fixed, Fairness::Strict),
             Profile::Parallel => (Forwarding::Parallel, Chunking::Adaptive, Fairness::Strict),
-            Profile::Balanced => (
-                Forwarding::Capacity,
-                Chunking::QueryBased,
-                Fairness::Weighted,
-            ),
+            Profile::Balanced => (Forwarding::Capacity, Chunking::QueryBased, Fairness::Weighted),
         };
-        Strategies {
-            forwarding,
-            chunking,
-            fairness,
-            chunk_size,
-        }
+        Strategies { forwarding, chunking, fairness, chunk_size }
     }
 }

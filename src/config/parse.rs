@@ -10,8 +10,8 @@ use super::json::{Json, cut};
 use super::limits::Bound;
 use super::problem::nearest;
 use super::{
-    CacheLimits, Chunking, DEFAULT_CHUNK_SIZE, Fairness, Forwarding, Limits, Parsed, Problem,
-    Problems, Profile, Role, Strategies, WEIGHT_RANGE, check,
+    CacheLimits, Chunking, DEFAULT_CHUNK_SIZE, Fairness, Forwarding, Limits, Parsed, Problem, Problems,
+    Profile, Role, Strategies, WEIGHT_RANGE, check,
 };
 use crate::day::{Day, DayRange};
 
@@ -29,31 +29,20 @@ pub(super) const FILE_KEYS: &[&str] = &[
 ];
 
 /// Keys of a process; all but `weight` are required.
-pub(super) const PROCESS_KEYS: &[&str] =
-    &["id", "role", "team", "host", "port", "neighbors", "weight"];
+pub(super) const PROCESS_KEYS: &[&str] = &["id", "role", "team", "host", "port", "neighbors", "weight"];
 
 /// Keys of a team; all but `weight` are required.
 pub(super) const TEAM_KEYS: &[&str] = &["name", "first_day", "last_day", "weight"];
 
 /// Keys of the strategies.
-pub(super) const STRATEGY_KEYS: &[&str] = &[
-    "profile",
-    "forwarding",
-    "chunking",
-    "fairness",
-    "chunk_size",
-];
+pub(super) const STRATEGY_KEYS: &[&str] = &["profile", "forwarding", "chunking", "fairness", "chunk_size"];
 
 /// Characters of an id or a name.
 const NAME_LENGTH: usize = 64;
 
 /// Reads and checks a configuration.
 pub(super) fn parse(text: &str, file: &str) -> Result<Parsed, Problems> {
-    let mut reader = Reader {
-        file,
-        problems: Vec::new(),
-        warnings: Vec::new(),
-    };
+    let mut reader = Reader { file, problems: Vec::new(), warnings: Vec::new() };
     let draft = match Json::parse(text) {
         Ok(json) => reader.draft(&json),
         Err(malformed) => {
@@ -63,10 +52,7 @@ pub(super) fn parse(text: &str, file: &str) -> Result<Parsed, Problems> {
     };
     let overlay = draft.and_then(|draft| check::check(draft, &mut reader));
     match overlay {
-        Some(overlay) if reader.problems.is_empty() => Ok(Parsed {
-            overlay,
-            warnings: reader.warnings,
-        }),
+        Some(overlay) if reader.problems.is_empty() => Ok(Parsed { overlay, warnings: reader.warnings }),
         _ => Err(Problems(reader.problems)),
     }
 }
@@ -129,36 +115,18 @@ impl Reader<'_> {
             self.text("$schema", "$schema", schema);
         }
         let processes = self.required("", &fields, "processes");
-        let replicas = Bound {
-            key: "replicas",
-            least: 1,
-            most: u64::from(u32::MAX),
-        };
+        let replicas = Bound { key: "replicas", least: 1, most: u64::from(u32::MAX) };
         Some(Draft {
-            processes: processes
-                .map(|json| self.processes(json))
-                .unwrap_or_default(),
+            processes: processes.map(|json| self.processes(json)).unwrap_or_default(),
             teams: fields.get("teams").map(|json| self.teams(json)),
-            strategies: fields
-                .get("strategies")
-                .map(|json| self.strategies(json))
-                .unwrap_or_default(),
-            limits: fields
-                .get("limits")
-                .map(|json| self.limits(json))
-                .unwrap_or_default(),
-            cache: fields
-                .get("cache")
-                .map(|json| self.cache(json))
-                .unwrap_or_default(),
+            strategies: fields.get("strategies").map(|json| self.strategies(json)).unwrap_or_default(),
+            limits: fields.get("limits").map(|json| self.limits(json)).unwrap_or_default(),
+            cache: fields.get("cache").map(|json| self.cache(json)).unwrap_or_default(),
             replicas: fields
                 .get("replicas")
                 .and_then(|json| self.whole("replicas", &replicas, json))
                 .map(|count| count as u32),
-            clients: fields
-                .get("clients")
-                .map(|json| self.clients(json))
-                .unwrap_or_default(),
+            clients: fields.get("clients").map(|json| self.clients(json)).unwrap_or_default(),
             dataset_root: fields
                 .get("dataset_root")
                 .and_then(|json| self.text("dataset_root", "dataset_root", json))
@@ -167,13 +135,8 @@ impl Reader<'_> {
     }
 
     fn processes(&mut self, json: &Json) -> Vec<DraftProcess> {
-        let entries = self
-            .entries("processes", "processes", json)
-            .unwrap_or_default();
-        entries
-            .into_iter()
-            .map(|(id, json)| self.process(id, json))
-            .collect()
+        let entries = self.entries("processes", "processes", json).unwrap_or_default();
+        entries.into_iter().map(|(id, json)| self.process(id, json)).collect()
     }
 
     fn process(&mut self, id: &str, json: &Json) -> DraftProcess {
@@ -183,11 +146,7 @@ impl Reader<'_> {
         let complete = fields.is_some();
         let fields = fields.unwrap_or_default();
         let field = |reader: &mut Self, name: &'static str| {
-            let json = if complete {
-                reader.required(&key, &fields, name)
-            } else {
-                None
-            };
+            let json = if complete { reader.required(&key, &fields, name) } else { None };
             json.map(|json| (join(&key, name), json))
         };
         if let Some((key, json)) = field(self, "id")
@@ -196,11 +155,7 @@ impl Reader<'_> {
         {
             self.problem(
                 &key,
-                format!(
-                    "id `{}` differs from its key `{}` in processes",
-                    cut(written),
-                    cut(id)
-                ),
+                format!("id `{}` differs from its key `{}` in processes", cut(written), cut(id)),
             );
         }
         DraftProcess {
@@ -211,19 +166,10 @@ impl Reader<'_> {
             host: field(self, "host").and_then(|(key, json)| self.host(&key, json)),
             port: field(self, "port")
                 .and_then(|(key, json)| {
-                    self.whole(
-                        &key,
-                        &Bound {
-                            key: "port",
-                            least: 1,
-                            most: 65_535,
-                        },
-                        json,
-                    )
+                    self.whole(&key, &Bound { key: "port", least: 1, most: 65_535 }, json)
                 })
                 .map(|port| port as u16),
-            neighbours: field(self, "neighbors")
-                .and_then(|(key, json)| self.neighbours(&key, json)),
+            neighbours: field(self, "neighbors").and_then(|(key, json)| self.neighbours(&key, json)),
             weight: self.weight(&key, &fields),
         }
     }
@@ -246,65 +192,40 @@ impl Reader<'_> {
 
     fn teams(&mut self, json: &Json) -> Vec<DraftTeam> {
         let items = self.array("teams", "teams", json).unwrap_or_default();
-        items
-            .iter()
-            .enumerate()
-            .map(|(index, item)| self.team(&format!("teams[{index}]"), item))
-            .collect()
+        items.iter().enumerate().map(|(index, item)| self.team(&format!("teams[{index}]"), item)).collect()
     }
 
     fn team(&mut self, key: &str, json: &Json) -> DraftTeam {
         let Some(fields) = self.object(key, "the team", json, TEAM_KEYS) else {
-            return DraftTeam {
-                name: None,
-                days: None,
-                weight: 1.0,
-            };
+            return DraftTeam { name: None, days: None, weight: 1.0 };
         };
         let field = |reader: &mut Self, name: &'static str| {
-            reader
-                .required(key, &fields, name)
-                .map(|json| (join(key, name), json))
+            reader.required(key, &fields, name).map(|json| (join(key, name), json))
         };
         let name = field(self, "name").and_then(|(key, json)| self.name(&key, "name", json));
-        let first =
-            field(self, "first_day").and_then(|(key, json)| self.day(&key, "first_day", json));
+        let first = field(self, "first_day").and_then(|(key, json)| self.day(&key, "first_day", json));
         let last = field(self, "last_day").and_then(|(key, json)| self.day(&key, "last_day", json));
         let days = match (first, last) {
             (Some(first), Some(last)) if first > last => {
-                self.problem(
-                    join(key, "first_day"),
-                    format!("first_day {first} is after last_day {last}"),
-                );
+                self.problem(join(key, "first_day"), format!("first_day {first} is after last_day {last}"));
                 None
             }
             (Some(first), Some(last)) => Some(DayRange::inclusive(first, last)),
             _ => None,
         };
-        DraftTeam {
-            name,
-            days,
-            weight: self.weight(key, &fields),
-        }
+        DraftTeam { name, days, weight: self.weight(key, &fields) }
     }
 
     fn strategies(&mut self, json: &Json) -> Strategies {
         let Some(fields) = self.object("strategies", "strategies", json, STRATEGY_KEYS) else {
             return Strategies::default();
         };
-        let named = |name: &'static str| {
-            fields
-                .get(name)
-                .map(|json| (join("strategies", name), *json))
-        };
+        let named = |name: &'static str| fields.get(name).map(|json| (join("strategies", name), *json));
         let profile = named("profile")
             .and_then(|(key, json)| self.word(&key, "profile", json, Profile::ALL, Profile::name));
-        let mut strategies = profile
-            .unwrap_or(Profile::Baseline)
-            .strategies(DEFAULT_CHUNK_SIZE);
+        let mut strategies = profile.unwrap_or(Profile::Baseline).strategies(DEFAULT_CHUNK_SIZE);
         if let Some((key, json)) = named("forwarding")
-            && let Some(forwarding) =
-                self.word(&key, "forwarding", json, Forwarding::ALL, Forwarding::name)
+            && let Some(forwarding) = self.word(&key, "forwarding", json, Forwarding::ALL, Forwarding::name)
         {
             strategies.forwarding = forwarding;
         }
@@ -318,11 +239,7 @@ impl Reader<'_> {
         {
             strategies.fairness = fairness;
         }
-        let bound = Bound {
-            key: "chunk_size",
-            least: 1,
-            most: 1_000_000,
-        };
+        let bound = Bound { key: "chunk_size", least: 1, most: 1_000_000 };
         if let Some((key, json)) = named("chunk_size")
             && let Some(chunk_size) = self.whole(&key, &bound, json)
         {
@@ -334,7 +251,7 @@ impl Reader<'_> {
     fn limits(&mut self, json: &Json) -> Limits {
         let mut limits = Limits::default();
         self.bounded("limits", json, Limits::BOUNDS, |key, value| {
-            limits.set(key, value)
+            limits.set(key, value);
         });
         limits
     }
@@ -342,18 +259,12 @@ impl Reader<'_> {
     fn cache(&mut self, json: &Json) -> CacheLimits {
         let mut cache = CacheLimits::default();
         self.bounded("cache", json, CacheLimits::BOUNDS, |key, value| {
-            cache.set(key, value)
+            cache.set(key, value);
         });
         cache
     }
 
-    fn bounded(
-        &mut self,
-        key: &str,
-        json: &Json,
-        bounds: &[Bound],
-        mut set: impl FnMut(&str, u64),
-    ) {
+    fn bounded(&mut self, key: &str, json: &Json, bounds: &[Bound], mut set: impl FnMut(&str, u64)) {
         let known: Vec<&str> = bounds.iter().map(|bound| bound.key).collect();
         let fields = self.object(key, key, json, &known).unwrap_or_default();
         for bound in bounds {
@@ -377,9 +288,7 @@ impl Reader<'_> {
     }
 
     fn weight(&mut self, key: &str, fields: &Fields) -> f64 {
-        let weight = fields
-            .get("weight")
-            .and_then(|json| self.weight_of(&join(key, "weight"), json));
+        let weight = fields.get("weight").and_then(|json| self.weight_of(&join(key, "weight"), json));
         weight.unwrap_or(1.0)
     }
 
@@ -392,7 +301,12 @@ impl Reader<'_> {
         };
         let inside = weight.filter(|weight| (least..=most).contains(weight));
         if inside.is_none() {
-            self.problem(key, format!("weight {json} out of range: must be a number between {least} and {most}, both inclusive"));
+            self.problem(
+                key,
+                format!(
+                    "weight {json} out of range: must be a number between {least} and {most}, both inclusive"
+                ),
+            );
         }
         inside
     }
@@ -402,39 +316,24 @@ impl Reader<'_> {
             Json::Whole(number) => Day::from_number(*number),
             Json::Text(text) => text.parse(),
             other => {
-                self.problem(
-                    key,
-                    format!("{noun} is {other}: must be a day written YYYYMMDD"),
-                );
+                self.problem(key, format!("{noun} is {other}: must be a day written YYYYMMDD"));
                 return None;
             }
         };
-        day.map_err(|invalid| self.problem(key, format!("{noun} {invalid}")))
-            .ok()
+        day.map_err(|invalid| self.problem(key, format!("{noun} {invalid}"))).ok()
     }
 
     fn host(&mut self, key: &str, json: &Json) -> Option<String> {
         let text = self.text(key, "host", json)?;
-        let bare = text
-            .strip_prefix('[')
-            .and_then(|text| text.strip_suffix(']'))
-            .unwrap_or(text);
+        let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
         let is_address = bare.parse::<Ipv6Addr>().is_ok() || text.parse::<Ipv4Addr>().is_ok();
         let is_name = !text.is_empty()
             && text.len() <= 253
-            && text
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte));
+            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte));
         if is_address || is_name {
             return Some(if is_name { text } else { bare }.to_owned());
         }
-        self.problem(
-            key,
-            format!(
-                "host `{}` is neither an IP address nor a host name",
-                cut(text)
-            ),
-        );
+        self.problem(key, format!("host `{}` is neither an IP address nor a host name", cut(text)));
         None
     }
 
@@ -447,11 +346,15 @@ impl Reader<'_> {
     fn check_name(&mut self, key: &str, noun: &str, text: &str) -> bool {
         let length = text.chars().count();
         let usable = (1..=NAME_LENGTH).contains(&length)
-            && !text
-                .chars()
-                .any(|letter| letter.is_whitespace() || letter.is_control());
+            && !text.chars().any(|letter| letter.is_whitespace() || letter.is_control());
         if !usable {
-            self.problem(key, format!("{noun} `{}` is unusable: must have 1 to {NAME_LENGTH} characters without blanks", cut(text)));
+            self.problem(
+                key,
+                format!(
+                    "{noun} `{}` is unusable: must have 1 to {NAME_LENGTH} characters without blanks",
+                    cut(text)
+                ),
+            );
         }
         usable
     }
@@ -468,24 +371,13 @@ impl Reader<'_> {
         let word = all.iter().copied().find(|word| name(*word) == text);
         if word.is_none() {
             let names: Vec<&str> = all.iter().copied().map(name).collect();
-            self.problem(
-                key,
-                format!(
-                    "unknown {noun} `{}`: must be one of {}",
-                    cut(text),
-                    names.join(", ")
-                ),
-            );
+            self.problem(key, format!("unknown {noun} `{}`: must be one of {}", cut(text), names.join(", ")));
         }
         word
     }
 
     fn whole(&mut self, key: &str, bound: &Bound, json: &Json) -> Option<u64> {
-        let Bound {
-            key: noun,
-            least,
-            most,
-        } = bound;
+        let Bound { key: noun, least, most } = bound;
         match json {
             Json::Whole(value) if (least..=most).contains(&value) => return Some(*value),
             Json::Whole(_) | Json::Negative(_) => self.problem(
@@ -494,7 +386,9 @@ impl Reader<'_> {
             ),
             other => self.problem(
                 key,
-                format!("{noun} is {other}: must be a whole number between {least} and {most}, both inclusive"),
+                format!(
+                    "{noun} is {other}: must be a whole number between {least} and {most}, both inclusive"
+                ),
             ),
         }
         None
@@ -517,13 +411,7 @@ impl Reader<'_> {
     }
 
     /// An object whose keys are known beforehand.
-    fn object<'j>(
-        &mut self,
-        key: &str,
-        noun: &str,
-        json: &'j Json,
-        known: &[&str],
-    ) -> Option<Fields<'j>> {
+    fn object<'j>(&mut self, key: &str, noun: &str, json: &'j Json, known: &[&str]) -> Option<Fields<'j>> {
         let entries = self.entries(key, noun, json)?;
         for (name, _) in &entries {
             if !known.contains(name) {
@@ -531,22 +419,14 @@ impl Reader<'_> {
                     Some(meant) => format!("did you mean `{meant}`?"),
                     None => format!("keys are {}", known.join(", ")),
                 };
-                self.problem(
-                    join(key, name),
-                    format!("unknown key `{}`: {advice}", cut(name)),
-                );
+                self.problem(join(key, name), format!("unknown key `{}`: {advice}", cut(name)));
             }
         }
         Some(entries.into_iter().collect())
     }
 
     /// An object whose keys are names; of a key written twice the first counts.
-    fn entries<'j>(
-        &mut self,
-        key: &str,
-        noun: &str,
-        json: &'j Json,
-    ) -> Option<Vec<(&'j str, &'j Json)>> {
+    fn entries<'j>(&mut self, key: &str, noun: &str, json: &'j Json) -> Option<Vec<(&'j str, &'j Json)>> {
         let Json::Object(entries) = json else {
             self.problem(key, format!("{noun} is {json}: must be an object"));
             return None;
@@ -557,21 +437,13 @@ impl Reader<'_> {
             if seen.insert(name) {
                 first.push((name.as_str(), value));
             } else {
-                self.problem(
-                    join(key, name),
-                    format!("key `{}` is written twice", cut(name)),
-                );
+                self.problem(join(key, name), format!("key `{}` is written twice", cut(name)));
             }
         }
         Some(first)
     }
 
-    fn required<'j>(
-        &mut self,
-        key: &str,
-        fields: &Fields<'j>,
-        name: &'static str,
-    ) -> Option<&'j Json> {
+    fn required<'j>(&mut self, key: &str, fields: &Fields<'j>, name: &'static str) -> Option<&'j Json> {
         let json = fields.get(name).copied();
         if json.is_none() {
             self.problem(join(key, name), format!("key `{name}` is missing"));
@@ -582,9 +454,5 @@ impl Reader<'_> {
 
 fn join(key: &str, name: &str) -> String {
     let name = cut(name);
-    if key.is_empty() {
-        name
-    } else {
-        format!("{key}.{name}")
-    }
+    if key.is_empty() { name } else { format!("{key}.{name}") }
 }

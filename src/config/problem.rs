@@ -15,11 +15,7 @@ pub struct Problem {
 
 impl Problem {
     pub(super) fn new(file: &str, key: impl Into<String>, what: impl Into<String>) -> Self {
-        Problem {
-            file: file.to_owned(),
-            key: key.into(),
-            what: what.into(),
-        }
+        Problem { file: file.to_owned(), key: key.into(), what: what.into() }
     }
 }
 
@@ -50,16 +46,9 @@ impl std::error::Error for Problems {}
 
 /// The known key that an unknown one was probably meant to be.
 pub(super) fn nearest<'a>(unknown: &str, known: &[&'a str]) -> Option<&'a str> {
-    let unknown: Vec<char> = unknown
-        .chars()
-        .take(64)
-        .flat_map(char::to_lowercase)
-        .collect();
+    let unknown: Vec<char> = unknown.chars().take(64).flat_map(char::to_lowercase).collect();
     let closeness = |key: &&str| edits(&unknown, key);
-    let (key, edits) = known
-        .iter()
-        .map(|key| (*key, closeness(key)))
-        .min_by_key(|(_, edits)| *edits)?;
+    let (key, edits) = known.iter().map(|key| (*key, closeness(key))).min_by_key(|(_, edits)| *edits)?;
     // A third of the letters wrong is another word.
     (edits <= key.len().div_ceil(3)).then_some(key)
 }

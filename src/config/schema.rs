@@ -9,9 +9,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{
-    CacheLimits, Chunking, Fairness, Forwarding, Limits, Overlay, Process, Profile, Role, Team,
-};
+use super::{CacheLimits, Chunking, Fairness, Forwarding, Limits, Overlay, Process, Profile, Role, Team};
 
 /// The JSON schema of a configuration file (draft 2020-12).
 pub fn json_schema() -> Value {

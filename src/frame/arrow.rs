@@ -11,8 +11,8 @@ use std::sync::{Arc, LazyLock};
 
 use arrow_array::types::Int32Type;
 use arrow_array::{
-    ArrayRef, DictionaryArray, Float64Array, Int8Array, Int16Array, Int32Array, RecordBatch,
-    StringArray, TimestampSecondArray, UInt64Array,
+    ArrayRef, DictionaryArray, Float64Array, Int8Array, Int16Array, Int32Array, RecordBatch, StringArray,
+    TimestampSecondArray, UInt64Array,
 };
 use arrow_ipc::MetadataVersion;
 use arrow_ipc::writer::{
@@ -143,18 +143,14 @@ pub(super) fn encode_groups(spec: &AggregateSpec, groups: &[(GroupId, Partial)])
     let key = |(index, key): (usize, &GroupKey)| -> ArrayRef {
         let values = groups.iter().map(|(id, _)| &id.0[index]);
         match key {
-            GroupKey::Hour => Arc::new(Int8Array::from_iter_values(values.map(
-                |value| match value {
-                    KeyValue::Number(hour) => *hour as i8,
-                    KeyValue::Text(_) => -1,
-                },
-            ))),
-            _ => Arc::new(StringArray::from_iter_values(values.map(
-                |value| match value {
-                    KeyValue::Text(text) => text.to_string(),
-                    KeyValue::Number(day) => format!("{day:08}"),
-                },
-            ))),
+            GroupKey::Hour => Arc::new(Int8Array::from_iter_values(values.map(|value| match value {
+                KeyValue::Number(hour) => *hour as i8,
+                KeyValue::Text(_) => -1,
+            }))),
+            _ => Arc::new(StringArray::from_iter_values(values.map(|value| match value {
+                KeyValue::Text(text) => text.to_string(),
+                KeyValue::Number(day) => format!("{day:08}"),
+            }))),
         }
     };
     let partials = || groups.iter().map(|(_, partial)| partial);
@@ -270,12 +266,7 @@ fn encode(schema: &SchemaRef, columns: Vec<ArrayRef>) -> Bytes {
     }
     let options = options();
     let (dictionaries, rows) = IpcDataGenerator::default()
-        .encode(
-            &batch,
-            &mut tracker,
-            &options,
-            &mut IpcWriteContext::default(),
-        )
+        .encode(&batch, &mut tracker, &options, &mut IpcWriteContext::default())
         .expect("every column has a type that can be written");
     let mut out = Vec::with_capacity(rows.arrow_data.len() + 4096);
     for message in dictionaries.into_iter().chain([rows]) {

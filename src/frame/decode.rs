@@ -29,31 +29,22 @@ pub fn decode_arrow(schema: &[u8], payload: &[u8]) -> Result<RecordBatch, FrameE
         let message = root_as_message(&message).map_err(|_| not_arrow("damaged metadata"))?;
         let version = message.version();
         if let Some(dictionary) = message.header_as_dictionary_batch() {
-            let data = dictionary
-                .data()
-                .ok_or(not_arrow("dictionary without data"))?;
+            let data = dictionary.data().ok_or(not_arrow("dictionary without data"))?;
             check_batch(&data, &[&DataType::Utf8], body.len())?;
             if dictionary.isDelta() {
                 return Err(not_arrow("a delta dictionary"));
             }
             read_dictionary(&body, dictionary, &schema, &mut dictionaries, &version)?;
         } else if let Some(batch) = message.header_as_record_batch() {
-            let columns: Vec<_> = schema
-                .fields()
-                .iter()
-                .map(|field| field.data_type())
-                .collect();
+            let columns: Vec<_> = schema.fields().iter().map(|field| field.data_type()).collect();
             check_batch(&batch, &columns, body.len())?;
             if end != rest.len() {
                 return Err(not_arrow("bytes behind the record batch"));
             }
-            let decoder =
-                RecordBatchDecoder::try_new(&body, batch, schema, &dictionaries, &version)?;
+            let decoder = RecordBatchDecoder::try_new(&body, batch, schema, &dictionaries, &version)?;
             return Ok(decoder.read_record_batch()?);
         } else {
-            return Err(not_arrow(
-                "a message that is neither dictionary nor record batch",
-            ));
+            return Err(not_arrow("a message that is neither dictionary nor record batch"));
         }
         rest = rest.slice(end);
     }
@@ -97,9 +88,7 @@ fn check_batch(
         return Err(not_arrow("compressed buffers"));
     }
     let nodes = batch.nodes().ok_or(not_arrow("a batch without columns"))?;
-    let buffers = batch
-        .buffers()
-        .ok_or(not_arrow("a batch without buffers"))?;
+    let buffers = batch.buffers().ok_or(not_arrow("a batch without buffers"))?;
     if nodes.len() != columns.len() {
         return Err(not_arrow("columns other than the schema's"));
     }
@@ -131,10 +120,7 @@ fn check_batch(
             }
         };
         for (width, count) in lengths {
-            if !buffers
-                .next()
-                .is_some_and(|buffer| fits(buffer, *width, *count))
-            {
+            if !buffers.next().is_some_and(|buffer| fits(buffer, *width, *count)) {
                 return Err(not_arrow("a buffer that does not fit"));
             }
         }
@@ -153,9 +139,7 @@ fn decode_schema(bytes: &[u8]) -> Result<SchemaRef, FrameError> {
     }
     let message = root_as_message(&metadata).map_err(|_| not_arrow("damaged metadata"))?;
     let schema = message.header_as_schema().ok_or(not_arrow("no schema"))?;
-    let fields = schema
-        .fields()
-        .ok_or(not_arrow("a schema without fields"))?;
+    let fields = schema.fields().ok_or(not_arrow("a schema without fields"))?;
     if fields.is_empty() || !fields.iter().all(|field| is_known(&field)) {
         return Err(not_arrow("a column type that frames do not have"));
     }
@@ -171,12 +155,8 @@ fn is_known(field: &arrow_ipc::Field<'_>) -> bool {
     let integer = |int: arrow_ipc::Int<'_>| matches!(int.bitWidth(), 8 | 16 | 32 | 64);
     is_text
         || field.type_as_int().is_some_and(integer)
-        || field
-            .type_as_floating_point()
-            .is_some_and(|float| float.precision() == Precision::DOUBLE)
-        || field
-            .type_as_timestamp()
-            .is_some_and(|timestamp| timestamp.unit() == TimeUnit::SECOND)
+        || field.type_as_floating_point().is_some_and(|float| float.precision() == Precision::DOUBLE)
+        || field.type_as_timestamp().is_some_and(|timestamp| timestamp.unit() == TimeUnit::SECOND)
 }
 
 /// The number of rows in a JSON payload.

@@ -16,12 +16,7 @@ pub(super) enum Missing {
     Minus999,
 }
 
-pub(super) fn encode_rows(
-    store: &Store,
-    batch: &DayBatch,
-    rows: &[u32],
-    missing: Missing,
-) -> Bytes {
+pub(super) fn encode_rows(store: &Store, batch: &DayBatch, rows: &[u32], missing: Missing) -> Bytes {
     let (no_concentration, no_number, zone): (&[u8], &[u8], &[u8]) = match missing {
         Missing::Null => (b"null", b"null", b"Z"),
         Missing::Minus999 => (b"-999.0", b"-999", b""),
@@ -33,9 +28,7 @@ pub(super) fn encode_rows(
     for row in rows {
         let index = *row as usize;
         let site = batch.site[index];
-        let (head, tail) = sites.of(site, || {
-            site_fragments(&store.sites()[site as usize], batch)
-        });
+        let (head, tail) = sites.of(site, || site_fragments(&store.sites()[site as usize], batch));
         let (parameter, unit) = &measures[usize::from(batch.measure[index])];
         if !out.is_empty() {
             out.push(b',');
@@ -82,10 +75,7 @@ struct Fragments {
 
 impl Fragments {
     fn new(sites: usize) -> Self {
-        Fragments {
-            slots: vec![0; sites],
-            written: Vec::new(),
-        }
+        Fragments { slots: vec![0; sites], written: Vec::new() }
     }
 
     fn of(&mut self, site: u32, write: impl FnOnce() -> (Vec<u8>, Vec<u8>)) -> (&[u8], &[u8]) {

@@ -17,18 +17,8 @@ const ENCODINGS: [Encoding; 3] = [Encoding::Arrow, Encoding::Json, Encoding::Jso
 /// A whole row, and one without numbers at another site.
 fn two_rows() -> Store {
     samples::store(&[
-        Sample {
-            raw_concentration: Some("-0.25"),
-            aqi: Some(62),
-            category: Some(2),
-            ..Sample::default()
-        },
-        Sample {
-            value: None,
-            site: 1,
-            minute: 23 * 60 + 59,
-            ..Sample::default()
-        },
+        Sample { raw_concentration: Some("-0.25"), aqi: Some(62), category: Some(2), ..Sample::default() },
+        Sample { value: None, site: 1, minute: 23 * 60 + 59, ..Sample::default() },
     ])
 }
 
@@ -63,10 +53,7 @@ fn legacy_json_writes_missing_as_minus_999_and_time_as_in_the_file() {
 #[test]
 fn json_escapes_texts() {
     let odd = "a\"b\\c\n\u{1}é, \u{2028}";
-    let site = |_| Site {
-        site_name: odd.into(),
-        ..samples::site(0)
-    };
+    let site = |_| Site { site_name: odd.into(), ..samples::site(0) };
     let store = samples::store_of(&[Sample::default()], site);
     let row: Value = serde_json::from_slice(&encode(&store, &[0], Encoding::Json)).unwrap();
     assert_eq!(row["site_name"], json!(odd));
@@ -77,37 +64,16 @@ fn dictionary(batch: &RecordBatch, column: &str) -> (Vec<String>, Vec<i32>) {
     let column = batch.column_by_name(column).unwrap();
     let column = column.as_dictionary::<Int32Type>();
     let values = column.values().as_string::<i32>();
-    (
-        values
-            .iter()
-            .map(|value| value.unwrap().to_owned())
-            .collect(),
-        column.keys().values().to_vec(),
-    )
+    (values.iter().map(|value| value.unwrap().to_owned()).collect(), column.keys().values().to_vec())
 }
 
 #[test]
 fn schema_frames_and_end_make_a_stream() {
     let store = samples::store(&[
-        Sample {
-            site: 3,
-            aqi: Some(7),
-            category: Some(1),
-            ..Sample::default()
-        },
-        Sample {
-            site: 1,
-            ..Sample::default()
-        },
-        Sample {
-            site: 0,
-            value: None,
-            ..Sample::default()
-        },
-        Sample {
-            site: 2,
-            ..Sample::default()
-        },
+        Sample { site: 3, aqi: Some(7), category: Some(1), ..Sample::default() },
+        Sample { site: 1, ..Sample::default() },
+        Sample { site: 0, value: None, ..Sample::default() },
+        Sample { site: 2, ..Sample::default() },
     ]);
     let mut stream = schema_message().to_vec();
     for rows in [&[0, 1, 2][..], &[3, 1], &[], &[2]] {
@@ -117,20 +83,9 @@ fn schema_frames_and_end_make_a_stream() {
     let mut reader = StreamReader::try_new(Cursor::new(stream), None).unwrap();
     let batches: Vec<RecordBatch> = reader.by_ref().map(Result::unwrap).collect();
     assert!(reader.is_finished());
-    assert_eq!(
-        batches
-            .iter()
-            .map(RecordBatch::num_rows)
-            .collect::<Vec<_>>(),
-        [3, 2, 0, 1]
-    );
+    assert_eq!(batches.iter().map(RecordBatch::num_rows).collect::<Vec<_>>(), [3, 2, 0, 1]);
     // Sites 3 and 0 share a name, so the third row refers to the first row's entry.
-    let names = |names: &[&str]| {
-        names
-            .iter()
-            .map(|name| name.to_string())
-            .collect::<Vec<_>>()
-    };
+    let names = |names: &[&str]| names.iter().map(|name| name.to_string()).collect::<Vec<_>>();
     let expected = [
         (names(&["Site 0", "Site 1"]), vec![0, 1, 0]),
         (names(&["Site 2", "Site 1"]), vec![0, 1]),
@@ -148,15 +103,7 @@ fn arrow_columns_hold_the_rows() {
     let batch = decode_arrow(&schema_message(), &payload).unwrap();
     let types = |schema: &arrow_schema::Schema| -> Vec<_> {
         let fields = schema.fields().iter();
-        fields
-            .map(|field| {
-                (
-                    field.name().clone(),
-                    field.data_type().clone(),
-                    field.is_nullable(),
-                )
-            })
-            .collect()
+        fields.map(|field| (field.name().clone(), field.data_type().clone(), field.is_nullable())).collect()
     };
     assert_eq!(types(&batch.schema()), types(&arrow_schema()));
     let column = |name: &str| batch.column_by_name(name).unwrap();
@@ -170,58 +117,22 @@ fn arrow_columns_hold_the_rows() {
     assert_eq!((category.value(0), category.is_null(1)), (2, true));
     // `date -u -d '2020-08-10 01:00' +%s`
     let time = column("timestamp").as_primitive::<TimestampSecondType>();
-    assert_eq!(
-        time.values(),
-        &[1_597_021_200, 1_597_021_200 + 22 * 3600 + 59 * 60]
-    );
-    assert_eq!(
-        column("longitude").as_primitive::<Float64Type>().values(),
-        &[-120.0, -119.0]
-    );
-    assert_eq!(
-        dictionary(&batch, "parameter"),
-        (vec!["PM2.5".to_owned()], vec![0, 0])
-    );
-    assert_eq!(
-        dictionary(&batch, "full_aqs_id").0,
-        ["840000000000", "840000000001"]
-    );
+    assert_eq!(time.values(), &[1_597_021_200, 1_597_021_200 + 22 * 3600 + 59 * 60]);
+    assert_eq!(column("longitude").as_primitive::<Float64Type>().values(), &[-120.0, -119.0]);
+    assert_eq!(dictionary(&batch, "parameter"), (vec!["PM2.5".to_owned()], vec![0, 0]));
+    assert_eq!(dictionary(&batch, "full_aqs_id").0, ["840000000000", "840000000001"]);
 }
 
 fn some_groups(of: AggregateOf) -> (AggregateSpec, Vec<(GroupId, Partial)>) {
-    let group_by = vec![
-        GroupKey::Day,
-        GroupKey::Hour,
-        GroupKey::Site,
-        GroupKey::Team,
-    ];
+    let group_by = vec![GroupKey::Day, GroupKey::Hour, GroupKey::Site, GroupKey::Team];
     let spec = AggregateSpec { of, group_by };
     let store = samples::store(&[
-        Sample {
-            value: Some("1"),
-            aqi: Some(3),
-            ..Sample::default()
-        },
-        Sample {
-            value: Some("1.5"),
-            aqi: Some(4),
-            ..Sample::default()
-        },
-        Sample {
-            value: Some("-7"),
-            aqi: Some(5),
-            site: 1,
-            ..Sample::default()
-        },
+        Sample { value: Some("1"), aqi: Some(3), ..Sample::default() },
+        Sample { value: Some("1.5"), aqi: Some(4), ..Sample::default() },
+        Sample { value: Some("-7"), aqi: Some(5), site: 1, ..Sample::default() },
     ]);
     let mut groups = Groups::default();
-    groups.add(
-        &spec,
-        &store,
-        store.days().next().unwrap(),
-        &[0, 1, 2],
-        "green",
-    );
+    groups.add(&spec, &store, store.days().next().unwrap(), &[0, 1, 2], "green");
     (spec, groups.into_vec())
 }
 
@@ -236,10 +147,7 @@ fn groups_are_json_objects_with_their_keys_first() {
     let (spec, groups) = some_groups(AggregateOf::Aqi);
     let payload = encode_groups(&spec, &groups, Encoding::JsonLegacy);
     let payload = std::str::from_utf8(&payload).unwrap();
-    assert!(
-        payload.contains(r#""count":2,"min":3,"max":4,"mean":3.5}"#),
-        "{payload}"
-    );
+    assert!(payload.contains(r#""count":2,"min":3,"max":4,"mean":3.5}"#), "{payload}");
 }
 
 #[test]
@@ -250,29 +158,15 @@ fn groups_are_an_arrow_batch() {
     assert_eq!(batch.schema(), groups_schema(&spec));
     assert_eq!(batch.column(0).as_string::<i32>().value(0), "20200810");
     assert_eq!(batch.column(1).as_primitive::<Int8Type>().value(0), 1);
-    assert_eq!(
-        batch.column(7).as_primitive::<Float64Type>().values(),
-        &[1.25, -7.0]
-    );
+    assert_eq!(batch.column(7).as_primitive::<Float64Type>().values(), &[1.25, -7.0]);
 }
 
 #[test]
 fn no_groups_are_an_empty_frame() {
-    let spec = AggregateSpec {
-        of: AggregateOf::Value,
-        group_by: vec![],
-    };
-    assert_eq!(
-        json_row_count(&encode_groups(&spec, &[], Encoding::Json)).unwrap(),
-        0
-    );
+    let spec = AggregateSpec { of: AggregateOf::Value, group_by: vec![] };
+    assert_eq!(json_row_count(&encode_groups(&spec, &[], Encoding::Json)).unwrap(), 0);
     let payload = encode_groups(&spec, &[], Encoding::Arrow);
-    assert_eq!(
-        decode_arrow(&groups_schema_message(&spec), &payload)
-            .unwrap()
-            .num_rows(),
-        0
-    );
+    assert_eq!(decode_arrow(&groups_schema_message(&spec), &payload).unwrap().num_rows(), 0);
     assert_eq!(worst_group_bytes(&spec, &[]).arrow, 33);
 }
 
@@ -282,9 +176,7 @@ fn only_the_inside_of_an_array_of_objects_is_a_json_frame() {
         assert_eq!(json_row_count(payload.as_bytes()).unwrap(), rows);
     }
     let deep = "[".repeat(100_000);
-    for payload in [
-        "{},", ",{}", "1", "{}]", "{}],[{}", "{\"a\"}", "\u{feff}", "nul", &deep,
-    ] {
+    for payload in ["{},", ",{}", "1", "{}]", "{}],[{}", "{\"a\"}", "\u{feff}", "nul", &deep] {
         assert!(json_row_count(payload.as_bytes()).is_err(), "{payload}");
     }
     assert!(json_row_count(b"{\"a\":\"\xff\"}").is_err());
@@ -292,10 +184,7 @@ fn only_the_inside_of_an_array_of_objects_is_a_json_frame() {
 
 #[test]
 fn a_cut_arrow_frame_is_an_error() {
-    let (schema, payload) = (
-        schema_message(),
-        encode(&two_rows(), &[0, 1], Encoding::Arrow),
-    );
+    let (schema, payload) = (schema_message(), encode(&two_rows(), &[0, 1], Encoding::Arrow));
     for end in 0..payload.len() {
         assert!(decode_arrow(&schema, &payload[..end]).is_err(), "{end}");
     }
@@ -309,29 +198,19 @@ fn a_cut_arrow_frame_is_an_error() {
 /// Any text, so that escapes and long names occur.
 fn a_site() -> impl Strategy<Value = Site> {
     let degrees = (-90.0f64..=90.0, -180.0f64..=180.0);
-    let texts = [
-        "\\PC{0,12}",
-        "[\\x00-\\x1f\"\\\\]{0,30}",
-        "[0-9]{0,12}",
-        "é{0,5}",
-    ];
-    (degrees, texts).prop_map(
-        |((latitude, longitude), [site_name, agency_name, aqs_id, full_aqs_id])| Site {
-            latitude,
-            longitude,
-            site_name: site_name.into(),
-            agency_name: agency_name.into(),
-            aqs_id: aqs_id.into(),
-            full_aqs_id: full_aqs_id.into(),
-        },
-    )
+    let texts = ["\\PC{0,12}", "[\\x00-\\x1f\"\\\\]{0,30}", "[0-9]{0,12}", "é{0,5}"];
+    (degrees, texts).prop_map(|((latitude, longitude), [site_name, agency_name, aqs_id, full_aqs_id])| Site {
+        latitude,
+        longitude,
+        site_name: site_name.into(),
+        agency_name: agency_name.into(),
+        aqs_id: aqs_id.into(),
+        full_aqs_id: full_aqs_id.into(),
+    })
 }
 
 fn a_concentration() -> impl Strategy<Value = Option<String>> {
-    let decimal = (
-        -999_999_999_999_999_999i64..=999_999_999_999_999_999,
-        0u32..18,
-    )
+    let decimal = (-999_999_999_999_999_999i64..=999_999_999_999_999_999, 0u32..18)
         .prop_map(|(value, zeros)| crate::decimal::Decimal(value / 10i64.pow(zeros)).to_string());
     prop::option::of(decimal)
 }

@@ -24,12 +24,7 @@ pub(super) struct RowReader<'a> {
 
 impl<'a> RowReader<'a> {
     pub(super) fn new(tables: &'a StoreBuilder) -> Self {
-        RowReader {
-            tables,
-            sites: HashMap::default(),
-            measures: HashMap::default(),
-            key: Vec::new(),
-        }
+        RowReader { tables, sites: HashMap::default(), measures: HashMap::default(), key: Vec::new() }
     }
 
     /// The row that `fields` make, or the reason why they make none.
@@ -38,18 +33,7 @@ impl<'a> RowReader<'a> {
         date: &Date,
         fields: &[&[u8]; FIELDS],
     ) -> Result<(SiteEntry, MeasureEntry, Row), String> {
-        let &[
-            latitude,
-            longitude,
-            time,
-            parameter,
-            value,
-            unit,
-            raw,
-            aqi,
-            category,
-            ref names @ ..,
-        ] = fields;
+        let &[latitude, longitude, time, parameter, value, unit, raw, aqi, category, ref names @ ..] = fields;
         let row = Row {
             minute: date.minute(time)?,
             value: concentration("concentration", value)?,
@@ -67,41 +51,21 @@ impl<'a> RowReader<'a> {
         if let Some(entry) = self.measures.get(self.key.as_slice()) {
             return Ok(*entry);
         }
-        let measure = Measure {
-            parameter: text("parameter", parameter)?.into(),
-            unit: text("unit", unit)?.into(),
-        };
+        let measure =
+            Measure { parameter: text("parameter", parameter)?.into(), unit: text("unit", unit)?.into() };
         for (name, text) in [("parameter", &measure.parameter), ("unit", &measure.unit)] {
             if text.trim().is_empty() {
                 return Err(format!("{name} is empty"));
             }
         }
-        let entry = self
-            .tables
-            .measure(measure)
-            .map_err(|error| error.to_string())?;
+        let entry = self.tables.measure(measure).map_err(|error| error.to_string())?;
         self.measures.insert(self.key.as_slice().into(), entry);
         Ok(entry)
     }
 
-    fn site(
-        &mut self,
-        latitude: &[u8],
-        longitude: &[u8],
-        names: &[&[u8]; 4],
-    ) -> Result<SiteEntry, String> {
+    fn site(&mut self, latitude: &[u8], longitude: &[u8], names: &[&[u8]; 4]) -> Result<SiteEntry, String> {
         let [site_name, agency_name, aqs_id, full_aqs_id] = *names;
-        join(
-            &mut self.key,
-            &[
-                latitude,
-                longitude,
-                site_name,
-                agency_name,
-                aqs_id,
-                full_aqs_id,
-            ],
-        );
+        join(&mut self.key, &[latitude, longitude, site_name, agency_name, aqs_id, full_aqs_id]);
         if let Some(entry) = self.sites.get(self.key.as_slice()) {
             return Ok(*entry);
         }
@@ -216,9 +180,7 @@ fn whole(name: &str, field: &[u8], least: i16, most: i16) -> Result<Option<i16>,
     let range = i64::from(least)..=i64::from(most);
     if number.0 % ONE != 0 || !range.contains(&(number.0 / ONE)) {
         let found = cut(field);
-        return Err(format!(
-            "{name} `{found}` out of range: must be a whole number from {least} to {most}"
-        ));
+        return Err(format!("{name} `{found}` out of range: must be a whole number from {least} to {most}"));
     }
     Ok(Some((number.0 / ONE) as i16))
 }
@@ -230,9 +192,7 @@ fn degrees(name: &str, field: &[u8], limit: f64) -> Result<f64, String> {
         .map_err(|_| format!("{name} `{}` is not a number", cut(field)))?;
     if !(-limit..=limit).contains(&number) {
         let found = cut(field);
-        return Err(format!(
-            "{name} `{found}` out of range: must be between -{limit} and {limit}"
-        ));
+        return Err(format!("{name} `{found}` out of range: must be between -{limit} and {limit}"));
     }
     Ok(number)
 }
@@ -355,71 +315,23 @@ mod tests {
     fn every_other_row_is_rejected_with_its_reason() {
         let long = "x".repeat(1025);
         for (field, text, reason) in [
-            (
-                1,
-                "90.1",
-                "latitude `90.1` out of range: must be between -90 and 90",
-            ),
-            (
-                1,
-                "NaN",
-                "latitude `NaN` out of range: must be between -90 and 90",
-            ),
+            (1, "90.1", "latitude `90.1` out of range: must be between -90 and 90"),
+            (1, "NaN", "latitude `NaN` out of range: must be between -90 and 90"),
             (1, "", "latitude `` is not a number"),
-            (
-                2,
-                "-180.5",
-                "longitude `-180.5` out of range: must be between -180 and 180",
-            ),
-            (
-                3,
-                "2020-08-12T01:00",
-                "dated 2020-08-12, outside its folder 20200810",
-            ),
-            (
-                3,
-                "2020-08-10T24:00",
-                "time `2020-08-10T24:00` is not YYYY-MM-DDTHH:MM",
-            ),
-            (
-                3,
-                "2020-08-32T01:00",
-                "time `2020-08-32T01:00` is not YYYY-MM-DDTHH:MM",
-            ),
-            (
-                3,
-                "2020-08-10 01:00",
-                "time `2020-08-10 01:00` is not YYYY-MM-DDTHH:MM",
-            ),
-            (
-                3,
-                "2020-08-10T01:00Z",
-                "time `2020-08-10T01:00Z` is not YYYY-MM-DDTHH:MM",
-            ),
+            (2, "-180.5", "longitude `-180.5` out of range: must be between -180 and 180"),
+            (3, "2020-08-12T01:00", "dated 2020-08-12, outside its folder 20200810"),
+            (3, "2020-08-10T24:00", "time `2020-08-10T24:00` is not YYYY-MM-DDTHH:MM"),
+            (3, "2020-08-32T01:00", "time `2020-08-32T01:00` is not YYYY-MM-DDTHH:MM"),
+            (3, "2020-08-10 01:00", "time `2020-08-10 01:00` is not YYYY-MM-DDTHH:MM"),
+            (3, "2020-08-10T01:00Z", "time `2020-08-10T01:00Z` is not YYYY-MM-DDTHH:MM"),
             (4, "", "parameter is empty"),
             (5, "high", "concentration: `high` is not a number"),
             (5, "NaN", "concentration: `NaN` is not a number"),
             (6, " ", "unit is empty"),
-            (
-                8,
-                "32768",
-                "AQI `32768` out of range: must be a whole number from 0 to 32767",
-            ),
-            (
-                8,
-                "-1",
-                "AQI `-1` out of range: must be a whole number from 0 to 32767",
-            ),
-            (
-                8,
-                "1.5",
-                "AQI `1.5` out of range: must be a whole number from 0 to 32767",
-            ),
-            (
-                9,
-                "7",
-                "category `7` out of range: must be a whole number from 1 to 6",
-            ),
+            (8, "32768", "AQI `32768` out of range: must be a whole number from 0 to 32767"),
+            (8, "-1", "AQI `-1` out of range: must be a whole number from 0 to 32767"),
+            (8, "1.5", "AQI `1.5` out of range: must be a whole number from 0 to 32767"),
+            (9, "7", "category `7` out of range: must be a whole number from 1 to 6"),
             (10, &long, "site name has 1025 bytes, limit 1024"),
         ] {
             assert_eq!(read(&[(field, text)]), Err(reason.to_owned()));

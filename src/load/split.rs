@@ -99,11 +99,7 @@ impl<'a> Iterator for Records<'a> {
             };
             let bytes = record.strip_suffix(b"\r").unwrap_or(record);
             if !bytes.iter().all(u8::is_ascii_whitespace) {
-                return Some(Record {
-                    line,
-                    bytes,
-                    fields,
-                });
+                return Some(Record { line, bytes, fields });
             }
         }
     }
@@ -111,10 +107,7 @@ impl<'a> Iterator for Records<'a> {
 
 /// The fields of the first record of `data`, and where its line end is.
 fn split(data: &[u8]) -> (Result<Fields<'_>, Damaged>, usize) {
-    let mut fields = Fields {
-        raw: [&[]; FIELDS],
-        escaped: 0,
-    };
+    let mut fields = Fields { raw: [&[]; FIELDS], escaped: 0 };
     let (mut count, mut at) = (0, 0);
     loop {
         let (field, end) = if data.get(at) == Some(&b'"') {
@@ -126,10 +119,8 @@ fn split(data: &[u8]) -> (Result<Fields<'_>, Damaged>, usize) {
             }
             (&data[at + 1..close], close + 1)
         } else {
-            let length = data[at..]
-                .iter()
-                .position(|byte| matches!(byte, b',' | b'\n'))
-                .unwrap_or(data.len() - at);
+            let length =
+                data[at..].iter().position(|byte| matches!(byte, b',' | b'\n')).unwrap_or(data.len() - at);
             let field = &data[at..at + length];
             let at_line_end = data.get(at + length) != Some(&b',');
             let text = match field.strip_suffix(b"\r") {
@@ -147,16 +138,12 @@ fn split(data: &[u8]) -> (Result<Fields<'_>, Damaged>, usize) {
                 at = end + 1;
                 continue;
             }
-            Some(b'\r') if matches!(data.get(end + 1), None | Some(b'\n')) => {
-                (end + 1).min(data.len())
-            }
+            Some(b'\r') if matches!(data.get(end + 1), None | Some(b'\n')) => (end + 1).min(data.len()),
             Some(b'\n') | None => end,
             Some(_) => return (Err(Damaged::TextBehindQuote(count)), end),
         };
         let result = match count {
-            FIELDS if line_end == data.len() && data.last() == Some(&b',') => {
-                Err(Damaged::EndsAtComma)
-            }
+            FIELDS if line_end == data.len() && data.last() == Some(&b',') => Err(Damaged::EndsAtComma),
             FIELDS => Ok(fields),
             _ => Err(Damaged::FieldCount(count)),
         };
@@ -178,9 +165,7 @@ fn closing_quote(data: &[u8], mut at: usize) -> Option<(usize, bool)> {
 }
 
 fn find(data: &[u8], wanted: u8) -> usize {
-    data.iter()
-        .position(|byte| *byte == wanted)
-        .unwrap_or(data.len())
+    data.iter().position(|byte| *byte == wanted).unwrap_or(data.len())
 }
 
 #[cfg(test)]
@@ -195,9 +180,8 @@ mod tests {
     fn first_fields(data: &str) -> Vec<(u64, Result<String, String>)> {
         records(data.as_bytes())
             .map(|record| {
-                let first = record
-                    .fields
-                    .map(|fields| String::from_utf8(fields.unescape()[0].to_vec()).unwrap());
+                let first =
+                    record.fields.map(|fields| String::from_utf8(fields.unescape()[0].to_vec()).unwrap());
                 (record.line, first.map_err(|damage| damage.to_string()))
             })
             .collect()
@@ -216,13 +200,7 @@ mod tests {
         let ok = |line: u64, text: &str| (line, Ok(text.to_owned()));
         assert_eq!(
             first_fields(&data),
-            [
-                ok(1, "a,b"),
-                ok(2, "say \"hi\""),
-                ok(3, "two\nlines"),
-                ok(5, "plain \"quote\""),
-                ok(6, "")
-            ]
+            [ok(1, "a,b"), ok(2, "say \"hi\""), ok(3, "two\nlines"), ok(5, "plain \"quote\""), ok(6, "")]
         );
     }
 
@@ -248,20 +226,12 @@ mod tests {
 
     #[test]
     fn a_damaged_record_costs_one_line() {
-        let data = format!(
-            "{}\n\"open,2\n{}\na,b\n{}\n",
-            row("1"),
-            row("\"3\""),
-            row("5")
-        );
+        let data = format!("{}\n\"open,2\n{}\na,b\n{}\n", row("1"), row("\"3\""), row("5"));
         assert_eq!(
             first_fields(&data),
             [
                 (1, Ok("1".to_owned())),
-                (
-                    2,
-                    Err("field 1 has text behind its closing quote".to_owned())
-                ),
+                (2, Err("field 1 has text behind its closing quote".to_owned())),
                 (3, Ok("3".to_owned())),
                 (4, Err("2 fields, expected 13".to_owned())),
                 (5, Ok("5".to_owned())),

@@ -43,37 +43,22 @@ fn version(files: &[(&str, &str)]) -> Version {
 #[test]
 fn rows_come_in_the_order_of_stems_and_lines() {
     let late = other("2020-08-10T23:15", "OZONE", "31", "B") + "\n";
-    let early = format!(
-        "{GOOD}\n\n{}",
-        other("2020-08-10T02:00", "ozone", "-2.25", "A")
-    );
-    let Loaded { store, rejected } = loaded(&[
-        ("20200810/20200810-23.csv", &late),
-        ("20200810/20200810-01.csv.gz", &early),
-    ]);
+    let early = format!("{GOOD}\n\n{}", other("2020-08-10T02:00", "ozone", "-2.25", "A"));
+    let Loaded { store, rejected } =
+        loaded(&[("20200810/20200810-23.csv", &late), ("20200810/20200810-01.csv.gz", &early)]);
     assert_eq!(rejected, []);
     let batch = store.days().next().unwrap();
     let value = |row| batch.value.get(row).map(|value| value.to_string());
-    assert_eq!(
-        [value(0), value(1), value(2)].map(Option::unwrap),
-        ["17.3", "-2.25", "31.0"]
-    );
+    assert_eq!([value(0), value(1), value(2)].map(Option::unwrap), ["17.3", "-2.25", "31.0"]);
     assert_eq!(&*batch.minute, [60, 120, 23 * 60 + 15]);
     assert_eq!([batch.aqi(0), batch.aqi(1)], [Some(62), None]);
     assert_eq!([batch.category(0), batch.category(1)], [Some(2), None]);
     assert_eq!(batch.raw_concentration.get(1), None);
     // Codes are given by first use.
-    assert_eq!(
-        (&*batch.site, &*batch.measure),
-        (&[0, 1, 2][..], &[0, 1, 2][..])
-    );
+    assert_eq!((&*batch.site, &*batch.measure), (&[0, 1, 2][..], &[0, 1, 2][..]));
     assert_eq!(&*store.sites()[0].full_aqs_id, "8400060");
     assert_eq!(&*store.measures()[1].parameter, "ozone");
-    let stems: Vec<_> = batch
-        .files
-        .iter()
-        .map(|file| (&*file.stem, file.first_row, file.rows))
-        .collect();
+    let stems: Vec<_> = batch.files.iter().map(|file| (&*file.stem, file.first_row, file.rows)).collect();
     assert_eq!(stems, [("20200810-01", 0, 2), ("20200810-23", 2, 1)]);
 }
 
@@ -88,16 +73,10 @@ fn statistics_fold_letter_case_and_leave_out_what_is_missing() {
     .join("\n");
     let store = loaded(&[("20200810/a.csv", &rows)]).store;
     let statistics = &store.days().next().unwrap().statistics;
-    assert_eq!(
-        (statistics.rows, statistics.rejected_rows, statistics.files),
-        (4, 0, 1)
-    );
+    assert_eq!((statistics.rows, statistics.rejected_rows, statistics.files), (4, 0, 1));
     let ozone = &statistics.parameters["OZONE"];
     assert_eq!((ozone.rows, ozone.missing), (3, 1));
-    assert_eq!(
-        (ozone.min.unwrap().0, ozone.max.unwrap().0),
-        (-2_250_000_000, 7_000_000_000)
-    );
+    assert_eq!((ozone.min.unwrap().0, ozone.max.unwrap().0), (-2_250_000_000, 7_000_000_000));
     let place = statistics.place.unwrap();
     assert_eq!((place.lat_min, place.lat_max), (40.1, 41.75613));
     assert_eq!((place.lon_min, place.lon_max), (-124.20347, -120.5));
@@ -105,57 +84,32 @@ fn statistics_fold_letter_case_and_leave_out_what_is_missing() {
 
 #[test]
 fn a_header_is_skipped_only_as_the_first_record() {
-    let header =
-        "Latitude,Longitude,UTC,Parameter,Concentration,Unit,Raw,AQI,Category,Site,Agency,Id,Full";
+    let header = "Latitude,Longitude,UTC,Parameter,Concentration,Unit,Raw,AQI,Category,Site,Agency,Id,Full";
     let file = format!("{header}\n{GOOD}\n{header}\n");
     let Loaded { store, rejected } = loaded(&[("20200810/a.csv", &file)]);
     assert_eq!(store.row_count(), 1);
-    let rejected: Vec<_> = rejected
-        .iter()
-        .map(|row| (row.line, &*row.reason))
-        .collect();
+    let rejected: Vec<_> = rejected.iter().map(|row| (row.line, &*row.reason)).collect();
     assert_eq!(rejected, [(3, "time `UTC` is not YYYY-MM-DDTHH:MM")]);
 }
 
 #[test]
 fn rejected_rows_are_counted_and_the_first_ones_are_named() {
-    let file = [
-        GOOD,
-        "1,2,3",
-        &other("2020-08-12T02:00", "OZONE", "1", "A"),
-        &GOOD[..GOOD.len() - 5],
-    ]
-    .join("\r\n");
+    let file =
+        [GOOD, "1,2,3", &other("2020-08-12T02:00", "OZONE", "1", "A"), &GOOD[..GOOD.len() - 5]].join("\r\n");
     let root = dataset(&[("20200810/a.csv", &file)]);
-    let options = LoadOptions {
-        rejected_kept: 2,
-        ..LoadOptions::default()
-    };
+    let options = LoadOptions { rejected_kept: 2, ..LoadOptions::default() };
     let Loaded { store, rejected } = load_all(&root, &options).unwrap();
     let statistics = &store.days().next().unwrap().statistics;
     assert_eq!((statistics.rows, statistics.rejected_rows), (1, 3));
     let path = root.path().join("20200810/a.csv");
-    let row = |line, reason: &str| RejectedRow {
-        file: path.clone(),
-        line,
-        reason: reason.to_owned(),
-    };
+    let row = |line, reason: &str| RejectedRow { file: path.clone(), line, reason: reason.to_owned() };
     assert_eq!(
         rejected,
-        [
-            row(2, "3 fields, expected 13"),
-            row(3, "dated 2020-08-12, outside its folder 20200810"),
-        ]
+        [row(2, "3 fields, expected 13"), row(3, "dated 2020-08-12, outside its folder 20200810"),]
     );
-    let strict = LoadOptions {
-        strict: true,
-        ..options
-    };
+    let strict = LoadOptions { strict: true, ..options };
     let error = load_all(&root, &strict).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        format!("{}:2: 3 fields, expected 13", path.display())
-    );
+    assert_eq!(error.to_string(), format!("{}:2: 3 fields, expected 13", path.display()));
 }
 
 #[test]
@@ -166,11 +120,7 @@ fn a_file_cut_in_mid_row_rejects_its_last_row() {
         let file = format!("{GOOD}\n{}", &GOOD[..end]);
         let store = loaded(&[("20200810/a.csv", &file)]).store;
         let statistics = &store.days().next().unwrap().statistics;
-        assert_eq!(
-            (statistics.rows, statistics.rejected_rows),
-            (1, 1),
-            "cut at {end}"
-        );
+        assert_eq!((statistics.rows, statistics.rejected_rows), (1, 1), "cut at {end}");
     }
 }
 
@@ -215,26 +165,15 @@ fn threads_change_nothing() {
         .map(|day| {
             let row = |hour: usize| {
                 let time = format!("2020-08-0{day}T{hour:02}:00");
-                other(
-                    &time,
-                    ["CO", "NO2", "SO2"][hour % 3],
-                    "1.5",
-                    &format!("Site {}", (hour * day) % 5),
-                )
+                other(&time, ["CO", "NO2", "SO2"][hour % 3], "1.5", &format!("Site {}", (hour * day) % 5))
             };
-            (
-                format!("2020080{day}/a.csv"),
-                (0..24).map(row).collect::<Vec<_>>().join("\n"),
-            )
+            (format!("2020080{day}/a.csv"), (0..24).map(row).collect::<Vec<_>>().join("\n"))
         })
         .collect();
     let files: Vec<(&str, &str)> = days.iter().map(|(name, text)| (&**name, &**text)).collect();
     let root = dataset(&files);
     let with = |threads| {
-        let options = LoadOptions {
-            threads,
-            ..LoadOptions::default()
-        };
+        let options = LoadOptions { threads, ..LoadOptions::default() };
         format!("{:?}", load_all(&root, &options).unwrap().store)
     };
     let one = with(1);
@@ -247,28 +186,17 @@ fn threads_change_nothing() {
 fn progress_counts_files_and_rows() {
     let root = dataset(&[("20200810/a.csv", GOOD), ("20200810/b.csv", GOOD)]);
     let seen = Mutex::new(Vec::new());
-    let days = ["20200810", "20200811"]
-        .map(|day| day.parse().unwrap())
-        .into();
+    let days = ["20200810", "20200811"].map(|day| day.parse().unwrap()).into();
     let report = |progress: LoadProgress| seen.lock().unwrap().push(progress);
     load(root.path(), &days, &LoadOptions::default(), &report).unwrap();
-    let at = |files_done, rows| LoadProgress {
-        files_done,
-        files_total: 2,
-        rows,
-    };
+    let at = |files_done, rows| LoadProgress { files_done, files_total: 2, rows };
     assert_eq!(seen.into_inner().unwrap(), [at(1, 1), at(2, 2)]);
 }
 
 #[test]
 fn a_day_without_files_is_left_out() {
-    let root = dataset(&[
-        ("20200810/readme.txt", "no rows"),
-        ("20200811/.a.csv", GOOD),
-    ]);
-    let days = ["20200810", "20200811", "20200812"]
-        .map(|day| day.parse().unwrap())
-        .into();
+    let root = dataset(&[("20200810/readme.txt", "no rows"), ("20200811/.a.csv", GOOD)]);
+    let days = ["20200810", "20200811", "20200812"].map(|day| day.parse().unwrap()).into();
     let loaded = load(root.path(), &days, &LoadOptions::default(), &|_| ()).unwrap();
     assert_eq!(loaded.store.days().len(), 0);
 }
@@ -283,10 +211,7 @@ fn the_root_names_its_days_and_what_it_ignores() {
         ("notes.txt", ""),
     ]);
     let found = days_on_disk(root.path()).unwrap();
-    assert_eq!(
-        found.days,
-        ["20200810", "20200811"].map(|day| day.parse().unwrap())
-    );
+    assert_eq!(found.days, ["20200810", "20200811"].map(|day| day.parse().unwrap()));
     assert_eq!(found.ignored, ["20200230", "20200812", "notes.txt"]);
 }
 
@@ -294,11 +219,7 @@ fn the_root_names_its_days_and_what_it_ignores() {
 fn what_cannot_be_loaded_is_named() {
     let root = dataset(&[("notes.txt", "")]);
     let path = root.path().display().to_string();
-    let of = |folder: &str| {
-        days_on_disk(&root.path().join(folder))
-            .unwrap_err()
-            .to_string()
-    };
+    let of = |folder: &str| days_on_disk(&root.path().join(folder)).unwrap_err().to_string();
     let no_days = "has no day folder (named YYYYMMDD, such as 20200810)";
     assert_eq!(of("."), format!("dataset root `{path}/.` {no_days}"));
     for folder in ["nowhere", "notes.txt"] {
@@ -313,12 +234,7 @@ fn what_cannot_be_loaded_is_named() {
         let path = root.path().join("20200810/a.csv.gz");
         let whole = std::fs::read(&path).unwrap();
         std::fs::write(&path, &whole[..cut]).unwrap();
-        let error = load_all(&root, &LoadOptions::default())
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.starts_with(&format!("cannot read `{}`", path.display())),
-            "{error}"
-        );
+        let error = load_all(&root, &LoadOptions::default()).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("cannot read `{}`", path.display())), "{error}");
     }
 }

@@ -6,7 +6,7 @@ use super::{Measure, Site};
 use crate::decimal::Decimal;
 
 /// A day in numbers: a function of the day's files only.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct DayStatistics {
     /// Rows that parsed.
     pub rows: u64,
@@ -70,12 +70,7 @@ pub struct PlaceBounds {
 impl PlaceBounds {
     /// The box around one point.
     pub(super) fn of(latitude: f64, longitude: f64) -> Self {
-        PlaceBounds {
-            lat_min: latitude,
-            lat_max: latitude,
-            lon_min: longitude,
-            lon_max: longitude,
-        }
+        PlaceBounds { lat_min: latitude, lat_max: latitude, lon_min: longitude, lon_max: longitude }
     }
 
     pub(super) fn merge(self, other: PlaceBounds) -> Self {
@@ -124,10 +119,7 @@ impl TextBytes {
     pub(super) fn of_site(site: &Site) -> Self {
         let texts = Self::of(&site.texts());
         let degrees = json_number_bytes(site.latitude) + json_number_bytes(site.longitude);
-        TextBytes {
-            json: texts.json + degrees,
-            ..texts
-        }
+        TextBytes { json: texts.json + degrees, ..texts }
     }
 
     pub(super) fn of_measure(measure: &Measure) -> Self {
@@ -142,10 +134,7 @@ impl TextBytes {
     }
 
     pub(super) fn max(self, other: TextBytes) -> Self {
-        TextBytes {
-            plain: self.plain.max(other.plain),
-            json: self.json.max(other.json),
-        }
+        TextBytes { plain: self.plain.max(other.plain), json: self.json.max(other.json) }
     }
 }
 
@@ -166,9 +155,8 @@ const ARROW_ENTRY: usize = 4 + 1;
 impl RowShape {
     pub(crate) fn worst_row_bytes(&self) -> WorstRowBytes {
         let texts = self.site.json + self.measure.json;
-        let concentrations = |missing: &str| {
-            self.value.max(missing.len()) + self.raw_concentration.max(missing.len())
-        };
+        let concentrations =
+            |missing: &str| self.value.max(missing.len()) + self.raw_concentration.max(missing.len());
         // An AQI has at most 5 digits; a missing one or a missing category is `null` or `-999`.
         let json = JSON_SKELETON.len() + texts + "32767".len() + "null".len();
         let arrow = ARROW_COLUMNS + 6 * ARROW_ENTRY + self.site.plain + self.measure.plain;

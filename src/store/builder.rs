@@ -11,8 +11,8 @@ use super::bounds::TextBytes;
 use super::column::MISSING;
 use super::version::{measure_digest, site_digest};
 use super::{
-    Column, DayBatch, DayHasher, DayStatistics, Digest, FileSummary, MISSING_AQI, MISSING_CATEGORY,
-    Measure, ParameterStatistics, PlaceBounds, RowShape, Site, Store,
+    Column, DayBatch, DayHasher, DayStatistics, Digest, FileSummary, MISSING_AQI, MISSING_CATEGORY, Measure,
+    ParameterStatistics, PlaceBounds, RowShape, Site, Store,
 };
 use crate::day::Day;
 use crate::decimal::Decimal;
@@ -82,12 +82,7 @@ impl StoreBuilder {
         let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
         let next = tables.sites.len() as u32;
         let code = *tables.sites.entry(site).or_insert(next);
-        SiteEntry {
-            code,
-            digest,
-            point,
-            text_bytes,
-        }
+        SiteEntry { code, digest, point, text_bytes }
     }
 
     /// The entry of `measure`, the same for equal measures.
@@ -99,17 +94,10 @@ impl StoreBuilder {
         let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
         let next = tables.measures.len();
         if next >= MEASURES_LIMIT && !tables.measures.contains_key(&measure) {
-            return Err(TooManyMeasures {
-                parameter: measure.parameter,
-                unit: measure.unit,
-            });
+            return Err(TooManyMeasures { parameter: measure.parameter, unit: measure.unit });
         }
         let code = *tables.measures.entry(measure).or_insert(next as u8);
-        Ok(MeasureEntry {
-            code,
-            digest,
-            text_bytes,
-        })
+        Ok(MeasureEntry { code, digest, text_bytes })
     }
 
     /// The store of `batches`, which were built with this builder's entries.
@@ -130,13 +118,9 @@ impl StoreBuilder {
         let sites = tables.sites.into_iter();
         let measures = tables.measures.into_iter();
         Store {
-            days: batches
-                .into_iter()
-                .map(|batch| (batch.day, batch))
-                .collect(),
+            days: batches.into_iter().map(|batch| (batch.day, batch)).collect(),
             sites: site_codes.sort(sites.map(|(site, code)| (site, code as usize))),
-            measures: measure_codes
-                .sort(measures.map(|(measure, code)| (measure, usize::from(code)))),
+            measures: measure_codes.sort(measures.map(|(measure, code)| (measure, usize::from(code)))),
         }
     }
 }
@@ -149,10 +133,7 @@ struct FirstUse {
 
 impl FirstUse {
     fn new(count: usize) -> Self {
-        FirstUse {
-            codes: vec![None; count],
-            next: 0,
-        }
+        FirstUse { codes: vec![None; count], next: 0 }
     }
 
     fn of(&mut self, old: usize) -> u32 {
@@ -164,9 +145,8 @@ impl FirstUse {
 
     /// The items by their new codes, without those that no row uses.
     fn sort<T>(&self, items: impl Iterator<Item = (T, usize)>) -> Vec<T> {
-        let by_code: BTreeMap<u32, T> = items
-            .filter_map(|(item, old)| self.codes[old].map(|new| (new, item)))
-            .collect();
+        let by_code: BTreeMap<u32, T> =
+            items.filter_map(|(item, old)| self.codes[old].map(|new| (new, item))).collect();
         by_code.into_values().collect()
     }
 }
@@ -216,12 +196,7 @@ impl DayBuilder {
     /// Starts the next file.
     pub fn file(&mut self, stem: &str) {
         self.hasher.file(stem);
-        self.files.push(FileSummary {
-            stem: stem.into(),
-            first_row: self.row_count(),
-            rows: 0,
-            rejected: 0,
-        });
+        self.files.push(FileSummary { stem: stem.into(), first_row: self.row_count(), rows: 0, rejected: 0 });
     }
 
     /// Adds a row to the file started last.
@@ -234,8 +209,7 @@ impl DayBuilder {
         self.minute.push(row.minute);
         self.measure.push(measure.code);
         self.value.push(billionths(row.value));
-        self.raw_concentration
-            .push(billionths(row.raw_concentration));
+        self.raw_concentration.push(billionths(row.raw_concentration));
         self.aqi.push(row.aqi.unwrap_or(MISSING_AQI));
         self.category.push(row.category.unwrap_or(MISSING_CATEGORY));
         if let Some(file) = self.files.last_mut() {
@@ -286,15 +260,12 @@ impl DayBuilder {
         if !self.seen_sites[code] {
             self.seen_sites[code] = true;
             self.shape.site = self.shape.site.max(site.text_bytes);
-            let place = self
-                .place
-                .map_or(site.point, |place| place.merge(site.point));
+            let place = self.place.map_or(site.point, |place| place.merge(site.point));
             self.place = Some(place);
         }
         let code = usize::from(measure.code);
         if self.measures.len() <= code {
-            self.measures
-                .resize(code + 1, ParameterStatistics::default());
+            self.measures.resize(code + 1, ParameterStatistics::default());
         }
         if self.measures[code].rows == 0 {
             self.shape.measure = self.shape.measure.max(measure.text_bytes);

@@ -47,19 +47,13 @@ impl Column {
                 MISSING => i32::MIN,
                 value => (value / unit) as i32,
             };
-            Column::I32 {
-                mantissas: billionths.iter().map(scale).collect(),
-                decimals,
-            }
+            Column::I32 { mantissas: billionths.iter().map(scale).collect(), decimals }
         } else {
             let scale = |value: &i64| match *value {
                 MISSING => i64::MIN,
                 value => value / unit,
             };
-            Column::I64 {
-                mantissas: billionths.iter().map(scale).collect(),
-                decimals,
-            }
+            Column::I64 { mantissas: billionths.iter().map(scale).collect(), decimals }
         }
     }
 
@@ -67,17 +61,11 @@ impl Column {
     #[inline]
     pub fn get(&self, row: u32) -> Option<Decimal> {
         match self {
-            Column::I32 {
-                mantissas,
-                decimals,
-            } => match mantissas[row as usize] {
+            Column::I32 { mantissas, decimals } => match mantissas[row as usize] {
                 i32::MIN => None,
                 mantissa => Some(Decimal(i64::from(mantissa) * unit_of(*decimals))),
             },
-            Column::I64 {
-                mantissas,
-                decimals,
-            } => match mantissas[row as usize] {
+            Column::I64 { mantissas, decimals } => match mantissas[row as usize] {
                 i64::MIN => None,
                 mantissa => Some(Decimal(mantissa * unit_of(*decimals))),
             },
@@ -105,12 +93,9 @@ impl Column {
                     .filter(|mantissa| **mantissa != i32::MIN)
                     .map(|mantissa| i64::from(*mantissa)),
             ),
-            Column::I64 { mantissas, .. } => range(
-                mantissas
-                    .iter()
-                    .copied()
-                    .filter(|mantissa| *mantissa != i64::MIN),
-            ),
+            Column::I64 { mantissas, .. } => {
+                range(mantissas.iter().copied().filter(|mantissa| *mantissa != i64::MIN))
+            }
         };
         let whole = |mantissa: i64| Decimal(mantissa * self.unit()).to_string();
         let before_point = |text: String| text.find('.').unwrap_or(text.len());
@@ -130,25 +115,13 @@ impl Column {
 }
 
 fn range(mantissas: impl Iterator<Item = i64>) -> (i64, i64) {
-    mantissas.fold((0, 0), |(least, most), mantissa| {
-        (least.min(mantissa), most.max(mantissa))
-    })
+    mantissas.fold((0, 0), |(least, most), mantissa| (least.min(mantissa), most.max(mantissa)))
 }
 
 #[inline]
 fn unit_of(decimals: u8) -> i64 {
-    const UNITS: [i64; 10] = [
-        1_000_000_000,
-        100_000_000,
-        10_000_000,
-        1_000_000,
-        100_000,
-        10_000,
-        1_000,
-        100,
-        10,
-        1,
-    ];
+    const UNITS: [i64; 10] =
+        [1_000_000_000, 100_000_000, 10_000_000, 1_000_000, 100_000, 10_000, 1_000, 100, 10, 1];
     const { assert!(UNITS.len() == DECIMALS as usize + 1) };
     UNITS[usize::from(decimals)]
 }
@@ -166,13 +139,7 @@ mod tests {
     #[test]
     fn a_column_takes_the_fewest_decimals_that_are_exact() {
         let column = Column::of_billionths(&[billionths("17.3"), MISSING, billionths("-0.25")]);
-        assert_eq!(
-            column,
-            Column::I32 {
-                mantissas: [1730, i32::MIN, -25].into(),
-                decimals: 2
-            }
-        );
+        assert_eq!(column, Column::I32 { mantissas: [1730, i32::MIN, -25].into(), decimals: 2 });
         assert_eq!(column.get(0), Some(Decimal(billionths("17.3"))));
         assert_eq!(column.get(1), None);
     }

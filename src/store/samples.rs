@@ -54,10 +54,7 @@ pub(crate) fn store_of(rows: &[Sample<'_>], site: impl Fn(usize) -> Site) -> Sto
     day.file("20200810-01");
     for row in rows {
         let decimal = |text: &str| Decimal::parse(text).unwrap();
-        let measure = Measure {
-            parameter: row.parameter.into(),
-            unit: "UG/M3".into(),
-        };
+        let measure = Measure { parameter: row.parameter.into(), unit: "UG/M3".into() };
         day.push(
             &tables.site(site(row.site)),
             &tables.measure(measure).unwrap(),

@@ -98,9 +98,8 @@ impl DayHasher {
         bytes[1..17].copy_from_slice(&site.0);
         bytes[17..33].copy_from_slice(&measure.0);
         bytes[33..35].copy_from_slice(&row.minute.to_be_bytes());
-        let decimal = |value: Option<crate::decimal::Decimal>| {
-            value.map_or(i64::MIN, |value| value.0).to_be_bytes()
-        };
+        let decimal =
+            |value: Option<crate::decimal::Decimal>| value.map_or(i64::MIN, |value| value.0).to_be_bytes();
         bytes[35..43].copy_from_slice(&decimal(row.value));
         bytes[43..51].copy_from_slice(&decimal(row.raw_concentration));
         bytes[51..53].copy_from_slice(&row.aqi.unwrap_or(super::MISSING_AQI).to_be_bytes());
@@ -155,12 +154,7 @@ mod tests {
         let text = "00000000000000000000000000abcdef";
         assert_eq!(version.to_string(), text);
         assert_eq!(text.parse::<Version>().unwrap(), version);
-        for invalid in [
-            "",
-            "abcdef",
-            "+0000000000000000000000000abcdef",
-            &"g".repeat(32),
-        ] {
+        for invalid in ["", "abcdef", "+0000000000000000000000000abcdef", &"g".repeat(32)] {
             assert!(invalid.parse::<Digest>().is_err(), "{invalid}");
         }
     }

@@ -4,10 +4,7 @@ use super::*;
 use std::time::Duration;
 
 fn requester(client: &str) -> Requester {
-    Requester {
-        team: "green".into(),
-        client: ClientKey::new("10.0.0.1", client),
-    }
+    Requester { team: "green".into(), client: ClientKey::new("10.0.0.1", client) }
 }
 
 #[tokio::test(start_paused = true)]
@@ -68,10 +65,7 @@ async fn measured_rows_are_shared_not_estimates() {
         *rows.get_mut(client).unwrap() += taken;
     }
     // One turn, plus the largest piece of each of the two.
-    assert!(
-        rows["honest"].abs_diff(rows["heavy"]) <= 100 + 400 + 400,
-        "{rows:?}"
-    );
+    assert!(rows["honest"].abs_diff(rows["heavy"]) <= 100 + 400 + 400, "{rows:?}");
 }
 
 /// Method: tasks that end, panic or are aborted at any moment; then all slots must be free.

@@ -69,10 +69,7 @@ impl Account {
         self.waiting += 1;
         match path.split_first() {
             Some((step, rest)) => self.child(step).push(rest, ticket, cost),
-            None => self.entries.push_back(Entry {
-                ticket,
-                cost: i128::from(cost),
-            }),
+            None => self.entries.push_back(Entry { ticket, cost: i128::from(cost) }),
         }
     }
 
@@ -173,11 +170,7 @@ impl Account {
             let missing = (entry.cost - child.deficit).max(0);
             let visits = (missing + child.quantum - 1) / child.quantum;
             let fewest = i128::from(!self.is_visited(index));
-            let choice = Choice {
-                entry,
-                index,
-                visits: visits.max(fewest),
-            };
+            let choice = Choice { entry, index, visits: visits.max(fewest) };
             if choice.visits == fewest {
                 return Some(choice);
             }
@@ -190,12 +183,7 @@ impl Account {
     }
 
     /// Gives the visits that come before the chosen child's service, and makes it the one being visited.
-    fn visit_until(
-        &mut self,
-        choice: Choice,
-        largest: i128,
-        passed_over: &mut Vec<Ticket>,
-    ) -> Arc<str> {
+    fn visit_until(&mut self, choice: Choice, largest: i128, passed_over: &mut Vec<Ticket>) -> Arc<str> {
         let chosen = self.turns[choice.index].clone();
         let mut paid_up = Vec::new();
         for (index, key) in self.turns.iter().enumerate() {
@@ -233,11 +221,7 @@ impl Account {
 
     /// Where in the coming round the child at `index` is visited: the one being visited now comes last.
     fn order(&self, index: usize) -> usize {
-        if self.is_visited(index) {
-            self.turns.len()
-        } else {
-            index
-        }
+        if self.is_visited(index) { self.turns.len() } else { index }
     }
 
     fn child(&mut self, step: &Step) -> &mut Account {

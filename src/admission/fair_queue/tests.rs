@@ -19,14 +19,9 @@ fn client(index: usize) -> ClientKey {
 fn weights(teams: &[u64], clients: &[u64]) -> Weights {
     let named = |prefix, weights: &[u64]| {
         let weights = weights.iter().enumerate();
-        weights
-            .map(|(index, weight)| (format!("{prefix}{index}"), *weight as f64))
-            .collect()
+        weights.map(|(index, weight)| (format!("{prefix}{index}"), *weight as f64)).collect()
     };
-    Weights {
-        teams: named("team", teams),
-        clients: named("address", clients),
-    }
+    Weights { teams: named("team", teams), clients: named("address", clients) }
 }
 
 /// An item knows where it stands and what it costs.
@@ -38,11 +33,7 @@ struct Item {
 }
 
 fn push(queue: &mut FairQueue<Item>, team_index: usize, client_index: usize, cost: u64) -> Ticket {
-    let item = Item {
-        team: team_index,
-        client: client_index,
-        cost,
-    };
+    let item = Item { team: team_index, client: client_index, cost };
     queue.push(&team(team_index), &client(client_index), cost, item)
 }
 
@@ -54,8 +45,7 @@ enum Step {
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let push =
-        || (0..3usize, 0..3usize, 1..=LARGEST).prop_map(|(t, c, cost)| Step::Push(t, c, cost));
+    let push = || (0..3usize, 0..3usize, 1..=LARGEST).prop_map(|(t, c, cost)| Step::Push(t, c, cost));
     let step = prop_oneof![
         6 => push(),
         5 => Just(Step::Pop),
@@ -108,10 +98,7 @@ fn check_pairs(
             }
             let bound = QUANTUM as f64 + LARGEST as f64 / w1 + LARGEST as f64 / w2;
             let found = difference.most - difference.least;
-            prop_assert!(
-                found <= bound + 1e-6,
-                "difference {found} over bound {bound}"
-            );
+            prop_assert!(found <= bound + 1e-6, "difference {found} over bound {bound}");
         }
     }
     Ok(())
@@ -341,8 +328,5 @@ fn served_out_of_turn_is_charged_all_the_same() {
     assert_eq!(queue.take(out_of_turn).unwrap().cost, 300);
     assert_eq!(queue.take(out_of_turn), None);
     // Charged with the next service, paid for in three rounds of 100, and a fourth for itself.
-    assert_eq!(
-        after.map(|ticket| queue.position(ticket)),
-        [Some(0), Some(5)]
-    );
+    assert_eq!(after.map(|ticket| queue.position(ticket)), [Some(0), Some(5)]);
 }

@@ -1,7 +1,8 @@
 //! Waiting, cancelling and draining under virtual time; what is free and who is next is tested in `slots`.
 
 use super::*;
-use crate::admission::{Fairness, Weights};
+use crate::admission::Weights;
+use crate::config::Fairness;
 
 fn limits(max_active: usize, per_team_limit: usize, queue_length: usize) -> QueryLimits {
     QueryLimits {
@@ -34,10 +35,7 @@ fn spawn_admit(
 async fn permit_says_how_long_and_why_it_waited() {
     let admission = QueryAdmission::new(limits(10, 1, 10));
     let first = admission.admit(query("a", &["green"])).await.unwrap();
-    assert_eq!(
-        (first.waited(), first.limiting_factor()),
-        (Duration::ZERO, None)
-    );
+    assert_eq!((first.waited(), first.limiting_factor()), (Duration::ZERO, None));
     let second = spawn_admit(&admission, query("b", &["green", "pink"]));
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert_eq!((admission.active(), admission.waiting()), (1, 1));
@@ -110,10 +108,7 @@ async fn cancel_reaches_waiting_and_running_queries_of_that_client_only() {
     tokio::task::yield_now().await;
     assert!(!admission.cancel("request", &ClientKey::new("10.0.0.2", "a")));
     assert!(admission.cancel("request", &ClientKey::new("10.0.0.1", "b")));
-    assert_eq!(
-        waiting.await.unwrap().unwrap_err(),
-        AdmissionError::Cancelled
-    );
+    assert_eq!(waiting.await.unwrap().unwrap_err(), AdmissionError::Cancelled);
     assert!(!running.cancelled().is_cancelled());
     assert!(admission.cancel("request", &ClientKey::new("10.0.0.1", "a")));
     running.cancelled().cancelled().await;
@@ -128,10 +123,7 @@ async fn draining_refuses_newcomers_and_waiters_and_lets_running_queries_end() {
     let waiting = spawn_admit(&admission, query("b", &["green"]));
     tokio::task::yield_now().await;
     admission.drain();
-    assert_eq!(
-        waiting.await.unwrap().unwrap_err(),
-        AdmissionError::Draining
-    );
+    assert_eq!(waiting.await.unwrap().unwrap_err(), AdmissionError::Draining);
     let refused = admission.admit(query("c", &["pink"])).await.unwrap_err();
     assert_eq!(refused, AdmissionError::Draining);
     let end = Instant::now() + Duration::from_secs(5);
@@ -150,8 +142,7 @@ async fn every_permit_comes_home_after_panics_aborts_and_cancels() {
     let admission = QueryAdmission::new(limits(4, 2, 1_000));
     let mut tasks = Vec::new();
     for index in 0..400_u64 {
-        let teams: &[&str] =
-            [&["green"][..], &["pink"], &["green", "pink"], &[]][index as usize % 4];
+        let teams: &[&str] = [&["green"][..], &["pink"], &["green", "pink"], &[]][index as usize % 4];
         let query = query(&format!("client{}", index % 7), teams);
         let admission = admission.clone();
         tasks.push(tokio::spawn(async move {

@@ -19,18 +19,10 @@ fn client(index: usize) -> ClientKey {
 
 #[derive(Clone, Debug)]
 enum Step {
-    Arrive {
-        client: usize,
-        teams: u8,
-        rows: u64,
-    },
+    Arrive { client: usize, teams: u8, rows: u64 },
     Finish(usize),
     Leave(usize),
-    Charge {
-        client: usize,
-        team: usize,
-        rows: i64,
-    },
+    Charge { client: usize, team: usize, rows: i64 },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -45,11 +37,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 fn limits() -> impl Strategy<Value = QueryLimits> {
-    let fairness = prop_oneof![
-        Just(Fairness::Strict),
-        Just(Fairness::Weighted),
-        Just(Fairness::Hybrid),
-    ];
+    let fairness = prop_oneof![Just(Fairness::Strict), Just(Fairness::Weighted), Just(Fairness::Hybrid),];
     (1..12usize, 1..8usize, 0..4u32, fairness, vec(1..5u32, 3)).prop_map(
         |(max_active, per_team_limit, max_bypass, fairness, weights)| QueryLimits {
             max_active,
@@ -58,11 +46,7 @@ fn limits() -> impl Strategy<Value = QueryLimits> {
             max_bypass,
             fairness,
             weights: Weights {
-                teams: TEAMS
-                    .iter()
-                    .zip(weights)
-                    .map(|(t, w)| (t.to_string(), w.into()))
-                    .collect(),
+                teams: TEAMS.iter().zip(weights).map(|(t, w)| (t.to_string(), w.into())).collect(),
                 clients: BTreeMap::new(),
             },
         },
@@ -78,24 +62,16 @@ struct Model {
 
 impl Model {
     fn used(&self, team: &str) -> usize {
-        self.running
-            .values()
-            .filter(|plan| plan.contains_key(team))
-            .count()
+        self.running.values().filter(|plan| plan.contains_key(team)).count()
     }
 
     fn wanted(&self, team: &str) -> usize {
-        self.waiting
-            .values()
-            .filter(|(_, plan)| plan.contains_key(team))
-            .count()
+        self.waiting.values().filter(|(_, plan)| plan.contains_key(team)).count()
     }
 
     fn below_share(&self, team: &str) -> bool {
         let weight = |team: &str| self.limits.weights.teams[team];
-        let busy = TEAMS
-            .iter()
-            .filter(|team| self.used(team) + self.wanted(team) > 0);
+        let busy = TEAMS.iter().filter(|team| self.used(team) + self.wanted(team) > 0);
         let total: f64 = busy.map(|team| weight(team)).sum();
         (self.used(team) as f64) < self.limits.max_active as f64 * weight(team) / total
     }
@@ -103,37 +79,23 @@ impl Model {
     /// Moves a query from waiting to running; asserts that it may.
     fn grant(&mut self, ticket: Ticket) {
         let (client, plan) = self.waiting[&ticket].clone();
-        assert!(
-            self.running.len() < self.limits.max_active,
-            "over max_active"
-        );
+        assert!(self.running.len() < self.limits.max_active, "over max_active");
         let mut earlier = self.waiting.range(..ticket).map(|(_, earlier)| earlier);
         let equal = |(c, p): &&(ClientKey, Plan)| *c == client && p.keys().eq(plan.keys());
-        assert_eq!(
-            earlier.find(equal),
-            None,
-            "first in, first out inside a client"
-        );
+        assert_eq!(earlier.find(equal), None, "first in, first out inside a client");
         for team in plan.keys() {
             if self.used(team) < self.limits.per_team_limit {
                 continue;
             }
             let loaded = self.running.len() * 100 >= self.limits.max_active * 80;
-            assert_ne!(
-                self.limits.fairness,
-                Fairness::Strict,
-                "over the limit of {team}"
-            );
+            assert_ne!(self.limits.fairness, Fairness::Strict, "over the limit of {team}");
             assert!(
                 self.limits.fairness == Fairness::Weighted || !loaded,
                 "{team} over its limit under load"
             );
             let mut others = TEAMS.iter().filter(|other| !plan.contains_key(**other));
             let wronged = others.find(|other| self.wanted(other) > 0 && self.below_share(other));
-            assert!(
-                self.below_share(team) || wronged.is_none(),
-                "{team} takes what {wronged:?} waits for"
-            );
+            assert!(self.below_share(team) || wronged.is_none(), "{team} takes what {wronged:?} waits for");
         }
         self.waiting.remove(&ticket);
         self.running.insert(ticket, plan);
@@ -142,23 +104,14 @@ impl Model {
     /// Asserts that no query waits whose slots are all free and unreserved.
     fn check_nobody_waits_in_vain(&self, slots: &Slots<()>) {
         for (ticket, (_, plan)) in &self.waiting {
-            let before = slots
-                .reservations
-                .iter()
-                .take_while(|other| other.ticket != *ticket);
+            let before = slots.reservations.iter().take_while(|other| other.ticket != *ticket);
             let before: Vec<_> = before.collect();
             let node_free = self.running.len() + before.len() < self.limits.max_active;
             let team_free = |team: &Arc<str>| {
-                let claims = before
-                    .iter()
-                    .filter(|other| other.plan.contains_key(team))
-                    .count();
+                let claims = before.iter().filter(|other| other.plan.contains_key(team)).count();
                 self.used(team) + claims < self.limits.per_team_limit
             };
-            assert!(
-                !(node_free && plan.keys().all(team_free)),
-                "{ticket:?} waits for free slots"
-            );
+            assert!(!(node_free && plan.keys().all(team_free)), "{ticket:?} waits for free slots");
         }
     }
 
@@ -273,10 +226,7 @@ fn query_that_needs_two_busy_teams_starts_after_max_bypass() {
     slots.arrive(client(0), pink.clone(), ());
     while slots.grant_next().is_some() {}
     let ticket = slots.arrive(client(2), both, ());
-    assert_eq!(
-        slots.limiting_factor(ticket),
-        Some(LimitingFactor::Team("green".into()))
-    );
+    assert_eq!(slots.limiting_factor(ticket), Some(LimitingFactor::Team("green".into())));
     for turn in 0.. {
         assert!(turn <= 4, "passed over too often");
         let ending = if turn % 2 == 0 { &green } else { &pink };
@@ -290,11 +240,7 @@ fn query_that_needs_two_busy_teams_starts_after_max_bypass() {
     }
     assert_eq!(slots.position(ticket), Some(0));
     // Either team's slot is kept now; the other one ends, and the query has both.
-    slots.finish(if slots.held.running.contains_key("green") {
-        &green
-    } else {
-        &pink
-    });
+    slots.finish(if slots.held.running.contains_key("green") { &green } else { &pink });
     assert_eq!(slots.grant_next().map(|(granted, _)| granted), Some(ticket));
 }
 
@@ -315,10 +261,7 @@ fn weighted_team_exceeds_its_limit_only_while_the_others_leave_room() {
             while slots.grant_next().is_some() {}
             started.push(slots.active());
         }
-        (
-            slots.held.used(&"green".into()),
-            slots.held.used(&"pink".into()),
-        )
+        (slots.held.used(&"green".into()), slots.held.used(&"pink".into()))
     };
     assert_eq!(weighted(Fairness::Strict), (3, 3));
     assert_eq!(weighted(Fairness::Weighted), (9, 1));

@@ -1,0 +1,189 @@
+//! The command line: one file a command; what they share stands here.
+//!
+//! Exit codes: 0 done; 1 failed; 2 the arguments or the configuration are wrong; 3 a check found something
+//! wrong (`verify-data-loading`, `check-proof`, `system-test`).
+
+mod node;
+
+use std::ffi::OsString;
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::config::{Overlay, Problems, Profile};
+
+/// Where the leader of the bundled one-host configuration listens.
+const DEFAULT_LEADER: &str = "127.0.0.1:60051";
+
+/// A distributed overlay network that answers queries over hourly air-quality observations.
+#[derive(Debug, Parser)]
+#[command(
+    name = "overlay",
+    version,
+    max_term_width = 100,
+    after_help = "\
+Examples:
+  overlay demo
+  overlay up --dataset-root DIR
+  overlay query PM2.5 5 35 --format csv --output pm25.csv
+
+Exit codes: 0 done; 1 failed; 2 wrong arguments or configuration; 3 a check found something wrong.
+Log level: OVERLAY_LOG, such as OVERLAY_LOG=debug (default: warn)."
+)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run one process of a configuration
+    Node(node::NodeArguments),
+}
+
+/// Why a command ends without success.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The cause, and what to do about it.
+    Failed { error: AnyError, help: Option<String> },
+    /// The arguments or the configuration are wrong.
+    Usage { error: AnyError, help: Option<String> },
+    /// A check found something wrong and has said so.
+    CheckFailed,
+}
+
+/// Any error, kept with its causes.
+type AnyError = Box<dyn std::error::Error + Send + Sync>;
+
+impl<E: Into<AnyError>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Failure::Failed { error: error.into(), help: None }
+    }
+}
+
+impl Failure {
+    /// A failure with the next step.
+    pub(crate) fn with_help(error: impl Into<AnyError>, help: impl Into<String>) -> Self {
+        Failure::Failed { error: error.into(), help: Some(help.into()) }
+    }
+
+    /// Wrong arguments, with the next step.
+    pub(crate) fn usage(error: impl Into<AnyError>, help: impl Into<String>) -> Self {
+        Failure::Usage { error: error.into(), help: Some(help.into()) }
+    }
+}
+
+/// Runs the command that the process's arguments name.
+pub fn main() -> ExitCode {
+    run(std::env::args_os())
+}
+
+/// Runs the command that `arguments` name, the first of which is the program's name.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(error.exit_code() as u8);
+        }
+    };
+    start_logging();
+    let done = match arguments.command {
+        Command::Node(node) => node.run(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => report(failure),
+    }
+}
+
+fn report(failure: Failure) -> ExitCode {
+    let (error, help, code) = match failure {
+        Failure::Failed { error, help } => (error, help, 1),
+        Failure::Usage { error, help } => (error, help, 2),
+        Failure::CheckFailed => return ExitCode::from(3),
+    };
+    if is_broken_pipe(error.as_ref()) {
+        return ExitCode::SUCCESS;
+    }
+    let mut stderr = std::io::stderr().lock();
+    let _ = writeln!(stderr, "error: {error}");
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let _ = writeln!(stderr, "  caused by: {error}");
+        cause = error.source();
+    }
+    if let Some(help) = help {
+        let _ = writeln!(stderr, "help: {help}");
+    }
+    ExitCode::from(code)
+}
+
+/// The reader of our output has seen enough, as in `overlay query | head`.
+fn is_broken_pipe(error: &(dyn std::error::Error + 'static)) -> bool {
+    let broken = |error: &std::io::Error| error.kind() == std::io::ErrorKind::BrokenPipe;
+    std::iter::successors(Some(error), |error| error.source())
+        .any(|error| error.downcast_ref::<std::io::Error>().is_some_and(broken))
+}
+
+fn start_logging() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("OVERLAY_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    // A second command in one process, as tests run them, keeps the first one's logging.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .try_init();
+}
+
+/// A runtime with a few threads: what is heavy runs under compute slots, outside of them.
+pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
+}
+
+/// Reads a configuration, prints its warnings, and applies what the command line overrides.
+pub(crate) fn read_overlay(path: &Path, profile: Option<ProfileName>) -> Result<Arc<Overlay>, Failure> {
+    let parsed = Overlay::read(path).map_err(|problems: Problems| {
+        let help = "`overlay check-config --schema` prints what a configuration may hold";
+        Failure::usage(problems, help)
+    })?;
+    for warning in &parsed.warnings {
+        eprintln!("warning: {warning}");
+    }
+    let mut overlay = parsed.overlay;
+    if let Some(profile) = profile {
+        overlay.strategies = Profile::from(profile).strategies(overlay.strategies.chunk_size);
+    }
+    Ok(Arc::new(overlay))
+}
+
+/// A named set of strategies.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub(crate) enum ProfileName {
+    /// round_robin, fixed, strict
+    Baseline,
+    /// parallel, adaptive, strict
+    Parallel,
+    /// capacity, query_based, weighted
+    Balanced,
+}
+
+impl From<ProfileName> for Profile {
+    fn from(name: ProfileName) -> Self {
+        match name {
+            ProfileName::Baseline => Profile::Baseline,
+            ProfileName::Parallel => Profile::Parallel,
+            ProfileName::Balanced => Profile::Balanced,
+        }
+    }
+}
+
+/// The dataset root: the argument, or else the configuration's.
+pub(crate) fn dataset_root(argument: Option<PathBuf>, overlay: &Overlay) -> Option<PathBuf> {
+    argument.or_else(|| overlay.dataset_root.clone())
+}

@@ -1,0 +1,210 @@
+//! `overlay node`: one process of a configuration.
+//!
+//! Once it listens it prints one line, `{"node":"A","address":"127.0.0.1:60051"}`, and one more with
+//! `"ready":true` when its data are loaded, so that whoever started it need not poll.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::Args;
+
+use super::{Failure, dataset_root, read_overlay, runtime};
+use crate::config::{NodeId, Overlay};
+use crate::node::{Node, NodeError, Setup};
+use crate::outside::{Outside, incoming_tcp};
+use crate::state::Stop;
+
+/// Run one process of a configuration.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  overlay node --config configs/one_host_config.json --id A
+  overlay node --config configs/two_hosts_config.json --id D --dataset-root DIR --bind 0.0.0.0
+
+SIGTERM and Ctrl-C stop it gracefully: it takes no query any more, finishes what runs within
+limits.grace_ms, and exits 0. A second signal ends it at once.")]
+pub(crate) struct NodeArguments {
+    /// The configuration
+    #[arg(long, value_name = "FILE", default_value = "configs/one_host_config.json")]
+    config: PathBuf,
+    /// Which of its processes to run
+    #[arg(long, value_name = "ID")]
+    id: String,
+    /// Where the day folders are (default: dataset_root of the configuration)
+    #[arg(long, value_name = "DIR")]
+    dataset_root: Option<PathBuf>,
+    /// The address to listen on, with or without a port (default: the process's host and port)
+    #[arg(long, value_name = "ADDR")]
+    bind: Option<String>,
+    /// Rows of a chunk of the fixed strategy
+    #[arg(long, value_name = "ROWS", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    chunk_size: Option<u32>,
+    /// Seconds that a result set stays after its last touch
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    result_ttl: Option<u64>,
+    /// The strategies, instead of the configuration's
+    #[arg(long)]
+    profile: Option<super::ProfileName>,
+    /// Refuse to start if any row does not parse
+    #[arg(long)]
+    strict: bool,
+    /// Stop when standard input ends: whoever holds it open has died
+    #[arg(long, hide = true)]
+    stop_with_stdin: bool,
+}
+
+impl NodeArguments {
+    pub(crate) fn run(self) -> Result<(), Failure> {
+        let mut overlay = Arc::unwrap_or_clone(read_overlay(&self.config, self.profile)?);
+        if let Some(rows) = self.chunk_size {
+            overlay.strategies.chunk_size = rows;
+        }
+        if let Some(seconds) = self.result_ttl {
+            overlay.limits.result_ttl_ms = seconds * 1000;
+            overlay.limits.result_max_age_ms = overlay.limits.result_max_age_ms.max(seconds * 1000);
+        }
+        // Dropping the runtime must not wait for a piece of work that still loads.
+        let runtime = runtime()?;
+        let result = runtime.block_on(self.serve(Arc::new(overlay)));
+        runtime.shutdown_background();
+        result
+    }
+
+    async fn serve(self, overlay: Arc<Overlay>) -> Result<(), Failure> {
+        let id = NodeId::from(self.id.as_str());
+        // Installed first, so that no signal after the line below ends the process halfway.
+        let mut signals = Signals::new()?;
+        let address = bind_address(&overlay, &self.id, self.bind.as_deref())?;
+        let (incoming, bound) = listen(&address).await?;
+        say(&serde_json::json!({"node": self.id, "address": bound.to_string()}))?;
+        let mut node = Node::start(Setup {
+            dataset_root: dataset_root(self.dataset_root, &overlay),
+            overlay,
+            id,
+            strict: self.strict,
+            load_threads: 1,
+            outside: Outside::system(),
+            incoming,
+        })?;
+        let state = node.state().clone();
+        let mut loading = node.loading();
+        let mut announced = false;
+        let stdin_ends = stdin_ends(self.stop_with_stdin);
+        tokio::pin!(stdin_ends);
+        let mut orphaned = false;
+        loop {
+            tokio::select! {
+                biased;
+                ended = node.finished() => return Ok(ended?),
+                () = signals.recv() => {
+                    let how = if *state.stop.borrow() == Stop::Running { Stop::Graceful } else { Stop::AtOnce };
+                    state.stop(how);
+                }
+                () = &mut stdin_ends, if !orphaned => {
+                    orphaned = true;
+                    state.stop(Stop::AtOnce);
+                }
+                ready = loading.wait_for(|loading| matches!(loading, crate::node::Loading::Ready)), if !announced => {
+                    announced = true;
+                    if ready.is_ok() {
+                        say(&serde_json::json!({"node": self.id, "ready": true}))?;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Where a process listens: its configured address, or another one whose port may be left out.
+fn bind_address(overlay: &Overlay, id: &str, bind: Option<&str>) -> Result<String, Failure> {
+    let Some(process) = overlay.process(id) else {
+        let known: Vec<String> = overlay.processes.keys().map(NodeId::to_string).collect();
+        let error = NodeError::UnknownProcess { id: id.to_owned(), known: known.join(", ") };
+        return Err(Failure::usage(error, "choose one with --id"));
+    };
+    Ok(match bind {
+        None => process.address(),
+        Some(address) if address.parse::<SocketAddr>().is_ok() => address.to_owned(),
+        Some(address) => match address.parse::<std::net::IpAddr>() {
+            Ok(ip) => SocketAddr::new(ip, process.port).to_string(),
+            Err(_) if address.contains(':') => address.to_owned(),
+            Err(_) => format!("{address}:{}", process.port),
+        },
+    })
+}
+
+/// Binds a listener, or says which address could not be had and what to do.
+pub(crate) async fn listen(address: &str) -> Result<(crate::outside::Incoming, SocketAddr), Failure> {
+    let listener = tokio::net::TcpListener::bind(address).await.map_err(|error| {
+        let help = match error.kind() {
+            std::io::ErrorKind::AddrInUse => "another process listens there: stop it, or choose another port",
+            std::io::ErrorKind::AddrNotAvailable => {
+                "this host has no such address: give --bind, or --host to `overlay up`, or correct the configuration"
+            }
+            _ => "check host and port in the configuration",
+        };
+        let error = std::io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"));
+        Failure::with_help(error, help)
+    })?;
+    let bound = listener.local_addr()?;
+    Ok((incoming_tcp(listener), bound))
+}
+
+/// Prints one line and makes sure that it is out.
+fn say(line: &serde_json::Value) -> std::io::Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    writeln!(stdout, "{line}")?;
+    stdout.flush()
+}
+
+async fn stdin_ends(watched: bool) {
+    if !watched {
+        return std::future::pending().await;
+    }
+    // A thread of its own: the runtime's reader of standard input cannot be cancelled.
+    let (ended, wait) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+        let _ = ended.send(());
+    });
+    let _ = wait.await;
+}
+
+/// The signals that ask a process to stop.
+pub(crate) struct Signals {
+    #[cfg(unix)]
+    terminate: tokio::signal::unix::Signal,
+    #[cfg(unix)]
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    /// Installs the handlers.
+    pub(crate) fn new() -> std::io::Result<Self> {
+        #[cfg(unix)]
+        {
+            use tokio::signal::unix::{SignalKind, signal};
+            Ok(Signals {
+                terminate: signal(SignalKind::terminate())?,
+                interrupt: signal(SignalKind::interrupt())?,
+            })
+        }
+        #[cfg(not(unix))]
+        Ok(Signals {})
+    }
+
+    /// Waits for the next signal.
+    pub(crate) async fn recv(&mut self) {
+        #[cfg(unix)]
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+        #[cfg(not(unix))]
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending().await
+        }
+    }
+}

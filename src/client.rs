@@ -1,0 +1,439 @@
+//! The typed client: asks queries, reads chunks, checks every proof, resumes when a node is gone.
+//!
+//! A result that passes here is whole: its ledger adds up to its manifest, its frames tile the ledger
+//! in canonical order, every digest is right, every payload decodes to the rows its header says.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status};
+
+use crate::coverage::{self, Entry, Gap};
+use crate::day::Day;
+use crate::frame::{self, Encoding, FrameError};
+use crate::plan::Query;
+use crate::proto::v1;
+use crate::result_set::{DayRows, days_of_range};
+use crate::verb::Frame;
+use crate::wire::{self, Malformed};
+
+/// Bytes of an answer that the client takes: a manifest of many chunks, or a chunk of 3 MiB with its headers.
+const MAX_ANSWER_BYTES: usize = 16 << 20;
+
+/// Times that a result is asked for again, with its versions, before reading it is given up.
+const MAX_RESUMES: u32 = 5;
+
+/// Why a client got no result that it can trust.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The address cannot be used.
+    #[error("`{address}` is no address of a node: expected HOST:PORT")]
+    Address {
+        /// As given.
+        address: String,
+    },
+    /// The node refused, or could not be reached.
+    #[error("node at {address}: {}", status_words(.status))]
+    Status {
+        /// The node asked.
+        address: String,
+        /// What it said.
+        status: Box<Status>,
+    },
+    /// An answer stands for no value.
+    #[error("node at {address} answered nonsense: {malformed}")]
+    Malformed {
+        /// The node asked.
+        address: String,
+        /// The field.
+        malformed: Malformed,
+    },
+    /// The coverage ledger does not prove the result.
+    #[error("node at {address} gave a result without proof: {gap}")]
+    Unproven {
+        /// The node asked.
+        address: String,
+        /// What is wrong with the ledger.
+        gap: Gap,
+    },
+    /// Frames are not what the ledger says.
+    #[error("node at {address} gave a chunk that contradicts its proof: {what}")]
+    Contradiction {
+        /// The node asked.
+        address: String,
+        /// The contradiction.
+        what: String,
+    },
+}
+
+fn status_words(status: &Status) -> String {
+    let code = format!("{:?}", status.code());
+    match status.message() {
+        "" => code,
+        message => format!("{message} ({code})"),
+    }
+}
+
+/// A connection to one node.
+#[derive(Clone)]
+pub struct Client {
+    address: String,
+    client_id: String,
+    overlay: v1::overlay_client::OverlayClient<Channel>,
+}
+
+/// A result whose ledger was checked and whose chunks are checked as they come.
+#[derive(Debug)]
+pub struct QueryResult {
+    /// Names it while its lease lasts.
+    pub uid: String,
+    /// Rows, chunks, encoding.
+    pub manifest: v1::Manifest,
+    /// One entry for each planned day.
+    pub ledger: Vec<Entry>,
+    /// How long it waited, and for what.
+    pub admission: v1::Admission,
+    /// Where the time went.
+    pub statistics: Vec<v1::HopStatistics>,
+    /// The nodes that the request went through.
+    pub hops: Vec<String>,
+    request: v1::QueryRequest,
+    first_chunk: Option<v1::Chunk>,
+}
+
+/// One chunk, checked.
+#[derive(Clone, Debug)]
+pub struct CheckedChunk {
+    /// Its index.
+    pub index: u32,
+    /// Its frames, in day order.
+    pub frames: Vec<Frame>,
+}
+
+impl Client {
+    /// A client of the node at `address`, written `HOST:PORT`; connects when it is first needed.
+    ///
+    /// # Errors
+    /// [`ClientError::Address`] if it is no address.
+    pub fn new(address: &str, client_id: &str) -> Result<Self, ClientError> {
+        let invalid = || ClientError::Address { address: address.to_owned() };
+        let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|_| invalid())?;
+        if endpoint.uri().port().is_none() {
+            return Err(invalid());
+        }
+        let channel = endpoint
+            .connect_timeout(Duration::from_secs(5))
+            .initial_stream_window_size(4 << 20)
+            .initial_connection_window_size(16 << 20)
+            .tcp_nodelay(true)
+            .connect_lazy();
+        Ok(Client {
+            address: address.to_owned(),
+            client_id: client_id.to_owned(),
+            overlay: v1::overlay_client::OverlayClient::new(channel)
+                .max_decoding_message_size(MAX_ANSWER_BYTES),
+        })
+    }
+
+    /// The node's address.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Asks a query and checks the proof that comes with its manifest.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn query(&self, query: &Query) -> Result<QueryResult, ClientError> {
+        self.ask(request(query, &self.client_id)).await
+    }
+
+    async fn ask(&self, request: v1::QueryRequest) -> Result<QueryResult, ClientError> {
+        let reply = self.overlay.clone().query(request.clone()).await;
+        let reply = reply.map_err(|status| self.status(status))?.into_inner();
+        let ledger = reply.ledger.iter().map(wire::entry_from).collect::<Result<Vec<_>, _>>();
+        let ledger = ledger.map_err(|malformed| self.malformed(malformed))?;
+        let result = QueryResult {
+            uid: reply.uid,
+            manifest: reply.manifest.unwrap_or_default(),
+            ledger,
+            admission: reply.admission.unwrap_or_default(),
+            statistics: reply.statistics,
+            hops: reply.hops,
+            request,
+            first_chunk: reply.first_chunk,
+        };
+        check_proof(&result).map_err(|gap| ClientError::Unproven { address: self.address.clone(), gap })?;
+        let chunked: u64 = result.manifest.chunk_rows.iter().map(|rows| u64::from(*rows)).sum();
+        if chunked != result.manifest.total_records || result.manifest.chunk_rows.is_empty() {
+            return Err(self.contradiction(format!(
+                "the chunks have {chunked} records, the manifest {}",
+                result.manifest.total_records
+            )));
+        }
+        Ok(result)
+    }
+
+    /// Reads one chunk of a result and checks it against the ledger.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn chunk(&self, result: &QueryResult, index: u32) -> Result<CheckedChunk, ClientError> {
+        let request = v1::GetChunkRequest {
+            uid: result.uid.clone(),
+            chunk_index: index,
+            client_id: self.client_id.clone(),
+        };
+        let chunk = self.overlay.clone().get_chunk(request).await.map_err(|status| self.status(status))?;
+        self.checked(result, index, chunk.into_inner())
+    }
+
+    /// Reads one chunk, and asks the query again with its versions if the node has lost the result.
+    ///
+    /// # Errors
+    /// [`ClientError`]; `DATA_LOSS` if the versions are gone.
+    pub async fn chunk_or_resume(
+        &self,
+        result: &mut QueryResult,
+        index: u32,
+    ) -> Result<CheckedChunk, ClientError> {
+        if index == 0
+            && let Some(chunk) = result.first_chunk.take()
+        {
+            return self.checked(result, 0, chunk);
+        }
+        let mut resumes = 0;
+        loop {
+            let error = match self.chunk(result, index).await {
+                Ok(chunk) => return Ok(chunk),
+                Err(error) => error,
+            };
+            let lost = matches!(&error, ClientError::Status { status, .. } if is_lost(status.code()));
+            if !lost || resumes == MAX_RESUMES {
+                return Err(error);
+            }
+            resumes += 1;
+            tokio::time::sleep(Duration::from_millis(100 << resumes)).await;
+            match self.resume(result).await {
+                Ok(resumed) => result.uid = resumed,
+                Err(error) if resumes == MAX_RESUMES => return Err(error),
+                Err(ClientError::Status { status, .. }) if is_lost(status.code()) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Asks for a result again at the versions and with the chunks of its manifest; gives its new uid.
+    async fn resume(&self, result: &QueryResult) -> Result<String, ClientError> {
+        let mut request = result.request.clone();
+        let version = |entry: &Entry| {
+            let version = match &entry.outcome {
+                coverage::Outcome::Served(served) => served.version,
+                coverage::Outcome::Pruned { version, .. } => *version,
+                _ => return None,
+            };
+            Some(v1::DayVersion { day: entry.day.number(), version: version.0.to_vec() })
+        };
+        request.expected_versions = result.ledger.iter().filter_map(version).collect();
+        request.chunking = result.manifest.chunking;
+        let again = self.ask(request).await?;
+        if again.manifest != result.manifest {
+            return Err(
+                self.contradiction("asked again at the same versions, the manifest differs".to_owned())
+            );
+        }
+        Ok(again.uid)
+    }
+
+    fn checked(
+        &self,
+        result: &QueryResult,
+        index: u32,
+        chunk: v1::Chunk,
+    ) -> Result<CheckedChunk, ClientError> {
+        let frames = chunk.frames.into_iter().map(wire::frame_from).collect::<Result<Vec<_>, _>>();
+        let frames = frames.map_err(|malformed| self.malformed(malformed))?;
+        if (chunk.chunk_index, chunk.is_last)
+            != (index, index as usize + 1 == result.manifest.chunk_rows.len())
+        {
+            return Err(self.contradiction(format!("chunk {} came for chunk {index}", chunk.chunk_index)));
+        }
+        check_frames(result, index, &frames).map_err(|what| self.contradiction(what))?;
+        Ok(CheckedChunk { index, frames })
+    }
+
+    /// The plan of a query, without running it.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn explain(&self, query: &Query) -> Result<v1::ExplainReply, ClientError> {
+        let reply = self.overlay.clone().explain(request(query, &self.client_id)).await;
+        Ok(reply.map_err(|status| self.status(status))?.into_inner())
+    }
+
+    /// The node's metrics.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn metrics(&self) -> Result<v1::GetMetricsReply, ClientError> {
+        let reply = self.overlay.clone().get_metrics(v1::GetMetricsRequest {}).await;
+        Ok(reply.map_err(|status| self.status(status))?.into_inner())
+    }
+
+    /// Tells the node to stop.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn shutdown(&self, graceful: bool) -> Result<String, ClientError> {
+        let reply = self.overlay.clone().shutdown(v1::ShutdownRequest { graceful }).await;
+        Ok(reply.map_err(|status| self.status(status))?.into_inner().status)
+    }
+
+    fn status(&self, status: Status) -> ClientError {
+        ClientError::Status { address: self.address.clone(), status: Box::new(status) }
+    }
+
+    fn malformed(&self, malformed: Malformed) -> ClientError {
+        ClientError::Malformed { address: self.address.clone(), malformed }
+    }
+
+    fn contradiction(&self, what: String) -> ClientError {
+        ClientError::Contradiction { address: self.address.clone(), what }
+    }
+}
+
+/// The node has lost the result set, or is gone itself; another try may find it back.
+fn is_lost(code: Code) -> bool {
+    matches!(code, Code::NotFound | Code::FailedPrecondition | Code::Unavailable | Code::Unknown)
+}
+
+impl QueryResult {
+    /// Chunks of the result.
+    pub fn chunk_count(&self) -> u32 {
+        self.manifest.chunk_rows.len() as u32
+    }
+
+    /// How its frames are encoded.
+    pub fn encoding(&self) -> Encoding {
+        wire::encoding_from(self.manifest.encoding).unwrap_or_default()
+    }
+
+    /// The schema message that precedes Arrow frames.
+    pub fn arrow_schema(&self) -> Bytes {
+        Bytes::copy_from_slice(&self.manifest.arrow_schema)
+    }
+
+    /// The rows of days that a chunk consists of, by the ledger.
+    pub fn chunk_days(&self, index: u32) -> Vec<DayRows> {
+        days_of_range(&self.ledger, self.chunk_range(index))
+    }
+
+    fn chunk_range(&self, index: u32) -> std::ops::Range<u64> {
+        let rows = |chunks: &[u32]| chunks.iter().map(|rows| u64::from(*rows)).sum::<u64>();
+        let chunks = &self.manifest.chunk_rows;
+        rows(&chunks[..index as usize])..rows(&chunks[..=index as usize])
+    }
+}
+
+/// Checks that the ledger's days are in order, inside the query, and add up to the manifest.
+fn check_proof(result: &QueryResult) -> Result<(), Gap> {
+    let request = &result.request;
+    let mut previous = None;
+    for (index, entry) in result.ledger.iter().enumerate() {
+        let number = entry.day.number();
+        let outside = request.date_start.is_some_and(|start| number < start)
+            || request.date_end.is_some_and(|end| number > end)
+            || request.team.as_ref().is_some_and(|team| *team != entry.team);
+        if outside || previous >= Some(entry.day) {
+            return Err(Gap::NotThePlan {
+                index,
+                found: entry.day.to_string(),
+                expected: "a later day of the query".to_owned(),
+            });
+        }
+        previous = Some(entry.day);
+    }
+    match request.aggregate {
+        Some(_) => coverage::check_aggregated(&result.ledger, request.allow_partial),
+        None => coverage::check_rows(
+            &result.ledger,
+            result.manifest.total_records,
+            request.limit,
+            request.allow_partial,
+        ),
+    }
+}
+
+/// Checks that frames are exactly what chunk `index` consists of.
+fn check_frames(result: &QueryResult, index: u32, frames: &[Frame]) -> Result<(), String> {
+    let range = result.chunk_range(index);
+    if result.request.aggregate.is_some() {
+        let rows: u64 = frames.iter().map(|frame| u64::from(frame.rows)).sum();
+        let starts = frames.first().is_none_or(|frame| frame.first_row == range.start);
+        if rows != range.end - range.start || !starts {
+            return Err(format!("chunk {index} has {rows} groups, the manifest {}", range.end - range.start));
+        }
+    } else {
+        let expected = result.chunk_days(index);
+        let header =
+            |day: Option<Day>, version, first_row, rows| format!("{day:?} {version} {first_row}+{rows}");
+        let wanted: Vec<String> =
+            expected.iter().map(|day| header(Some(day.day), day.version, day.first_row, day.rows)).collect();
+        let found: Vec<String> = frames
+            .iter()
+            .map(|frame| header(frame.day, frame.version, frame.first_row, frame.rows))
+            .collect();
+        if wanted != found {
+            return Err(format!("chunk {index} has the frames {found:?}, the ledger says {wanted:?}"));
+        }
+    }
+    frames.iter().try_for_each(|frame| check_payload(result, frame))
+}
+
+fn check_payload(result: &QueryResult, frame: &Frame) -> Result<(), String> {
+    if frame::digest(&frame.payload) != frame.digest {
+        return Err(format!("the payload of the frame for day {:?} does not have its digest", frame.day));
+    }
+    let decoded = match result.encoding() {
+        Encoding::Arrow => {
+            frame::decode_arrow(&result.manifest.arrow_schema, &frame.payload).map(|rows| rows.num_rows())
+        }
+        Encoding::Json | Encoding::JsonLegacy => frame::json_row_count(&frame.payload),
+    };
+    match decoded {
+        Ok(rows) if rows == frame.rows as usize => Ok(()),
+        Ok(rows) => Err(format!("a frame of {} rows decodes to {rows}", frame.rows)),
+        Err(error) => Err(undecodable(&error)),
+    }
+}
+
+fn undecodable(error: &FrameError) -> String {
+    format!("a frame does not decode: {error}")
+}
+
+fn request(query: &Query, client_id: &str) -> v1::QueryRequest {
+    let chunking = &query.chunking;
+    let pinned = |(day, version): (&Day, &crate::store::Version)| v1::DayVersion {
+        day: day.number(),
+        version: version.0.to_vec(),
+    };
+    v1::QueryRequest {
+        predicate: Some(wire::predicate_to(&query.predicate)),
+        date_start: query.date_start.map(Day::number),
+        date_end: query.date_end.map(Day::number),
+        team: query.team.clone(),
+        limit: query.limit,
+        aggregate: query.aggregate.as_ref().map(wire::aggregate_to),
+        encoding: wire::encoding_to(query.encoding).into(),
+        chunking: Some(v1::Chunking {
+            strategy: chunking.strategy.map_or(0, |strategy| wire::chunking_strategy_to(strategy).into()),
+            chunk_rows: chunking.chunk_rows,
+            chunk_bytes: chunking.chunk_bytes,
+        }),
+        allow_partial: query.allow_partial,
+        client_id: client_id.to_owned(),
+        expected_versions: query.expected_versions.iter().map(pinned).collect(),
+        ..v1::QueryRequest::default()
+    }
+}

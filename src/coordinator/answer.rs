@@ -1,0 +1,285 @@
+//! From plan to result set: counts the planned days, writes the ledger, cuts the chunks.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::*;
+use crate::aggregate::{AggregateSpec, Groups};
+use crate::coverage::{self, Entry, Outcome, Served};
+use crate::gather::{Counted, WantedDay};
+use crate::plan::{Ask, Fate, PlannedDay};
+use crate::result_set::ChunkBounds;
+
+impl Coordinator {
+    /// Counts what the plan asks for, and fixes ledger and boundaries.
+    pub(super) async fn count_and_cut(
+        &self,
+        key: Arc<str>,
+        plan: QueryPlan,
+        call: &Call,
+    ) -> Result<(ResultSet, Vec<HopStatistics>), RunError> {
+        let mut counted = match plan.query.aggregate.is_some() {
+            true => self.count_days(&plan, &plan.asks().collect::<Vec<_>>(), call).await,
+            false => self.count_until_limit(&plan, call).await,
+        };
+        let statistics = std::mem::take(&mut counted.statistics);
+        let groups = std::mem::take(&mut counted.groups);
+        let frames = std::mem::take(&mut counted.frames);
+        let row_limit = if plan.query.aggregate.is_some() { None } else { plan.query.limit };
+        let ledger = self.write_ledger(&plan, counted, row_limit)?;
+        coverage::check_tiles_plan(&ledger, &plan.day_list()).expect("each planned day got its entry");
+        let result_set = match &plan.query.aggregate {
+            Some(spec) => self.cut_groups(key, &plan, spec, ledger, groups),
+            None => self.cut_rows(key, &plan, ledger),
+        }
+        .map_err(RunError::Failed)?;
+        self.keep_first_chunk(&result_set, frames);
+        Ok((result_set, statistics))
+    }
+
+    /// Counts days in order, wave by wave, until the limit is full.
+    ///
+    /// The first wave has the days that the limit needs for sure: matches cannot exceed the bounds from
+    /// the statistics. Later waves go by the share of the bound that matched so far.
+    async fn count_until_limit(&self, plan: &QueryPlan, call: &Call) -> Counted {
+        let asks: Vec<_> = plan.asks().collect();
+        let limit = plan.query.limit.unwrap_or(u64::MAX);
+        let mut counted = Counted::default();
+        let (mut next, mut matched, mut bound) = (0, 0u64, 0u64);
+        while next < asks.len() && matched < limit {
+            let share = if next == 0 { 1.0 } else { matched as f64 / (bound as f64 + 1.0) };
+            let end = next + wave(&asks[next..], limit - matched, share);
+            let wave = self.count_days(plan, &asks[next..end], call).await;
+            for (planned, ask) in &asks[next..end] {
+                bound += ask.rows_at_most;
+                if let Some(Ok(served)) = wave.days.get(&planned.day) {
+                    matched = matched.saturating_add(served.rows_matched);
+                }
+            }
+            counted.days.extend(wave.days);
+            counted.frames.extend(wave.frames);
+            counted.statistics.extend(wave.statistics);
+            next = end;
+        }
+        counted
+    }
+
+    async fn count_days(&self, plan: &QueryPlan, asks: &[(&PlannedDay, &Ask)], call: &Call) -> Counted {
+        let first_day = plan.asks().next().map(|(planned, _)| planned.day);
+        let first_rows = match plan.query.aggregate {
+            Some(_) => None,
+            None => plan.bounds.first_chunk_rows(),
+        };
+        let limit = plan.query.limit.unwrap_or(u64::MAX).min(u64::from(u32::MAX)) as u32;
+        let wanted: Vec<WantedDay> = asks
+            .iter()
+            .map(|(planned, ask)| WantedDay {
+                day: planned.day,
+                version: ask.version,
+                team: Arc::from(planned.team.as_str()),
+                rows: ask.rows_to_scan,
+                holders: ask.holders.clone(),
+                first_rows: match first_rows {
+                    Some(rows) if Some(planned.day) == first_day => rows.min(limit),
+                    _ => 0,
+                },
+            })
+            .collect();
+        let spec = Count { selection: self.selection(plan), aggregate: plan.query.aggregate.clone() };
+        self.gather.count(&spec, &wanted, call).await
+    }
+
+    /// One entry for each planned day; rows are taken in day order until the limit is full.
+    fn write_ledger(
+        &self,
+        plan: &QueryPlan,
+        mut counted: Counted,
+        limit: Option<u64>,
+    ) -> Result<Vec<Entry>, RunError> {
+        let limit = limit.unwrap_or(u64::MAX);
+        let mut taken = 0u64;
+        let mut ledger = Vec::with_capacity(plan.days.len());
+        let mut unanswered: Vec<(Day, Unanswered)> = Vec::new();
+        for planned in &plan.days {
+            let full = taken >= limit;
+            let outcome = match &planned.fate {
+                Fate::Pruned { by, version } => Outcome::Pruned { by: by.clone(), version: *version },
+                Fate::NoData(node) => Outcome::NoData { node: node.to_string() },
+                _ if full => Outcome::BeyondLimit,
+                Fate::Ask(_) => match counted.days.remove(&planned.day) {
+                    Some(Ok(served)) => {
+                        let rows_taken = served.rows_matched.min(limit - taken);
+                        taken += rows_taken;
+                        Outcome::Served(Served { rows_taken, ..served })
+                    }
+                    Some(Err(failed)) => missing(planned.day, failed, &mut unanswered),
+                    None => unreachable!("a day before the limit is counted"),
+                },
+                Fate::OutOfReach { holders } => {
+                    let why = self.why_out_of_reach(holders);
+                    missing(planned.day, failure(Cause::Unreachable, why, holders), &mut unanswered)
+                }
+                Fate::VersionGone { expected, holders } => {
+                    let why = format!("no holder has version {expected} any more");
+                    missing(planned.day, failure(Cause::VersionDiffers, why, holders), &mut unanswered)
+                }
+            };
+            ledger.push(Entry { day: planned.day, team: planned.team.clone(), outcome });
+        }
+        let changed = |cause| matches!(cause, Cause::VersionDiffers | Cause::NotHeld);
+        if unanswered.iter().any(|(_, failed)| changed(failed.cause)) {
+            return Err(match plan.query.expected_versions.is_empty() {
+                true => RunError::Stale(unavailable(unanswered)),
+                false => RunError::Failed(unread(unanswered.into_iter().collect())),
+            });
+        }
+        if !unanswered.is_empty() && !plan.query.allow_partial {
+            return Err(RunError::Failed(unavailable(unanswered)));
+        }
+        Ok(ledger)
+    }
+
+    fn why_out_of_reach(&self, holders: &[NodeId]) -> String {
+        let marks = self.gather.directory().marks();
+        let said: Vec<String> = holders.iter().filter_map(|holder| marks.get(holder).cloned()).collect();
+        match said.first() {
+            Some(first) => first.clone(),
+            None => "no holder has said what it holds".to_owned(),
+        }
+    }
+
+    fn cut_rows(&self, key: Arc<str>, plan: &QueryPlan, ledger: Vec<Entry>) -> Result<ResultSet, QueryError> {
+        let day_rows: Vec<u64> = coverage::rows_taken(&ledger).map(|(_, served)| served.rows_taken).collect();
+        let total = day_rows.iter().sum();
+        let limits = &self.overlay.limits;
+        if total > limits.max_rows {
+            return Err(QueryError::TooLarge(format!(
+                "the result has {total} rows, limit {} (limits.max_rows); ask for fewer days, or set a limit",
+                limits.max_rows
+            )));
+        }
+        let chunk_rows = checked_chunks(plan.bounds.cut(&day_rows, plan.query.limit))?;
+        let limit_reached = plan.query.limit.is_some_and(|limit| total >= limit);
+        Ok(ResultSet::new(key, Arc::new(plan.clone()), ledger, total, limit_reached, &chunk_rows))
+    }
+
+    fn cut_groups(
+        &self,
+        key: Arc<str>,
+        plan: &QueryPlan,
+        spec: &AggregateSpec,
+        mut ledger: Vec<Entry>,
+        groups: Groups,
+    ) -> Result<ResultSet, QueryError> {
+        for entry in &mut ledger {
+            if let Outcome::Served(served) = &mut entry.outcome {
+                served.rows_taken = served.rows_matched;
+            }
+        }
+        let groups = self.keep_groups(&key, plan, groups)?;
+        let total = groups.len() as u64;
+        let bounds = ChunkBounds {
+            worst_row_bytes: plan.query.encoding.of(&frame::worst_group_bytes(spec, &groups)),
+            ..plan.bounds
+        };
+        let chunk_rows = checked_chunks(bounds.cut(&[total], plan.query.limit))?;
+        let limit_reached = plan.query.limit.is_some_and(|limit| total >= limit);
+        Ok(ResultSet::new(key, Arc::new(plan.clone()), ledger, total, limit_reached, &chunk_rows))
+    }
+
+    /// The first groups by key, up to the limit; kept for the chunks while there is room.
+    fn keep_groups(
+        &self,
+        key: &Arc<str>,
+        plan: &QueryPlan,
+        groups: Groups,
+    ) -> Result<Arc<Vec<(GroupId, Partial)>>, QueryError> {
+        let max_groups = self.overlay.limits.max_groups;
+        if groups.len() > max_groups {
+            return Err(QueryError::TooLarge(format!("more than {max_groups} groups (limits.max_groups)")));
+        }
+        let limit = plan.query.limit.unwrap_or(u64::MAX).min(usize::MAX as u64) as usize;
+        let groups: Vec<_> = groups.into_vec().into_iter().take(limit).collect();
+        let bytes: usize = groups.iter().map(|(id, _)| id.bytes() + size_of::<Partial>()).sum();
+        let groups = Arc::new(groups);
+        self.aggregates.insert(key.clone(), groups.clone(), bytes + key.len());
+        Ok(groups)
+    }
+
+    /// Computes an aggregate again that was evicted, over the same days at the same versions.
+    pub(super) async fn aggregate_again(
+        &self,
+        result_set: &ResultSet,
+        call: &Call,
+    ) -> Result<Arc<Vec<(GroupId, Partial)>>, QueryError> {
+        let plan = &result_set.plan;
+        let served: BTreeMap<Day, _> = result_set
+            .ledger
+            .iter()
+            .filter(|entry| matches!(entry.outcome, Outcome::Served(_)))
+            .map(|entry| (entry.day, ()))
+            .collect();
+        let asks: Vec<_> = plan.asks().filter(|(planned, _)| served.contains_key(&planned.day)).collect();
+        let counted = self.count_days(plan, &asks, call).await;
+        let failed: BTreeMap<Day, Unanswered> =
+            counted.days.into_iter().filter_map(|(day, result)| Some((day, result.err()?))).collect();
+        if !failed.is_empty() {
+            return Err(unread(failed));
+        }
+        self.keep_groups(&result_set.key, plan, counted.groups)
+    }
+
+    /// Keeps the first chunk if the frames that came along with the counts are exactly it.
+    fn keep_first_chunk(&self, result_set: &ResultSet, mut frames: BTreeMap<Day, Frame>) {
+        let days = result_set.chunk_days(0).unwrap_or_default();
+        if result_set.plan.query.aggregate.is_some() {
+            return;
+        }
+        let chunk: Option<Vec<Frame>> = days
+            .iter()
+            .map(|rows| {
+                frames
+                    .remove(&rows.day)
+                    .filter(|frame| (frame.first_row, frame.rows) == (rows.first_row, rows.rows))
+            })
+            .collect();
+        if let Some(chunk) = chunk {
+            self.keep_chunk((result_set.key.clone(), 0), chunk);
+        }
+    }
+}
+
+/// How many of `asks` to count next to find `wanted` rows, if `share` of each bound matches.
+fn wave(asks: &[(&PlannedDay, &Ask)], wanted: u64, share: f64) -> usize {
+    let mut expected = 0.0;
+    for (index, (_, ask)) in asks.iter().enumerate() {
+        expected += ask.rows_at_most as f64 * share;
+        if expected >= wanted as f64 {
+            return index + 1;
+        }
+    }
+    asks.len()
+}
+
+fn checked_chunks(chunk_rows: Vec<u32>) -> Result<Vec<u32>, QueryError> {
+    if chunk_rows.len() > MAX_CHUNKS {
+        return Err(QueryError::Invalid(format!(
+            "the result would have {} chunks, limit {MAX_CHUNKS}: ask for larger chunks",
+            chunk_rows.len()
+        )));
+    }
+    Ok(chunk_rows)
+}
+
+fn failure(cause: Cause, why: String, nodes_tried: &[NodeId]) -> Unanswered {
+    Unanswered { cause, why, nodes_tried: nodes_tried.to_vec() }
+}
+
+fn missing(day: Day, failed: Unanswered, unanswered: &mut Vec<(Day, Unanswered)>) -> Outcome {
+    let outcome = Outcome::Missing {
+        why: failed.why.clone(),
+        nodes_tried: failed.nodes_tried.iter().map(NodeId::to_string).collect(),
+    };
+    unanswered.push((day, failed));
+    outcome
+}

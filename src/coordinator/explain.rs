@@ -1,0 +1,85 @@
+//! What a query would do, without doing it.
+
+use super::*;
+use crate::plan::Fate;
+use crate::route::DayNeed;
+
+/// A plan with the node that each day would be asked of.
+#[derive(Clone, Debug)]
+pub struct Explanation {
+    /// The plan.
+    pub plan: QueryPlan,
+    /// One for each planned day, in order.
+    pub days: Vec<ExplainedDay>,
+    /// Rows that all scans together would read.
+    pub rows_to_scan: u64,
+}
+
+/// One planned day, explained.
+#[derive(Clone, Debug, Default)]
+pub struct ExplainedDay {
+    /// Holders of the pinned version in placement order.
+    pub holders: Vec<NodeId>,
+    /// The holder that would be asked first.
+    pub assigned: Option<NodeId>,
+    /// The neighbour that the request would go to; `None`: answered here.
+    pub via: Option<NodeId>,
+    /// What else there is to say.
+    pub note: String,
+}
+
+impl Coordinator {
+    /// Plans a query and assigns its days, as the next query of its kind would.
+    ///
+    /// # Errors
+    /// [`QueryError::Invalid`] as for a query.
+    pub async fn explain(
+        &self,
+        query: &Query,
+        client: &ClientKey,
+        deadline: Instant,
+    ) -> Result<Explanation, QueryError> {
+        query.check(&self.overlay)?;
+        let plan = self.plan(query, client, deadline).await;
+        let needs: Vec<DayNeed> = plan
+            .asks()
+            .map(|(planned, ask)| DayNeed {
+                day: planned.day,
+                rows: ask.rows_to_scan,
+                holders: ask.holders.clone(),
+            })
+            .collect();
+        let assigned = self.gather.assign_next(&needs);
+        let explained = plan
+            .days
+            .iter()
+            .map(|planned| match &planned.fate {
+                Fate::Ask(ask) => {
+                    let assigned = assigned.get(&planned.day).cloned();
+                    ExplainedDay {
+                        holders: ask.holders.clone(),
+                        via: assigned.as_ref().and_then(|node| self.gather.via(node)),
+                        assigned,
+                        note: String::new(),
+                    }
+                }
+                Fate::Pruned { .. } => ExplainedDay::default(),
+                Fate::NoData(node) => {
+                    ExplainedDay { note: format!("no data, says {node}"), ..ExplainedDay::default() }
+                }
+                Fate::OutOfReach { .. } => {
+                    ExplainedDay { note: "no live holder".to_owned(), ..ExplainedDay::default() }
+                }
+                Fate::VersionGone { expected, .. } => ExplainedDay {
+                    note: format!("no holder has version {expected}"),
+                    ..ExplainedDay::default()
+                },
+            })
+            .collect();
+        Ok(Explanation {
+            rows_to_scan: plan.asks().map(|(_, ask)| ask.rows_to_scan).sum(),
+            days: explained,
+            plan,
+        })
+    }
+}

@@ -1,0 +1,394 @@
+//! The `OverlayNode` contract of the system that this one replaces: a thin adapter over the same node.
+//!
+//! Outcomes stand in `status`, the gRPC code is OK; only [`get_metrics`](LegacyService) answers
+//! `UNAVAILABLE` until the node is ready, since old scripts poll it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+
+use serde_json::value::RawValue;
+use tonic::{Request, Response, Status};
+
+use crate::admission::ClientKey;
+use crate::aggregate::{AggregateOf, AggregateSpec, GroupKey};
+use crate::coordinator::Asking;
+use crate::day::Day;
+use crate::decimal::Decimal;
+use crate::error::{MissingDay, QueryError};
+use crate::frame::Encoding;
+use crate::plan::{InvalidQuery, Query};
+use crate::predicate::{Place, Predicate};
+use crate::proto::legacy;
+use crate::result_set::{LeaseError, Owner};
+use crate::service::{address, host, timeout};
+use crate::state::{NodeState, Stop};
+
+/// Rows that a query without a limit gets.
+const DEFAULT_LIMIT: u64 = 2000;
+
+/// Unknown keys that are logged at most, once each.
+const MAX_LOGGED_KEYS: usize = 100;
+
+/// The old contract.
+pub struct LegacyService {
+    state: Arc<NodeState>,
+    unknown_keys: Mutex<BTreeSet<String>>,
+}
+
+impl LegacyService {
+    /// The old contract over a node.
+    pub fn new(state: Arc<NodeState>) -> Self {
+        LegacyService { state, unknown_keys: Mutex::default() }
+    }
+
+    async fn answer(
+        &self,
+        request: Request<legacy::QueryRequest>,
+    ) -> Result<legacy::QueryResponse, QueryError> {
+        let (host, deadline) = (host(&request), self.state.deadline(timeout(&request)));
+        let request = request.into_inner();
+        let me = &self.state.process.id;
+        if request.hops.iter().any(|hop| hop == me.as_str()) {
+            return Err(QueryError::Loop(me.to_string()));
+        }
+        if let Some(state) = self.state.not_serving() {
+            let node = me.to_string();
+            return Err(QueryError::NotServing { node, state });
+        }
+        let query = self.query(&request)?;
+        let asking = Asking {
+            query,
+            client: ClientKey::new(host.as_str(), request.client_id.as_str()),
+            owner: owner(&host),
+            request_id: String::new(),
+            deadline,
+        };
+        let answered = self.state.coordinator.query(asking).await?;
+        Ok(legacy::QueryResponse {
+            uid: answered.uid,
+            total_chunks: answered.result_set.chunk_count() as i32,
+            total_records: answered.result_set.total_records as i64,
+            hops: Vec::new(),
+            status: "ready".to_owned(),
+        })
+    }
+
+    fn query(&self, request: &legacy::QueryRequest) -> Result<Query, QueryError> {
+        let limits = &self.state.overlay.limits;
+        let found = request.query_params.len();
+        if found > limits.filter_bytes {
+            return Err(QueryError::Invalid(format!(
+                "query_params has {found} bytes, limit {} (limits.filter_bytes)",
+                limits.filter_bytes
+            )));
+        }
+        let mut params = Params::parse(&request.query_params)?;
+        let query = params.query(&request.query_type, limits.max_rows)?;
+        self.log_unknown(params.0.keys());
+        Ok(query)
+    }
+
+    fn log_unknown<'a>(&self, keys: impl Iterator<Item = &'a String>) {
+        let mut logged = self.unknown_keys.lock().expect("logging a key does not panic");
+        for key in keys {
+            if logged.len() < MAX_LOGGED_KEYS && logged.insert(key.clone()) {
+                tracing::warn!(key, "query_params has a key that is not known and is ignored");
+            }
+        }
+    }
+}
+
+fn owner(host: &str) -> Owner {
+    Owner { address: host.to_owned(), client_id: None }
+}
+
+#[tonic::async_trait]
+impl legacy::overlay_node_server::OverlayNode for LegacyService {
+    async fn query(
+        &self,
+        request: Request<legacy::QueryRequest>,
+    ) -> Result<Response<legacy::QueryResponse>, Status> {
+        let mut hops = request.get_ref().hops.clone();
+        let answered = self.answer(request).await;
+        hops.push(self.state.process.id.to_string());
+        let response = match answered {
+            Ok(response) => legacy::QueryResponse { hops, ..response },
+            Err(error) => legacy::QueryResponse {
+                hops,
+                status: query_status(&error),
+                ..legacy::QueryResponse::default()
+            },
+        };
+        Ok(Response::new(response))
+    }
+
+    async fn get_chunk(
+        &self,
+        request: Request<legacy::ChunkRequest>,
+    ) -> Result<Response<legacy::ChunkResponse>, Status> {
+        let (host, deadline) = (host(&request), self.state.deadline(timeout(&request)));
+        let legacy::ChunkRequest { uid, chunk_index } = request.into_inner();
+        let client = ClientKey::new(host.as_str(), "");
+        let coordinator = &self.state.coordinator;
+        let chunk = coordinator.chunk(&uid, i64::from(chunk_index), &owner(&host), &client, deadline).await;
+        let response = match chunk {
+            Ok(chunk) => legacy::ChunkResponse {
+                chunk_index,
+                total_chunks: chunk.chunk_count as i32,
+                data: json_array(&chunk.frames)?,
+                is_last: chunk.is_last,
+                status: "success".to_owned(),
+                uid,
+            },
+            Err(error) => legacy::ChunkResponse {
+                chunk_index,
+                total_chunks: match error {
+                    QueryError::OutOfRange { chunk_count, .. } => chunk_count as i32,
+                    _ => 0,
+                },
+                status: chunk_status(&error),
+                uid,
+                ..legacy::ChunkResponse::default()
+            },
+        };
+        Ok(Response::new(response))
+    }
+
+    async fn get_metrics(
+        &self,
+        _request: Request<legacy::MetricsRequest>,
+    ) -> Result<Response<legacy::MetricsResponse>, Status> {
+        let state = &self.state;
+        let Some(store) = state.holder.store() else {
+            let node = state.process.id.to_string();
+            return Err(QueryError::NotServing { node, state: "loading" }.to_status());
+        };
+        let gauges = state.gauges();
+        Ok(Response::new(legacy::MetricsResponse {
+            process_id: state.process.id.to_string(),
+            role: state.process.role.to_string(),
+            team: state.process.team.clone(),
+            active_requests: gauges.active_queries as i32,
+            max_capacity: state.overlay.limits.max_active as i32,
+            is_healthy: state.is_serving(),
+            queue_size: gauges.waiting_queries as i32,
+            avg_processing_time_ms: (state.metrics.totals().query_seconds_mean * 1e3) as f32,
+            data_files_loaded: store.file_count() as i32,
+        }))
+    }
+
+    async fn shutdown(
+        &self,
+        request: Request<legacy::ShutdownRequest>,
+    ) -> Result<Response<legacy::ShutdownResponse>, Status> {
+        let status = match self.state.is_own(address(&request)) {
+            true => {
+                let how = if request.into_inner().graceful { Stop::Graceful } else { Stop::AtOnce };
+                self.state.stop(how);
+                "stopping"
+            }
+            false => "refused:shutdown is taken from loopback or the node's own address",
+        };
+        Ok(Response::new(legacy::ShutdownResponse { status: status.to_owned() }))
+    }
+}
+
+/// The frames of a chunk as one JSON array.
+fn json_array(frames: &[crate::verb::Frame]) -> Result<String, Status> {
+    let payload: usize = frames.iter().map(|frame| frame.payload.len() + 1).sum();
+    let mut data = Vec::with_capacity(payload + 2);
+    data.push(b'[');
+    for (index, frame) in frames.iter().enumerate() {
+        if index > 0 {
+            data.push(b',');
+        }
+        data.extend_from_slice(&frame.payload);
+    }
+    data.push(b']');
+    String::from_utf8(data).map_err(|_| Status::data_loss("a frame is not UTF-8"))
+}
+
+fn query_status(error: &QueryError) -> String {
+    match error {
+        QueryError::Invalid(why) => format!("invalid_query:{why}"),
+        QueryError::TooLarge(why) => format!("invalid_query:{why}"),
+        QueryError::Loop(_) => "loop_detected".to_owned(),
+        QueryError::Overloaded { .. } => "rejected".to_owned(),
+        QueryError::Unavailable(days) => format!("unavailable:{}", list(days)),
+        other => format!("unavailable:{other}"),
+    }
+}
+
+fn chunk_status(error: &QueryError) -> String {
+    match error {
+        QueryError::Lease(LeaseError::Unknown(_) | LeaseError::Expired(_)) => "not_found".to_owned(),
+        QueryError::OutOfRange { .. } => "out_of_range".to_owned(),
+        QueryError::DataLoss(days) => format!("data_loss:{}", list(days)),
+        QueryError::Unavailable(days) => format!("unavailable:{}", list(days)),
+        other => format!("unavailable:{other}"),
+    }
+}
+
+fn list(days: &[MissingDay]) -> String {
+    let days: Vec<String> = days.iter().map(|missing| missing.day.to_string()).collect();
+    days.join(",")
+}
+
+/// The members of `query_params` that were not read yet, each as it was written.
+struct Params(BTreeMap<String, Box<RawValue>>);
+
+impl Params {
+    /// An empty text stands for no filter.
+    fn parse(text: &str) -> Result<Self, InvalidQuery> {
+        if text.trim().is_empty() {
+            return Ok(Params(BTreeMap::new()));
+        }
+        serde_json::from_str(text).map(Params).map_err(|error| {
+            InvalidQuery(match error.classify() {
+                serde_json::error::Category::Data => {
+                    format!("query_params is not a JSON object: {error}")
+                }
+                _ => format!("query_params is not JSON: {error}"),
+            })
+        })
+    }
+
+    fn query(&mut self, query_type: &str, max_rows: u64) -> Result<Query, InvalidQuery> {
+        let mut query = Query {
+            encoding: Encoding::JsonLegacy,
+            predicate: self.predicate()?,
+            date_start: self.day("date_start")?,
+            date_end: self.day("date_end")?,
+            team: self.text("team")?,
+            limit: Some(self.limit(max_rows)?),
+            ..Query::default()
+        };
+        match query_type {
+            "" | "filter" => {}
+            "search" => {
+                let text =
+                    self.text("text")?.ok_or_else(|| InvalidQuery("a search needs `text`".to_owned()))?;
+                query.predicate.text = Some(text.to_lowercase());
+            }
+            "aggregate" => query.aggregate = Some(self.aggregate()?),
+            other => {
+                let shown: String = other.chars().take(40).collect();
+                return Err(InvalidQuery(format!(
+                    "unknown query type `{shown}` (types: filter, search, aggregate)"
+                )));
+            }
+        }
+        Ok(query)
+    }
+
+    fn predicate(&mut self) -> Result<Predicate, InvalidQuery> {
+        let bound = |key: &str, text: Option<String>, parse: fn(&str) -> Result<Decimal, _>| {
+            let parsed = text.map(|text| parse(&text)).transpose();
+            parsed.map_err(|error: crate::decimal::InvalidDecimal| InvalidQuery(format!("{key}: {error}")))
+        };
+        Ok(Predicate {
+            parameter: self.text("parameter")?.map(|text| text.to_uppercase()),
+            min: bound("min_value", self.number("min_value")?, Decimal::at_least)?,
+            max: bound("max_value", self.number("max_value")?, Decimal::at_most)?,
+            place: Place {
+                lat_min: self.degrees("lat_min")?,
+                lat_max: self.degrees("lat_max")?,
+                lon_min: self.degrees("lon_min")?,
+                lon_max: self.degrees("lon_max")?,
+            },
+            site: self.text("site")?.map(|text| text.to_lowercase()),
+            agency: self.text("agency")?.map(|text| text.to_lowercase()),
+            text: None,
+        })
+    }
+
+    fn aggregate(&mut self) -> Result<AggregateSpec, InvalidQuery> {
+        let of = self.text("of")?.unwrap_or_else(|| AggregateOf::Value.name().to_owned());
+        let of = AggregateOf::from_name(&of)
+            .ok_or_else(|| InvalidQuery(format!("of: unknown `{of}` (of: value, raw_concentration, aqi)")))?;
+        let mut group_by = Vec::new();
+        if let Some(raw) = self.take("group_by") {
+            let names: Vec<String> = serde_json::from_str(raw.get())
+                .or_else(|_| serde_json::from_str::<String>(raw.get()).map(|text| split(&text)))
+                .map_err(|_| InvalidQuery("group_by is neither a list of keys nor a text".to_owned()))?;
+            for name in names {
+                let key = GroupKey::from_name(&name).ok_or_else(|| {
+                    InvalidQuery(format!(
+                        "group_by: unknown `{name}` (keys: parameter, site, agency, day, hour, team)"
+                    ))
+                })?;
+                group_by.push(key);
+            }
+        }
+        Ok(AggregateSpec { of, group_by })
+    }
+
+    /// Absent, null and 0 are the default; larger limits are honoured up to `max_rows`.
+    fn limit(&mut self, max_rows: u64) -> Result<u64, InvalidQuery> {
+        let Some(text) = self.number("limit")? else {
+            return Ok(DEFAULT_LIMIT);
+        };
+        let invalid = |why: &str| InvalidQuery(format!("limit {text}: {why}"));
+        let least = Decimal::at_least(&text).map_err(|error| InvalidQuery(format!("limit: {error}")))?;
+        if least < Decimal(0) {
+            return Err(invalid("must not be negative"));
+        }
+        match text.parse::<u64>() {
+            Ok(0) => Ok(DEFAULT_LIMIT),
+            Ok(limit) => Ok(limit.min(max_rows)),
+            Err(_) => match text.parse::<f64>() {
+                Ok(0.0) => Ok(DEFAULT_LIMIT),
+                Ok(limit) if limit.fract() == 0.0 => Ok((limit as u64).min(max_rows)),
+                _ => Err(invalid("must be a whole number")),
+            },
+        }
+    }
+
+    /// Takes a member out; null counts as absent.
+    fn take(&mut self, key: &str) -> Option<Box<RawValue>> {
+        self.0.remove(key).filter(|raw| raw.get() != "null")
+    }
+
+    /// A text; a number is taken as it was written. An empty text does not restrict.
+    fn text(&mut self, key: &str) -> Result<Option<String>, InvalidQuery> {
+        let Some(raw) = self.take(key) else {
+            return Ok(None);
+        };
+        match raw.get().as_bytes().first() {
+            Some(b'"') => {
+                let text: String = serde_json::from_str(raw.get())
+                    .map_err(|error| InvalidQuery(format!("{key} is not a text: {error}")))?;
+                Ok((!text.is_empty()).then_some(text))
+            }
+            Some(b'-' | b'0'..=b'9') => Ok(Some(raw.get().to_owned())),
+            _ => {
+                let shown: String = raw.get().chars().take(40).collect();
+                Err(InvalidQuery(format!("{key} is neither a text nor a number: {shown}")))
+            }
+        }
+    }
+
+    /// A number as it was written, so that it is exact.
+    fn number(&mut self, key: &str) -> Result<Option<String>, InvalidQuery> {
+        Ok(self.text(key)?.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty()))
+    }
+
+    fn degrees(&mut self, key: &str) -> Result<Option<f64>, InvalidQuery> {
+        let Some(text) = self.number(key)? else {
+            return Ok(None);
+        };
+        match text.parse::<f64>() {
+            Ok(degrees) if degrees.is_finite() => Ok(Some(degrees)),
+            _ => Err(InvalidQuery(format!("{key}: `{text}` is not a number"))),
+        }
+    }
+
+    fn day(&mut self, key: &str) -> Result<Option<Day>, InvalidQuery> {
+        let day = self.number(key)?.map(|text| text.parse()).transpose();
+        day.map_err(|error: crate::day::InvalidDay| InvalidQuery(format!("{key}: {error}")))
+    }
+}
+
+fn split(text: &str) -> Vec<String> {
+    text.split(',').map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect()
+}

@@ -1,0 +1,269 @@
+//! Every metric, declared once: name with its unit, help text, labels.
+//!
+//! Labels are few and bounded: outcomes, caches, neighbours. Never a result set, a client or a query.
+
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::config::NodeId;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Outcome {
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CacheUse {
+    cache: &'static str,
+    hit: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PeerRequest {
+    neighbour: String,
+    outcome: &'static str,
+}
+
+/// The metrics of one node.
+pub struct Metrics {
+    registry: Registry,
+    queries: Family<Outcome, Counter>,
+    query_seconds: Histogram,
+    /// The histogram's sum, which it does not give out.
+    answered_seconds: Counter<f64, AtomicU64>,
+    query_wait_seconds: Histogram,
+    chunks: Family<Outcome, Counter>,
+    chunk_bytes: Counter,
+    cache_uses: Family<CacheUse, Counter>,
+    rows_scanned: Counter,
+    frame_bytes: Counter,
+    frame_seconds: Histogram,
+    peer_requests: Family<PeerRequest, Counter>,
+    active_queries: Gauge,
+    waiting_queries: Gauge,
+    open_result_sets: Gauge,
+    marked_nodes: Gauge,
+    version_conflicts: Gauge,
+    rows_held: Gauge,
+    rejected_rows: Gauge,
+}
+
+/// What is read from the node at the moment it is asked.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Gauges {
+    /// Queries that have their slots.
+    pub active_queries: usize,
+    /// Queries that wait for slots.
+    pub waiting_queries: usize,
+    /// Result sets under a lease.
+    pub open_result_sets: usize,
+    /// Nodes that are avoided.
+    pub marked_nodes: usize,
+    /// Days whose holders disagree about the version.
+    pub version_conflicts: usize,
+    /// Rows in the store.
+    pub rows_held: u64,
+    /// Rows that did not parse.
+    pub rejected_rows: u64,
+}
+
+/// Sums over a node's life.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Totals {
+    /// Queries answered, whatever the outcome.
+    pub queries: u64,
+    /// Queries rejected for overload.
+    pub rejected: u64,
+    /// Chunks delivered.
+    pub chunks: u64,
+    /// Mean time of the queries that were answered, in seconds.
+    pub query_seconds_mean: f64,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("overlay");
+        let seconds = || Histogram::new(exponential_buckets(0.0001, 2.0, 20));
+        let metrics = Metrics {
+            queries: Family::default(),
+            query_seconds: seconds(),
+            answered_seconds: Counter::default(),
+            query_wait_seconds: seconds(),
+            chunks: Family::default(),
+            chunk_bytes: Counter::default(),
+            cache_uses: Family::default(),
+            rows_scanned: Counter::default(),
+            frame_bytes: Counter::default(),
+            frame_seconds: seconds(),
+            peer_requests: Family::default(),
+            active_queries: Gauge::default(),
+            waiting_queries: Gauge::default(),
+            open_result_sets: Gauge::default(),
+            marked_nodes: Gauge::default(),
+            version_conflicts: Gauge::default(),
+            rows_held: Gauge::default(),
+            rejected_rows: Gauge::default(),
+            registry: Registry::default(),
+        };
+        registry.register("queries", "Queries by outcome", metrics.queries.clone());
+        let unit = Unit::Seconds;
+        registry.register_with_unit(
+            "query",
+            "From request to manifest",
+            unit.clone(),
+            metrics.query_seconds.clone(),
+        );
+        registry.register_with_unit(
+            "query_wait",
+            "Waiting for admission",
+            unit.clone(),
+            metrics.query_wait_seconds.clone(),
+        );
+        registry.register("chunks", "Chunks by outcome", metrics.chunks.clone());
+        registry.register_with_unit(
+            "chunk",
+            "Payload of chunks delivered",
+            Unit::Bytes,
+            metrics.chunk_bytes.clone(),
+        );
+        registry.register("cache_uses", "Look-ups by cache and whether they hit", metrics.cache_uses.clone());
+        registry.register("rows_scanned", "Rows scanned by this node", metrics.rows_scanned.clone());
+        registry.register_with_unit(
+            "frame",
+            "Payload of frames encoded",
+            Unit::Bytes,
+            metrics.frame_bytes.clone(),
+        );
+        registry.register_with_unit(
+            "frame_encode",
+            "Encoding one frame",
+            unit,
+            metrics.frame_seconds.clone(),
+        );
+        registry.register(
+            "peer_requests",
+            "Requests to neighbours by whether they answered",
+            metrics.peer_requests.clone(),
+        );
+        registry.register("active_queries", "Queries that have their slots", metrics.active_queries.clone());
+        registry.register("waiting_queries", "Queries that wait for slots", metrics.waiting_queries.clone());
+        registry.register("open_result_sets", "Result sets under a lease", metrics.open_result_sets.clone());
+        registry.register(
+            "marked_nodes",
+            "Nodes avoided until a probe has an answer",
+            metrics.marked_nodes.clone(),
+        );
+        registry.register(
+            "version_conflicts",
+            "Days whose holders disagree about the data",
+            metrics.version_conflicts.clone(),
+        );
+        registry.register("rows_held", "Rows in the store", metrics.rows_held.clone());
+        registry.register(
+            "rejected_rows",
+            "Rows of the files that did not parse",
+            metrics.rejected_rows.clone(),
+        );
+        Metrics { registry, ..metrics }
+    }
+}
+
+impl Metrics {
+    /// Counts a query that ended; one that was answered also by its time.
+    pub fn query(&self, outcome: &'static str, took: Duration) {
+        self.queries.get_or_create(&Outcome { outcome }).inc();
+        if outcome == "ready" {
+            self.query_seconds.observe(took.as_secs_f64());
+            self.answered_seconds.inc_by(took.as_secs_f64());
+        }
+    }
+
+    /// Counts the time that a query waited for admission.
+    pub fn waited(&self, waited: Duration) {
+        self.query_wait_seconds.observe(waited.as_secs_f64());
+    }
+
+    /// Counts a chunk that was asked for, and its bytes if it was delivered.
+    pub fn chunk(&self, outcome: &'static str, bytes: u64) {
+        self.chunks.get_or_create(&Outcome { outcome }).inc();
+        self.chunk_bytes.inc_by(bytes);
+    }
+
+    /// Counts a look-up in a cache.
+    pub fn cache_use(&self, cache: &'static str, hit: bool) {
+        let hit = if hit { "true" } else { "false" };
+        self.cache_uses.get_or_create(&CacheUse { cache, hit }).inc();
+    }
+
+    /// Counts rows that a scan read.
+    pub fn rows_scanned(&self, rows: u64) {
+        self.rows_scanned.inc_by(rows);
+    }
+
+    /// Counts a frame that was encoded.
+    pub fn frame_encoded(&self, bytes: u64, took: Duration) {
+        self.frame_bytes.inc_by(bytes);
+        self.frame_seconds.observe(took.as_secs_f64());
+    }
+
+    /// Counts a request to a neighbour.
+    pub fn peer_request(&self, neighbour: &NodeId, answered: bool) {
+        let neighbour = neighbour.to_string();
+        let outcome = if answered { "answered" } else { "failed" };
+        self.peer_requests.get_or_create(&PeerRequest { neighbour, outcome }).inc();
+    }
+
+    /// Sums over the node's life.
+    pub fn totals(&self) -> Totals {
+        let mut totals = Totals::default();
+        for outcome in OUTCOMES {
+            let count = self.queries.get_or_create(&Outcome { outcome }).get();
+            totals.queries += count;
+            if outcome == "rejected" {
+                totals.rejected = count;
+            }
+        }
+        totals.chunks = self.chunks.get_or_create(&Outcome { outcome: "success" }).get();
+        let answered = self.queries.get_or_create(&Outcome { outcome: "ready" }).get();
+        if answered > 0 {
+            totals.query_seconds_mean = self.answered_seconds.get() / answered as f64;
+        }
+        totals
+    }
+
+    /// Every metric in the Prometheus text format, with the gauges as they are now.
+    pub fn exposition(&self, gauges: &Gauges) -> String {
+        self.active_queries.set(gauges.active_queries as i64);
+        self.waiting_queries.set(gauges.waiting_queries as i64);
+        self.open_result_sets.set(gauges.open_result_sets as i64);
+        self.marked_nodes.set(gauges.marked_nodes as i64);
+        self.version_conflicts.set(gauges.version_conflicts as i64);
+        self.rows_held.set(gauges.rows_held as i64);
+        self.rejected_rows.set(gauges.rejected_rows as i64);
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry)
+            .expect("writing to a string succeeds");
+        text
+    }
+}
+
+/// Every outcome that a query can have.
+const OUTCOMES: [&str; 10] = [
+    "ready",
+    "invalid",
+    "rejected",
+    "too_large",
+    "unavailable",
+    "data_loss",
+    "not_found",
+    "not_allowed",
+    "deadline_exceeded",
+    "cancelled",
+];

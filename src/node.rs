@@ -1,0 +1,463 @@
+//! A node's life: wire it together, serve, load, drain, end.
+//!
+//! A node owns every task that it starts. When it ends, or is dropped, nothing of it runs on.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::admission::{ClientKey, ComputeSlots, QueryAdmission, QueryLimits, Weights};
+use crate::config::{NodeId, Overlay, Process, Role};
+use crate::coordinator::{Coordinator, Parts};
+use crate::day::Day;
+use crate::gather::Gather;
+use crate::holder::Holder;
+use crate::inventory::Directory;
+use crate::legacy::LegacyService;
+use crate::load::{self, LoadError, LoadOptions, LoadProgress};
+use crate::metrics::Metrics;
+use crate::outside::{Incoming, Outside};
+use crate::peer::Neighbour;
+use crate::placement::Placement;
+use crate::proto::{self, legacy, v1};
+use crate::result_set::Leases;
+use crate::service::{OverlayService, PeerService};
+use crate::state::{NodeState, Stop};
+use crate::verb::Call;
+
+/// Rejected rows of each day that are kept with file, line and reason; all are counted.
+const REJECTED_ROWS_KEPT: usize = 20;
+
+/// Bytes of a request between nodes: a day takes about 60, a predicate at most `limits.message_bytes`.
+const MAX_PEER_REQUEST_BYTES: usize = 16 << 20;
+
+/// Bytes of a request of the old contract that are read, so that one beyond `limits.filter_bytes` gets
+/// its answer in `status` as that contract has it.
+const MAX_LEGACY_REQUEST_BYTES: usize = 16 << 20;
+
+/// What a node is made of.
+pub struct Setup {
+    /// The configuration.
+    pub overlay: Arc<Overlay>,
+    /// Which of its processes this node is.
+    pub id: NodeId,
+    /// The dataset root; a node with no day placed on it needs none.
+    pub dataset_root: Option<PathBuf>,
+    /// Whether a row that does not parse keeps the node from starting.
+    pub strict: bool,
+    /// Files that are parsed at the same time.
+    pub load_threads: usize,
+    /// Clock, randomness, network, computing.
+    pub outside: Outside,
+    /// The connections of a bound listener.
+    pub incoming: Incoming,
+}
+
+/// Why a node cannot start or go on.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum NodeError {
+    /// The configuration has no such process.
+    #[error("no process `{id}` in the configuration (processes: {known})")]
+    UnknownProcess {
+        /// The id asked for.
+        id: String,
+        /// The ids there are.
+        known: String,
+    },
+    /// Days are placed at the node, and it was given no data.
+    #[error(
+        "node `{0}` holds days but has no dataset root: give --dataset-root, or dataset_root in the configuration"
+    )]
+    NoDatasetRoot(NodeId),
+    /// The data could not be loaded.
+    #[error("node `{node}` failed to load its data: {why}")]
+    Load {
+        /// The node.
+        node: NodeId,
+        /// The cause, with the path.
+        why: String,
+    },
+    /// The listener failed.
+    #[error("node `{node}` stopped serving: {why}")]
+    Serve {
+        /// The node.
+        node: NodeId,
+        /// The cause.
+        why: String,
+    },
+}
+
+/// How far a node has come with loading.
+#[derive(Clone, Debug)]
+pub enum Loading {
+    /// Files are being read.
+    Running(LoadProgress),
+    /// The node is ready.
+    Ready,
+    /// The node cannot become ready.
+    Failed(NodeError),
+}
+
+/// A node that runs. Dropping it ends it at once.
+#[must_use = "dropping a node ends it"]
+pub struct Node {
+    state: Arc<NodeState>,
+    loading: watch::Receiver<Loading>,
+    tasks: JoinSet<Result<(), NodeError>>,
+}
+
+impl Node {
+    /// Starts to serve and to load. Until the data are loaded, queries are answered `UNAVAILABLE`.
+    ///
+    /// Must be called inside a runtime.
+    ///
+    /// # Errors
+    /// [`NodeError`] if the configuration has no such process, or no data for it.
+    pub fn start(setup: Setup) -> Result<Self, NodeError> {
+        let overlay = setup.overlay.clone();
+        let Some(process) = overlay.process(&setup.id).cloned() else {
+            let known: Vec<String> = overlay.processes.keys().map(NodeId::to_string).collect();
+            return Err(NodeError::UnknownProcess { id: setup.id.to_string(), known: known.join(", ") });
+        };
+        let placement = Arc::new(Placement::new(&overlay));
+        let placed = placement.days_of(&process.id);
+        if !placed.is_empty() && setup.dataset_root.is_none() {
+            return Err(NodeError::NoDatasetRoot(process.id));
+        }
+        let (progress, loading) = watch::channel(Loading::Running(LoadProgress::default()));
+        let state = wire_together(&setup, process, placement, placed);
+        let mut tasks = JoinSet::new();
+        let health = tonic_health::server::health_reporter();
+        tasks.spawn(serve(state.clone(), setup.incoming, health.0.clone(), health.1));
+        tasks.spawn(load_data(
+            state.clone(),
+            setup.dataset_root,
+            setup.strict,
+            setup.load_threads,
+            progress,
+            health.0,
+        ));
+        tasks.spawn(watch_others(state.clone()));
+        Ok(Node { state, loading, tasks })
+    }
+
+    /// What the node's services share.
+    pub fn state(&self) -> &Arc<NodeState> {
+        &self.state
+    }
+
+    /// How far loading has come.
+    pub fn loading(&self) -> watch::Receiver<Loading> {
+        self.loading.clone()
+    }
+
+    /// Waits until the data are loaded.
+    ///
+    /// # Errors
+    /// [`NodeError`] if they cannot be.
+    pub async fn ready(&self) -> Result<(), NodeError> {
+        let mut loading = self.loading.clone();
+        let ended = loading.wait_for(|loading| !matches!(loading, Loading::Running(_))).await;
+        match ended.as_deref() {
+            Ok(Loading::Failed(error)) => Err(error.clone()),
+            Ok(_) => Ok(()),
+            Err(_) => Err(NodeError::Serve {
+                node: self.state.process.id.clone(),
+                why: "stopped while loading".to_owned(),
+            }),
+        }
+    }
+
+    /// Tells the node to stop. Ask [`Self::finished`] for the end.
+    pub fn stop(&self, how: Stop) {
+        self.state.stop(how);
+    }
+
+    /// Waits until the node has ended: told to stop, or failed.
+    ///
+    /// # Errors
+    /// [`NodeError`] if it failed.
+    pub async fn finished(&mut self) -> Result<(), NodeError> {
+        let result = loop {
+            match self.tasks.join_next().await {
+                // Loading ends when the data are there; serving ends when the node does.
+                Some(Ok(Ok(()))) if *self.state.stop.borrow() == Stop::Running => {}
+                Some(Ok(Ok(()))) | None => break Ok(()),
+                Some(Ok(Err(error))) => break Err(error),
+                Some(Err(panicked)) => {
+                    break Err(NodeError::Serve {
+                        node: self.state.process.id.clone(),
+                        why: panicked.to_string(),
+                    });
+                }
+            }
+        };
+        self.tasks.shutdown().await;
+        result
+    }
+}
+
+fn wire_together(
+    setup: &Setup,
+    process: Process,
+    placement: Arc<Placement>,
+    placed: BTreeSet<Day>,
+) -> Arc<NodeState> {
+    let overlay = setup.overlay.clone();
+    let (limits, outside) = (&overlay.limits, &setup.outside);
+    let incarnation = incarnation(outside);
+    let metrics = Arc::new(Metrics::default());
+    let weights = Weights {
+        teams: overlay.teams.iter().map(|team| (team.name.clone(), team.weight)).collect(),
+        clients: overlay.clients.clone(),
+    };
+    let quantum = limits.quantum_rows;
+    let fair = |slots: usize| ComputeSlots::new(slots, quantum, limits.queue_length, weights.clone());
+    let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+    let holder = Arc::new(Holder::new(
+        process.id.clone(),
+        incarnation,
+        placed,
+        &overlay,
+        fair(limits.compute_slots.unwrap_or_else(cores)),
+        outside.compute,
+        metrics.clone(),
+    ));
+    let neighbours: BTreeMap<NodeId, Neighbour> = process
+        .neighbours
+        .iter()
+        .filter_map(|id| overlay.process(id))
+        .map(|other| (other.id.clone(), Neighbour::new(other, &overlay, outside.connect.clone())))
+        .collect();
+    let gather = Arc::new(Gather::new(
+        process.id.clone(),
+        overlay.clone(),
+        neighbours,
+        holder.clone(),
+        Arc::new(Directory::default()),
+        metrics.clone(),
+    ));
+    let admission = QueryAdmission::new(QueryLimits {
+        max_active: limits.max_active,
+        per_team_limit: limits.per_team_limit,
+        queue_length: limits.queue_length,
+        max_bypass: limits.max_bypass,
+        fairness: overlay.strategies.fairness,
+        weights: weights.clone(),
+    });
+    let leases = Leases::new(
+        &process.id,
+        incarnation,
+        limits.result_ttl(),
+        limits.result_max_age(),
+        limits.result_sets,
+    );
+    let parts = Parts {
+        gather: gather.clone(),
+        admission,
+        reads: fair(limits.reads_in_flight),
+        leases,
+        clock: outside.clock,
+        random: outside.random.clone(),
+        metrics: metrics.clone(),
+    };
+    let coordinator = Arc::new(Coordinator::new(process.id.clone(), overlay.clone(), placement, parts));
+    let peer_hosts = peer_hosts(&overlay, &process);
+    Arc::new(NodeState {
+        peer_requests: Semaphore::new(limits.peer_requests),
+        process,
+        coordinator,
+        gather,
+        holder,
+        metrics,
+        peer_hosts,
+        incarnation,
+        stop: watch::channel(Stop::Running).0,
+        overlay,
+    })
+}
+
+/// Time makes incarnations grow, random bits keep two starts in one millisecond apart; never 0.
+fn incarnation(outside: &Outside) -> u64 {
+    (outside.clock.unix_ms() << 16) | (outside.random.bits() & 0xffff) | 1
+}
+
+/// Where this node and its neighbours are configured to be. Host names are for networks that have tokens.
+fn peer_hosts(overlay: &Overlay, process: &Process) -> BTreeSet<IpAddr> {
+    let near = process.neighbours.iter().filter_map(|id| overlay.process(id)).chain([process]);
+    near.filter_map(|process| process.host.parse::<IpAddr>().ok()).map(|ip| ip.to_canonical()).collect()
+}
+
+type Health = tonic_health::server::HealthReporter;
+
+/// Serves until told to stop, then lets what runs come to its end within the grace time.
+async fn serve(
+    state: Arc<NodeState>,
+    incoming: Incoming,
+    health: Health,
+    health_service: tonic_health::pb::health_server::HealthServer<
+        impl tonic_health::pb::health_server::Health,
+    >,
+) -> Result<(), NodeError> {
+    let failed = |why: String| NodeError::Serve { node: state.process.id.clone(), why };
+    let limits = &state.overlay.limits;
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let reflection_v1 = reflection().build_v1().map_err(|error| failed(error.to_string()))?;
+    let reflection_v1alpha = reflection().build_v1alpha().map_err(|error| failed(error.to_string()))?;
+    let overlay_service = v1::overlay_server::OverlayServer::new(OverlayService(state.clone()))
+        .max_decoding_message_size(limits.message_bytes);
+    let peer_service = v1::peer_server::PeerServer::new(PeerService(state.clone()))
+        .max_decoding_message_size(MAX_PEER_REQUEST_BYTES);
+    let legacy_service =
+        legacy::overlay_node_server::OverlayNodeServer::new(LegacyService::new(state.clone()))
+            .max_decoding_message_size(MAX_LEGACY_REQUEST_BYTES);
+    let closing = CancellationToken::new();
+    let server = tonic::transport::Server::builder()
+        .initial_stream_window_size(4 << 20)
+        .initial_connection_window_size(16 << 20)
+        .http2_keepalive_interval(Some(Duration::from_secs(20)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(20)))
+        .add_service(health_service)
+        .add_service(reflection_v1)
+        .add_service(reflection_v1alpha)
+        .add_service(overlay_service)
+        .add_service(peer_service)
+        .add_service(legacy_service)
+        .serve_with_incoming_shutdown(incoming, closing.clone().cancelled_owned());
+    tokio::pin!(server);
+    tokio::select! {
+        biased;
+        ended = &mut server => return ended.map_err(|error| failed(error.to_string())),
+        () = drained(&state, &health) => {}
+    }
+    closing.cancel();
+    let grace = limits.grace();
+    tokio::select! {
+        biased;
+        ended = &mut server => ended.map_err(|error| failed(error.to_string())),
+        () = stopped(&state, Stop::AtOnce) => Ok(()),
+        () = tokio::time::sleep(grace) => Ok(()),
+    }
+}
+
+/// Waits for the word to stop, refuses queries from then on, and waits for those that run.
+async fn drained(state: &NodeState, health: &Health) {
+    stopped(state, Stop::Graceful).await;
+    state.holder.set_draining();
+    health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
+    let admission = state.coordinator.admission();
+    admission.drain();
+    let grace = state.overlay.limits.grace();
+    tokio::select! {
+        biased;
+        () = stopped(state, Stop::AtOnce) => {}
+        () = admission.idle() => {}
+        () = tokio::time::sleep(grace) => {}
+    }
+}
+
+async fn stopped(state: &NodeState, how: Stop) {
+    let mut stop = state.stop.subscribe();
+    // The sender lives in the state that this borrows.
+    let _ = stop.wait_for(|stop| *stop >= how).await;
+}
+
+async fn load_data(
+    state: Arc<NodeState>,
+    root: Option<PathBuf>,
+    strict: bool,
+    threads: usize,
+    progress: watch::Sender<Loading>,
+    health: Health,
+) -> Result<(), NodeError> {
+    health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
+    let progress = Arc::new(progress);
+    let (reporting, loading_state) = (progress.clone(), state.clone());
+    let job = move || {
+        let options = LoadOptions { threads, strict, rejected_kept: REJECTED_ROWS_KEPT };
+        let report = |at: LoadProgress| drop(reporting.send_replace(Loading::Running(at)));
+        load_placed(&loading_state, root, &options, &report)
+    };
+    let loaded = state.holder.compute().run(job).await;
+    match loaded {
+        Ok(()) => {
+            for service in ["", "OverlayNode", "overlay.v1.Overlay", "overlay.v1.Peer"] {
+                health.set_service_status(service, tonic_health::ServingStatus::Serving).await;
+            }
+            tracing::info!(node = %state.process.id, "ready");
+            progress.send_replace(Loading::Ready);
+            Ok(())
+        }
+        Err(error) => {
+            let error = NodeError::Load { node: state.process.id.clone(), why: error.to_string() };
+            progress.send_replace(Loading::Failed(error.clone()));
+            Err(error)
+        }
+    }
+}
+
+/// Loads the days that are placed at the node and lie on the disk; notes the days that no team owns.
+fn load_placed(
+    state: &NodeState,
+    root: Option<PathBuf>,
+    options: &LoadOptions,
+    report: &(dyn Fn(LoadProgress) + Sync),
+) -> Result<(), LoadError> {
+    let placed = state.holder.placed();
+    let Some(root) = root.filter(|_| !placed.is_empty()) else {
+        state.holder.set_loaded(load::Loaded::default(), Vec::new());
+        return Ok(());
+    };
+    let on_disk = load::days_on_disk(&root)?;
+    let unowned = on_disk.days.iter().filter(|day| state.overlay.team_of_day(**day).is_none());
+    let unowned: Vec<String> = unowned.map(Day::to_string).collect();
+    let days: BTreeSet<Day> = on_disk.days.iter().copied().filter(|day| placed.contains(day)).collect();
+    let absent: Vec<String> = placed.difference(&days).map(Day::to_string).collect();
+    if !absent.is_empty() {
+        tracing::info!(node = %state.process.id, days = absent.join(","), "planned days without data");
+    }
+    if !unowned.is_empty() {
+        tracing::warn!(node = %state.process.id, days = unowned.join(","), "days on disk that no team owns");
+    }
+    let loaded = load::load(&root, &days, options, report)?;
+    for row in &loaded.rejected {
+        tracing::warn!(node = %state.process.id, %row, "row rejected");
+    }
+    state.holder.set_loaded(loaded, unowned);
+    Ok(())
+}
+
+/// Asks nodes how they are: all members for the leader, for others those that they have dealt with.
+async fn watch_others(state: Arc<NodeState>) -> Result<(), NodeError> {
+    let probe = state.overlay.limits.probe();
+    let is_leader = state.process.role == Role::Leader;
+    loop {
+        let snapshot = state.gather.directory().snapshot();
+        let mut nodes: BTreeSet<NodeId> = snapshot.inventories.into_keys().chain(snapshot.marked).collect();
+        if is_leader {
+            nodes.extend(state.overlay.processes.keys().cloned());
+        }
+        nodes.remove(&state.process.id);
+        if !nodes.is_empty() {
+            let call = Call {
+                hops: Vec::new(),
+                client: ClientKey::new("", ""),
+                deadline: Instant::now() + probe * 5,
+            };
+            state.gather.learn(nodes, &call).await;
+        }
+        state.coordinator.leases().sweep(Instant::now());
+        tokio::time::sleep(probe).await;
+    }
+}

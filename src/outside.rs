@@ -1,0 +1,228 @@
+//! What a node takes from outside: clock, randomness, network, computing.
+//!
+//! The same node runs as a process, beside five others in one process, and under simulated time,
+//! because nothing else in this crate reads a clock, draws a random number, opens a connection or
+//! starts a thread while serving.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use futures::future::BoxFuture;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
+use tonic::transport::server::Connected;
+
+/// Everything that a node takes from outside but its listener and its data.
+#[derive(Clone)]
+pub struct Outside {
+    /// Time.
+    pub clock: Clock,
+    /// Random bits for ids.
+    pub random: Random,
+    /// Opens connections to neighbours.
+    pub connect: Arc<dyn Connect>,
+    /// Runs scans and encodings.
+    pub compute: Compute,
+}
+
+impl Outside {
+    /// The real things: system time, system entropy, TCP, a pool of threads.
+    pub fn system() -> Self {
+        Outside {
+            clock: Clock::system(),
+            random: Random::seeded(fastrand::u64(..)),
+            connect: Arc::new(ConnectTcp),
+            compute: Compute::Pool,
+        }
+    }
+}
+
+/// Wall-clock time that advances with the runtime's clock, which a test may pause.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    started: Instant,
+    started_unix_ms: u64,
+}
+
+impl Clock {
+    /// Starts at the system's time.
+    pub fn system() -> Self {
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self::starting_at(since_epoch.as_millis() as u64)
+    }
+
+    /// Starts at a given time, in milliseconds since 1970.
+    pub fn starting_at(started_unix_ms: u64) -> Self {
+        Clock { started: Instant::now(), started_unix_ms }
+    }
+
+    /// The present instant.
+    pub fn now(&self) -> Instant {
+        Instant::now()
+    }
+
+    /// Milliseconds since 1970.
+    pub fn unix_ms(&self) -> u64 {
+        self.started_unix_ms + self.started.elapsed().as_millis() as u64
+    }
+}
+
+/// A seeded source of random bits.
+#[derive(Clone, Debug)]
+pub struct Random(Arc<Mutex<fastrand::Rng>>);
+
+impl Random {
+    /// The sequence that a seed decides.
+    pub fn seeded(seed: u64) -> Self {
+        Random(Arc::new(Mutex::new(fastrand::Rng::with_seed(seed))))
+    }
+
+    /// The next 64 bits.
+    pub fn bits(&self) -> u64 {
+        self.0.lock().expect("drawing bits does not panic").u64(..)
+    }
+}
+
+/// A byte stream to a neighbour.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// Opens connections.
+pub trait Connect: Send + Sync {
+    /// Opens a connection to `address`, written `host:port`.
+    ///
+    /// # Errors
+    /// Whatever the network reports.
+    fn connect(&self, address: &str) -> BoxFuture<'static, io::Result<Box<dyn Stream>>>;
+}
+
+/// Connects by TCP, without delaying small segments.
+pub struct ConnectTcp;
+
+impl Connect for ConnectTcp {
+    fn connect(&self, address: &str) -> BoxFuture<'static, io::Result<Box<dyn Stream>>> {
+        let address = address.to_owned();
+        Box::pin(async move {
+            let stream = tokio::net::TcpStream::connect(address).await?;
+            stream.set_nodelay(true)?;
+            Ok(Box::new(stream) as Box<dyn Stream>)
+        })
+    }
+}
+
+/// One accepted connection, whatever carries it.
+pub struct Accepted {
+    stream: Box<dyn Stream>,
+    peer: Option<SocketAddr>,
+}
+
+impl Accepted {
+    /// A connection from `peer`; `None` where the network has no addresses.
+    pub fn new(stream: Box<dyn Stream>, peer: Option<SocketAddr>) -> Self {
+        Accepted { stream, peer }
+    }
+}
+
+/// The connections of a bound listener.
+pub type Incoming = Pin<Box<dyn tokio_stream::Stream<Item = io::Result<Accepted>> + Send>>;
+
+/// Accepts connections from a bound TCP listener, without delaying small segments.
+pub fn incoming_tcp(listener: tokio::net::TcpListener) -> Incoming {
+    use tokio_stream::StreamExt;
+    let connections = tokio_stream::wrappers::TcpListenerStream::new(listener);
+    Box::pin(connections.map(|stream| {
+        let stream = stream?;
+        stream.set_nodelay(true)?;
+        let peer = stream.peer_addr().ok();
+        Ok(Accepted::new(Box::new(stream), peer))
+    }))
+}
+
+/// The peer's address, for admission and for what only neighbours may ask.
+#[derive(Clone, Copy, Debug)]
+pub struct PeerAddress(pub Option<SocketAddr>);
+
+impl Connected for Accepted {
+    type ConnectInfo = PeerAddress;
+
+    fn connect_info(&self) -> PeerAddress {
+        PeerAddress(self.peer)
+    }
+}
+
+impl AsyncRead for Accepted {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Accepted {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+/// Where scans and encodings run. What bounds them are the compute slots, not this.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compute {
+    /// In the caller, which then lets others run: deterministic, for simulation.
+    Inline,
+    /// On the runtime's blocking threads.
+    Pool,
+}
+
+impl Compute {
+    /// Runs one piece of work, of at most a quantum of rows, to its end.
+    ///
+    /// # Cancel safety
+    /// A dropped future's piece may still finish on its thread; its result goes nowhere.
+    pub async fn run<T: Send + 'static>(self, work: impl FnOnce() -> T + Send + 'static) -> T {
+        match self {
+            Compute::Inline => {
+                let result = work();
+                tokio::task::yield_now().await;
+                result
+            }
+            Compute::Pool => match tokio::task::spawn_blocking(work).await {
+                Ok(result) => result,
+                Err(failure) if failure.is_panic() => std::panic::resume_unwind(failure.into_panic()),
+                // The runtime is shutting down and drops this future at its next suspension.
+                Err(_) => std::future::pending().await,
+            },
+        }
+    }
+}
+
+/// What is left until `deadline`.
+pub fn remaining(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(Instant::now())
+}

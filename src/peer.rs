@@ -1,0 +1,374 @@
+//! The typed connection to a neighbour: inventory, count, read.
+//!
+//! Opened lazily, kept, and watched by pings, so that a neighbour that hangs is noticed within
+//! `limits.keepalive_ms` while one that is only slow is waited for. Every answer is checked against its
+//! request: each item answered or failed once, versions as pinned, frames as asked, digests right.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use tokio::time::Instant;
+use tonic::transport::{Channel, Endpoint, Uri};
+
+use crate::config::{NodeId, Overlay, Process};
+use crate::day::Day;
+use crate::frame;
+use crate::outside::{Connect, remaining};
+use crate::proto::v1;
+use crate::verb::{
+    Answers, Call, Count, CountItem, DayCount, Failure, Frame, InventoryAnswer, InventoryItem, Read, ReadItem,
+};
+use crate::wire::{self, Malformed};
+
+/// Bytes of an answer between nodes. A count carries up to `limits.max_groups` groups.
+const MAX_ANSWER_BYTES: usize = 64 << 20;
+
+/// The share of the remaining time that one attempt may use, so that another can still be made.
+const ATTEMPT_SHARE: f64 = 0.6;
+
+/// A neighbour in the overlay.
+pub struct Neighbour {
+    id: NodeId,
+    address: String,
+    client: v1::peer_client::PeerClient<Channel>,
+}
+
+/// Why a neighbour gave no usable answer at all.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PeerError {
+    /// The transport failed, or the neighbour refused the request as a whole.
+    #[error("neighbour `{node}` ({address}) did not answer: {why}")]
+    Transport {
+        /// The neighbour.
+        node: NodeId,
+        /// Where it should listen.
+        address: String,
+        /// What the transport reported.
+        why: String,
+    },
+    /// The neighbour did not answer in time.
+    #[error("neighbour `{node}` ({address}) did not answer within {} ms", waited.as_millis())]
+    TimedOut {
+        /// The neighbour.
+        node: NodeId,
+        /// Where it listens.
+        address: String,
+        /// How long it was waited for.
+        waited: Duration,
+    },
+    /// The neighbour has more requests in flight than it takes.
+    #[error("neighbour `{node}` ({address}) is overloaded: {why}")]
+    Overloaded {
+        /// The neighbour.
+        node: NodeId,
+        /// Where it listens.
+        address: String,
+        /// The limit, in its words.
+        why: String,
+    },
+    /// The answer contradicts the request.
+    #[error("neighbour `{node}` ({address}) answered nonsense: {what}")]
+    BadAnswer {
+        /// The neighbour.
+        node: NodeId,
+        /// Where it listens.
+        address: String,
+        /// The contradiction.
+        what: String,
+    },
+}
+
+impl Neighbour {
+    /// A neighbour that is connected to when it is first needed.
+    ///
+    /// Must be called inside a runtime.
+    pub fn new(process: &Process, overlay: &Overlay, connect: Arc<dyn Connect>) -> Self {
+        let address = process.address();
+        let limits = &overlay.limits;
+        let keepalive = limits.keepalive();
+        // The connector knows where to go; the URI only names the authority of requests.
+        let endpoint = Endpoint::from_static("http://neighbour")
+            .connect_timeout(limits.connect())
+            .http2_keep_alive_interval(keepalive)
+            .keep_alive_timeout(keepalive)
+            .keep_alive_while_idle(true)
+            .initial_stream_window_size(4 << 20)
+            .initial_connection_window_size(16 << 20)
+            .tcp_nodelay(true);
+        let target = address.clone();
+        let connector = tower::service_fn(move |_: Uri| {
+            let connecting = connect.connect(&target);
+            async move { connecting.await.map(TokioIo::new) }
+        });
+        let client = v1::peer_client::PeerClient::new(endpoint.connect_with_connector_lazy(connector))
+            .max_decoding_message_size(MAX_ANSWER_BYTES)
+            .max_encoding_message_size(MAX_ANSWER_BYTES);
+        Neighbour { id: process.id.clone(), address, client }
+    }
+
+    /// Asks this neighbour, and through it others, what they hold.
+    ///
+    /// # Errors
+    /// [`PeerError`] if nothing of the answer can be used.
+    pub async fn inventory(
+        &self,
+        items: &[InventoryItem],
+        call: &Call,
+    ) -> Result<Answers<InventoryItem, InventoryAnswer>, PeerError> {
+        let node = |item: &InventoryItem| v1::NodeRequest {
+            node: item.node.to_string(),
+            known_incarnation: item.known_incarnation,
+        };
+        let request =
+            v1::InventoryRequest { nodes: items.iter().map(node).collect(), hops: wire::names(&call.hops) };
+        let mut client = self.client.clone();
+        let reply = self
+            .within(call, |timeout| async move { client.inventory(timed(request, timeout)).await })
+            .await?;
+        self.read_inventory(items, reply).map_err(|malformed| self.bad_answer(malformed))
+    }
+
+    fn read_inventory(
+        &self,
+        items: &[InventoryItem],
+        reply: v1::InventoryReply,
+    ) -> Result<Answers<InventoryItem, InventoryAnswer>, String> {
+        let mut asked: Asked<'_, String, InventoryItem> =
+            Asked::new(items.iter().map(|item| (item.node.to_string(), item)));
+        let mut answers = Answers::default();
+        for message in reply.nodes {
+            let item = asked.take(message.node.clone())?;
+            let inventory = wire::inventory_from(&message).map_err(text)?;
+            if message.unchanged && inventory.incarnation != item.known_incarnation {
+                return Err(format!("node `{}` is unchanged in an unknown incarnation", item.node));
+            }
+            answers.answers.push(InventoryAnswer { inventory, unchanged: message.unchanged });
+        }
+        for failure in reply.unreachable {
+            let item = asked.take(failure.node)?.clone();
+            answers.failures.push(Failure {
+                item,
+                cause: crate::verb::Cause::Unreachable,
+                why: failure.why,
+                nodes_tried: wire::node_ids(&failure.nodes_tried),
+            });
+        }
+        asked.none_left()?;
+        Ok(answers)
+    }
+
+    /// Has this neighbour, and others through it, count days.
+    ///
+    /// # Errors
+    /// [`PeerError`] if nothing of the answer can be used.
+    pub async fn count(
+        &self,
+        spec: &Count,
+        items: &[CountItem],
+        call: &Call,
+    ) -> Result<Answers<CountItem, DayCount>, PeerError> {
+        let request = v1::CountRequest {
+            predicate: Some(wire::predicate_to(&spec.selection.predicate)),
+            aggregate: spec.aggregate.as_ref().map(wire::aggregate_to),
+            encoding: wire::encoding_to(spec.selection.encoding).into(),
+            days: items.iter().map(wire::count_item_to).collect(),
+            hops: wire::names(&call.hops),
+            client_address: call.client.address.to_string(),
+            client_id: call.client.id.to_string(),
+        };
+        let mut client = self.client.clone();
+        let reply =
+            self.within(call, |timeout| async move { client.count(timed(request, timeout)).await }).await?;
+        self.read_count(spec, items, reply).map_err(|what| self.bad_answer(what))
+    }
+
+    fn read_count(
+        &self,
+        spec: &Count,
+        items: &[CountItem],
+        reply: v1::CountReply,
+    ) -> Result<Answers<CountItem, DayCount>, String> {
+        let mut asked = Asked::new(items.iter().map(|item| ((item.day, item.node.clone()), item)));
+        let mut answers = Answers {
+            groups: wire::groups_from(spec.aggregate.as_ref(), reply.groups).map_err(text)?,
+            statistics: reply.statistics.iter().map(wire::statistics_from).collect(),
+            states: reply.nodes.iter().map(wire::state_from).collect(),
+            ..Answers::default()
+        };
+        for count in reply.days {
+            let day = wire::day(count.day).map_err(text)?;
+            let item = asked.take((day, NodeId::from(count.node.as_str())))?;
+            if wire::version(&count.version).map_err(text)? != item.version {
+                return Err(format!("day {day} was counted at another version than the pinned one"));
+            }
+            let first_frame = count.first_frame.map(wire::frame_from).transpose().map_err(text)?;
+            let first_rows = u64::from(item.first_rows).min(count.rows_matched) as u32;
+            match &first_frame {
+                Some(frame) => check_frame(frame, day, item.version, &item.node, 0, first_rows)?,
+                None if first_rows > 0 => {
+                    return Err(format!("the first frame of day {day} is absent"));
+                }
+                None => {}
+            }
+            answers.answers.push(DayCount {
+                item: item.clone(),
+                rows_matched: count.rows_matched,
+                first_frame,
+            });
+        }
+        for failure in reply.failures {
+            let day = wire::day(failure.day).map_err(text)?;
+            let item = asked.take((day, NodeId::from(failure.node.as_str())))?.clone();
+            answers.failures.push(day_failure(item, failure));
+        }
+        asked.none_left()?;
+        Ok(answers)
+    }
+
+    /// Has this neighbour, and others through it, read row ranges.
+    ///
+    /// # Errors
+    /// [`PeerError`] if nothing of the answer can be used.
+    pub async fn read(
+        &self,
+        spec: &Read,
+        items: &[ReadItem],
+        call: &Call,
+    ) -> Result<Answers<ReadItem, (ReadItem, Frame)>, PeerError> {
+        let request = v1::ReadRequest {
+            predicate: Some(wire::predicate_to(&spec.selection.predicate)),
+            encoding: wire::encoding_to(spec.selection.encoding).into(),
+            days: items.iter().map(wire::read_item_to).collect(),
+            hops: wire::names(&call.hops),
+            client_address: call.client.address.to_string(),
+            client_id: call.client.id.to_string(),
+        };
+        let mut client = self.client.clone();
+        let reply =
+            self.within(call, |timeout| async move { client.read(timed(request, timeout)).await }).await?;
+        self.read_frames(items, reply).map_err(|what| self.bad_answer(what))
+    }
+
+    fn read_frames(
+        &self,
+        items: &[ReadItem],
+        reply: v1::ReadReply,
+    ) -> Result<Answers<ReadItem, (ReadItem, Frame)>, String> {
+        let mut asked = Asked::new(items.iter().map(|item| ((item.day, item.node.clone()), item)));
+        let mut answers = Answers {
+            statistics: reply.statistics.iter().map(wire::statistics_from).collect(),
+            states: reply.nodes.iter().map(wire::state_from).collect(),
+            ..Answers::default()
+        };
+        for message in reply.frames {
+            let frame = wire::frame_from(message).map_err(text)?;
+            let day = frame.day.ok_or("a frame names no day")?;
+            let item = asked.take((day, frame.node.clone()))?;
+            check_frame(&frame, day, item.version, &item.node, item.first_row, item.rows)?;
+            answers.answers.push((item.clone(), frame));
+        }
+        for failure in reply.failures {
+            let day = wire::day(failure.day).map_err(text)?;
+            let item = asked.take((day, NodeId::from(failure.node.as_str())))?.clone();
+            answers.failures.push(day_failure(item, failure));
+        }
+        asked.none_left()?;
+        Ok(answers)
+    }
+
+    /// Waits for an answer as long as the caller's deadline leaves room for another attempt.
+    async fn within<T, F>(&self, call: &Call, ask: impl FnOnce(Duration) -> F) -> Result<T, PeerError>
+    where
+        F: Future<Output = Result<tonic::Response<T>, tonic::Status>>,
+    {
+        let timeout = remaining(call.deadline).mul_f64(ATTEMPT_SHARE);
+        let (node, address) = (self.id.clone(), self.address.clone());
+        match tokio::time::timeout_at(Instant::now() + timeout, ask(timeout)).await {
+            Ok(Ok(response)) => Ok(response.into_inner()),
+            Ok(Err(status)) if status.code() == tonic::Code::ResourceExhausted => {
+                Err(PeerError::Overloaded { node, address, why: status.message().to_owned() })
+            }
+            Ok(Err(status)) => Err(PeerError::Transport { node, address, why: cause_chain(&status) }),
+            Err(_) => Err(PeerError::TimedOut { node, address, waited: timeout }),
+        }
+    }
+
+    fn bad_answer(&self, what: String) -> PeerError {
+        PeerError::BadAnswer { node: self.id.clone(), address: self.address.clone(), what }
+    }
+}
+
+/// The items of a request that no part of the answer has named yet.
+struct Asked<'a, K, I>(BTreeMap<K, &'a I>);
+
+impl<'a, K: Ord + std::fmt::Debug, I> Asked<'a, K, I> {
+    fn new(items: impl Iterator<Item = (K, &'a I)>) -> Self {
+        Asked(items.collect())
+    }
+
+    fn take(&mut self, key: K) -> Result<&'a I, String> {
+        let found = self.0.remove(&key);
+        found.ok_or_else(|| format!("{key:?} was not asked for, or is answered twice"))
+    }
+
+    fn none_left(self) -> Result<(), String> {
+        match self.0.first_key_value() {
+            None => Ok(()),
+            Some((key, _)) => Err(format!("{key:?} is neither answered nor failed")),
+        }
+    }
+}
+
+fn check_frame(
+    frame: &Frame,
+    day: Day,
+    version: crate::store::Version,
+    node: &NodeId,
+    first_row: u64,
+    rows: u32,
+) -> Result<(), String> {
+    let expected = (Some(day), version, node, first_row, rows);
+    let found = (frame.day, frame.version, &frame.node, frame.first_row, frame.rows);
+    if found != expected {
+        return Err(format!("a frame's header says {found:?}, asked for {expected:?}"));
+    }
+    if frame::digest(&frame.payload) != frame.digest {
+        return Err(format!("the payload of the frame for day {day} does not have its digest"));
+    }
+    Ok(())
+}
+
+fn day_failure<I>(item: I, failure: v1::DayFailure) -> Failure<I> {
+    Failure {
+        item,
+        cause: wire::cause_from(failure.cause),
+        why: failure.why,
+        nodes_tried: wire::node_ids(&failure.nodes_tried),
+    }
+}
+
+fn timed<T>(message: T, timeout: Duration) -> tonic::Request<T> {
+    let mut request = tonic::Request::new(message);
+    request.set_timeout(timeout);
+    request
+}
+
+fn text(malformed: Malformed) -> String {
+    malformed.to_string()
+}
+
+/// A status hides what the transport met below it: `transport error: connection refused`.
+fn cause_chain(status: &tonic::Status) -> String {
+    let mut words = vec![status.message().to_owned()];
+    let mut cause = std::error::Error::source(status);
+    while let Some(error) = cause {
+        let said = error.to_string();
+        if words.last() != Some(&said) {
+            words.push(said);
+        }
+        cause = error.source();
+    }
+    words.join(": ")
+}

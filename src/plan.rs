@@ -1,0 +1,436 @@
+//! Request -> plan: which days, at which version, which of them can be left out and why.
+//!
+//! Pure: a plan follows from the query, the configuration and a snapshot of the inventories. Nothing
+//! here knows who is asked in the end; [`crate::gather`] divides the work.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::{self, Write};
+
+use crate::aggregate::AggregateSpec;
+use crate::config::{Chunking, NodeId, Overlay};
+use crate::day::{Day, DayRange};
+use crate::decimal::Decimal;
+use crate::frame::{self, Encoding};
+use crate::inventory::{DayInventory, Snapshot};
+use crate::placement::Placement;
+use crate::predicate::{Place, Predicate};
+use crate::result_set::ChunkBounds;
+use crate::store::{DayStatistics, Version};
+
+/// A query whose every part was checked.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Query {
+    /// Which rows.
+    pub predicate: Predicate,
+    /// First day wanted.
+    pub date_start: Option<Day>,
+    /// Last day wanted.
+    pub date_end: Option<Day>,
+    /// Only days of this team. A team that owns no day gives an empty result.
+    pub team: Option<String>,
+    /// Rows, or groups of an aggregate; `None`: all.
+    pub limit: Option<u64>,
+    /// Groups instead of rows.
+    pub aggregate: Option<AggregateSpec>,
+    /// How frames are encoded.
+    pub encoding: Encoding,
+    /// How chunks are cut; what is absent is as configured.
+    pub chunking: ChunkingChoice,
+    /// Whether a result may lack days that nobody could answer for.
+    pub allow_partial: bool,
+    /// Versions that days must have, to resume an earlier result.
+    pub expected_versions: BTreeMap<Day, Version>,
+}
+
+/// What a client chose about chunks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ChunkingChoice {
+    /// How the number of rows is chosen.
+    pub strategy: Option<Chunking>,
+    /// Rows of a fixed chunk.
+    pub chunk_rows: Option<u32>,
+    /// Encoded bytes that a chunk may have.
+    pub chunk_bytes: Option<u32>,
+}
+
+/// A query that cannot be run as it stands.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct InvalidQuery(pub String);
+
+/// What will be asked, and what need not be.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct QueryPlan {
+    /// The query.
+    pub query: Query,
+    /// Every planned day, in order.
+    pub days: Vec<PlannedDay>,
+    /// How chunks are cut.
+    pub bounds: ChunkBounds,
+}
+
+/// One planned day.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PlannedDay {
+    /// The day.
+    pub day: Day,
+    /// The team that owns it.
+    pub team: String,
+    /// What is to be done about it.
+    pub fate: Fate,
+}
+
+/// What is to be done about a planned day.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Fate {
+    /// A holder has to be asked.
+    Ask(Ask),
+    /// The statistics of this version show that no row matches.
+    Pruned {
+        /// Which statistics, in words.
+        by: String,
+        /// The version that they describe.
+        version: Version,
+    },
+    /// This holder says that the day has no files.
+    NoData(NodeId),
+    /// No holder's inventory is known.
+    OutOfReach {
+        /// All holders, in placement order.
+        holders: Vec<NodeId>,
+    },
+    /// Every holder was heard of and none has the expected version any more.
+    VersionGone {
+        /// The version that was expected.
+        expected: Version,
+        /// All holders, in placement order.
+        holders: Vec<NodeId>,
+    },
+}
+
+/// A day that a holder has to be asked for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ask {
+    /// The pinned version.
+    pub version: Version,
+    /// Rows that a scan reads.
+    pub rows_to_scan: u64,
+    /// Rows that can match, from the statistics.
+    pub rows_at_most: u64,
+    /// Holders of the pinned version in placement order, those that are marked last.
+    pub holders: Vec<NodeId>,
+}
+
+impl Query {
+    /// Checks what no single field shows.
+    ///
+    /// # Errors
+    /// [`InvalidQuery`] that names the fields and what they hold.
+    pub fn check(&self, overlay: &Overlay) -> Result<(), InvalidQuery> {
+        let Predicate { min, max, place, .. } = &self.predicate;
+        if let (Some(min), Some(max)) = (min, max)
+            && min > max
+        {
+            return Err(InvalidQuery(format!("min_value {min} is above max_value {max}")));
+        }
+        if let (Some(start), Some(end)) = (self.date_start, self.date_end)
+            && start > end
+        {
+            return Err(InvalidQuery(format!("date_start {start} is after date_end {end}")));
+        }
+        check_place("lat", place.lat_min, place.lat_max, 90.0)?;
+        check_place("lon", place.lon_min, place.lon_max, 180.0)?;
+        let limits = &overlay.limits;
+        if let Some(rows) = self.chunking.chunk_rows
+            && rows == 0
+        {
+            return Err(InvalidQuery("chunk_rows 0 out of range: must be at least 1".to_owned()));
+        }
+        if let Some(bytes) = self.chunking.chunk_bytes
+            && !(4096..=limits.chunk_bytes).contains(&(bytes as usize))
+        {
+            return Err(InvalidQuery(format!(
+                "chunk_bytes {bytes} out of range: must be between 4096 and {} (limits.chunk_bytes), both inclusive",
+                limits.chunk_bytes
+            )));
+        }
+        if let Some(spec) = &self.aggregate {
+            let distinct: BTreeSet<_> = spec.group_by.iter().collect();
+            if distinct.len() < spec.group_by.len() {
+                return Err(InvalidQuery("group_by names a key twice".to_owned()));
+            }
+        }
+        Ok(())
+    }
+
+    /// The planned days: inside the query's dates, inside a team's range, and of `own_team` where the
+    /// node answers for no other.
+    pub fn planned_days(&self, overlay: &Overlay, own_team: Option<&str>) -> Vec<(Day, String)> {
+        let mut days: Vec<(Day, String)> = overlay
+            .teams
+            .iter()
+            .filter(|team| own_team.is_none_or(|own| team.name == own))
+            .filter(|team| self.team.as_ref().is_none_or(|wanted| team.name == *wanted))
+            .flat_map(|team| {
+                let wanted = DayRange {
+                    start: self.date_start.unwrap_or(team.days.start),
+                    end: self.date_end.map_or(team.days.end, Day::next),
+                };
+                wanted.intersect(&team.days).days().map(|day| (day, team.name.clone()))
+            })
+            .collect();
+        days.sort();
+        days
+    }
+}
+
+/// The query in words: `rows of PM2.5, value 5.0 to 35.0, days from 20200810, at most 2000`.
+impl fmt::Display for Query {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Predicate { parameter, min, max, place, site, agency, text } = &self.predicate;
+        match &self.aggregate {
+            Some(spec) => {
+                let keys: Vec<&str> = spec.group_by.iter().map(|key| key.name()).collect();
+                write!(formatter, "{} by [{}]", spec.of.name(), keys.join(", "))?;
+            }
+            None => write!(formatter, "rows")?,
+        }
+        write!(formatter, " of {}", parameter.as_deref().unwrap_or("every parameter"))?;
+        let mut range = |name: &str, low: Option<String>, high: Option<String>| match (low, high) {
+            (None, None) => Ok(()),
+            (Some(low), None) => write!(formatter, ", {name} from {low}"),
+            (None, Some(high)) => write!(formatter, ", {name} up to {high}"),
+            (Some(low), Some(high)) => write!(formatter, ", {name} {low} to {high}"),
+        };
+        fn text_of(value: Option<impl ToString>) -> Option<String> {
+            value.map(|value| value.to_string())
+        }
+        range("value", text_of(*min), text_of(*max))?;
+        range("latitude", text_of(place.lat_min), text_of(place.lat_max))?;
+        range("longitude", text_of(place.lon_min), text_of(place.lon_max))?;
+        range("days", text_of(self.date_start), text_of(self.date_end))?;
+        for (name, part) in [("site", site), ("agency", agency), ("text", text), ("team", &self.team)] {
+            if let Some(part) = part {
+                write!(formatter, ", {name} `{part}`")?;
+            }
+        }
+        match self.limit {
+            Some(limit) => write!(formatter, ", at most {limit}"),
+            None => Ok(()),
+        }
+    }
+}
+
+fn check_place(name: &str, min: Option<f64>, max: Option<f64>, limit: f64) -> Result<(), InvalidQuery> {
+    for (end, bound) in [("min", min), ("max", max)] {
+        if let Some(bound) = bound
+            && !(-limit..=limit).contains(&bound)
+        {
+            return Err(InvalidQuery(format!(
+                "{name}_{end} {bound} out of range: must be between {} and {limit} degrees",
+                -limit
+            )));
+        }
+    }
+    match (min, max) {
+        (Some(min), Some(max)) if min > max => {
+            Err(InvalidQuery(format!("{name}_min {min} is above {name}_max {max}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Plans a query over `days`, as [`Query::planned_days`] gives them.
+pub fn plan(
+    query: Query,
+    days: Vec<(Day, String)>,
+    overlay: &Overlay,
+    placement: &Placement,
+    snapshot: &Snapshot,
+) -> QueryPlan {
+    let days: Vec<PlannedDay> = days
+        .into_iter()
+        .map(|(day, team)| PlannedDay {
+            day,
+            team,
+            fate: fate(&query, day, placement.holders(day), snapshot),
+        })
+        .collect();
+    let bounds = chunk_bounds(&query, &days, overlay, placement, snapshot);
+    QueryPlan { query, days, bounds }
+}
+
+fn fate(query: &Query, day: Day, holders: &[NodeId], snapshot: &Snapshot) -> Fate {
+    let (mut known, last): (Vec<_>, Vec<_>) = holders
+        .iter()
+        .filter(|holder| snapshot.serves(holder))
+        .filter_map(|holder| Some((holder, snapshot.inventories.get(holder)?.days.get(&day)?)))
+        .partition(|(holder, _)| !snapshot.marked.contains(*holder));
+    known.extend(last);
+    let expected = query.expected_versions.get(&day);
+    let chosen = match expected {
+        Some(version) => known.iter().find(|(_, inventory)| inventory.version == *version),
+        None => known.first(),
+    };
+    let Some((holder, inventory)) = chosen else {
+        return match expected {
+            Some(expected) if known.len() == holders.len() => {
+                Fate::VersionGone { expected: *expected, holders: holders.to_vec() }
+            }
+            _ => Fate::OutOfReach { holders: holders.to_vec() },
+        };
+    };
+    if inventory.statistics.files == 0 {
+        return Fate::NoData((*holder).clone());
+    }
+    if let Some(by) = pruned_by(&query.predicate, &inventory.statistics) {
+        return Fate::Pruned { by, version: inventory.version };
+    }
+    Fate::Ask(Ask {
+        version: inventory.version,
+        rows_to_scan: inventory.statistics.rows,
+        rows_at_most: rows_at_most(&query.predicate, &inventory.statistics),
+        holders: known
+            .iter()
+            .filter(|(_, other)| other.version == inventory.version)
+            .map(|(holder, _)| (*holder).clone())
+            .collect(),
+    })
+}
+
+/// Why no row of a day can match, in words; `None` if one may.
+fn pruned_by(predicate: &Predicate, statistics: &DayStatistics) -> Option<String> {
+    if let Some(parameter) = &predicate.parameter
+        && !statistics.parameters.contains_key(parameter)
+    {
+        return Some(format!("no row of parameter {parameter}"));
+    }
+    if predicate.min.is_some() || predicate.max.is_some() {
+        let values = value_range(predicate, statistics);
+        match values {
+            None => return Some("no row has a concentration".to_owned()),
+            Some((least, _)) if predicate.max.is_some_and(|max| max < least) => {
+                return Some(format!("smallest concentration {least}"));
+            }
+            Some((_, greatest)) if predicate.min.is_some_and(|min| min > greatest) => {
+                return Some(format!("largest concentration {greatest}"));
+            }
+            Some(_) => {}
+        }
+    }
+    match &statistics.place {
+        Some(bounds) if predicate.place != Place::default() => {
+            let wanted = &predicate.place;
+            let outside = wanted.lat_min.is_some_and(|bound| bounds.lat_max < bound)
+                || wanted.lat_max.is_some_and(|bound| bounds.lat_min > bound)
+                || wanted.lon_min.is_some_and(|bound| bounds.lon_max < bound)
+                || wanted.lon_max.is_some_and(|bound| bounds.lon_min > bound);
+            outside.then(|| {
+                format!(
+                    "sites lie between latitudes {} and {}, longitudes {} and {}",
+                    bounds.lat_min, bounds.lat_max, bounds.lon_min, bounds.lon_max
+                )
+            })
+        }
+        Some(_) => None,
+        None => Some("no row parsed".to_owned()),
+    }
+}
+
+fn wanted_parameters<'a>(
+    predicate: &'a Predicate,
+    statistics: &'a DayStatistics,
+) -> impl Iterator<Item = &'a crate::store::ParameterStatistics> {
+    let wanted = predicate.parameter.as_ref();
+    statistics
+        .parameters
+        .iter()
+        .filter(move |(name, _)| wanted.is_none_or(|wanted| wanted == *name))
+        .map(|(_, of)| of)
+}
+
+fn value_range(predicate: &Predicate, statistics: &DayStatistics) -> Option<(Decimal, Decimal)> {
+    wanted_parameters(predicate, statistics)
+        .filter_map(|of| Some((of.min?, of.max?)))
+        .reduce(|(least, greatest), (min, max)| (least.min(min), greatest.max(max)))
+}
+
+fn rows_at_most(predicate: &Predicate, statistics: &DayStatistics) -> u64 {
+    let by_value = predicate.min.is_some() || predicate.max.is_some();
+    wanted_parameters(predicate, statistics).map(|of| of.rows - if by_value { of.missing } else { 0 }).sum()
+}
+
+/// Chunk bounds follow from the data of the planned days alone, so that they are the same on every topology.
+fn chunk_bounds(
+    query: &Query,
+    days: &[PlannedDay],
+    overlay: &Overlay,
+    placement: &Placement,
+    snapshot: &Snapshot,
+) -> ChunkBounds {
+    let worst = |planned: &PlannedDay| {
+        let version = match &planned.fate {
+            Fate::Ask(ask) => ask.version,
+            Fate::Pruned { version, .. } => *version,
+            _ => return None,
+        };
+        let holds = |holder| -> Option<&DayInventory> {
+            let inventory = snapshot.inventories.get(holder)?.days.get(&planned.day)?;
+            (inventory.version == version).then_some(inventory)
+        };
+        let inventory = placement.holders(planned.day).iter().find_map(holds)?;
+        Some(query.encoding.of(&inventory.statistics.worst_row_bytes))
+    };
+    let choice = &query.chunking;
+    ChunkBounds {
+        strategy: choice.strategy.unwrap_or(overlay.strategies.chunking),
+        fixed_rows: choice.chunk_rows.unwrap_or(overlay.strategies.chunk_size),
+        chunk_bytes: choice.chunk_bytes.unwrap_or(overlay.limits.chunk_bytes as u32),
+        worst_row_bytes: days.iter().filter_map(worst).max().unwrap_or(1),
+        frame_overhead_bytes: frame::frame_overhead_bytes(query.encoding),
+    }
+}
+
+impl QueryPlan {
+    /// Equal for plans that give equal results: predicate, days and versions, limit, encoding, chunks.
+    pub fn key(&self) -> String {
+        let Query { predicate, limit, aggregate, encoding, .. } = &self.query;
+        let mut key = format!("{predicate:?}|{limit:?}|{aggregate:?}|{encoding:?}|{:?}", self.bounds);
+        for planned in &self.days {
+            let _ = match &planned.fate {
+                Fate::Ask(ask) => write!(key, "|{} {}", planned.day, ask.version),
+                Fate::Pruned { version, .. } => write!(key, "|{} pruned {version}", planned.day),
+                fate => write!(key, "|{} {fate:?}", planned.day),
+            };
+        }
+        key
+    }
+
+    /// The days that have to be asked for, with what to ask.
+    pub fn asks(&self) -> impl Iterator<Item = (&PlannedDay, &Ask)> {
+        self.days.iter().filter_map(|planned| match &planned.fate {
+            Fate::Ask(ask) => Some((planned, ask)),
+            _ => None,
+        })
+    }
+
+    /// The planned days.
+    pub fn day_list(&self) -> Vec<Day> {
+        self.days.iter().map(|planned| planned.day).collect()
+    }
+
+    /// Rows to scan by team: what the query is expected to cost.
+    pub fn cost_by_team(&self) -> BTreeMap<String, u64> {
+        let mut cost = BTreeMap::new();
+        for (planned, ask) in self.asks() {
+            *cost.entry(planned.team.clone()).or_default() += ask.rows_to_scan;
+        }
+        cost
+    }
+
+    /// About how many bytes this value takes.
+    pub fn bytes(&self) -> usize {
+        let asks: usize = self.asks().map(|(_, ask)| ask.holders.len() * size_of::<NodeId>()).sum();
+        size_of::<Self>() + self.days.len() * (size_of::<PlannedDay>() + 16) + asks
+    }
+}

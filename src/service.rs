@@ -1,0 +1,495 @@
+//! `overlay.v1` over the node: messages in, messages out, nothing decided here.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use tonic::{Request, Response, Status};
+
+use crate::admission::{ClientKey, QueryStatus};
+use crate::config::NodeId;
+use crate::coordinator::{Answered, Asking, ChunkRead, Explanation};
+use crate::error::QueryError;
+use crate::frame::{self, Encoding};
+use crate::outside::PeerAddress;
+use crate::plan::Fate;
+use crate::proto::v1;
+use crate::result_set::Owner;
+use crate::state::{NodeState, Stop};
+use crate::verb::{
+    Call, Cause, Count, CountItem, Failure, Inventory, InventoryItem, Read, ReadItem, Selection,
+};
+use crate::wire;
+
+/// Hops that a client's request may carry.
+const MAX_ID_BYTES: usize = 256;
+
+/// The client verbs.
+pub struct OverlayService(pub Arc<NodeState>);
+
+/// The peer verbs.
+pub struct PeerService(pub Arc<NodeState>);
+
+type ServiceResult<T> = Result<Response<T>, Status>;
+
+pub(crate) fn address<T>(request: &Request<T>) -> PeerAddress {
+    request.extensions().get().copied().unwrap_or(PeerAddress(None))
+}
+
+/// The caller's address without its port.
+pub(crate) fn host<T>(request: &Request<T>) -> String {
+    address(request).0.map(|address| address.ip().to_canonical().to_string()).unwrap_or_default()
+}
+
+/// The `grpc-timeout` of a request: up to eight digits and a unit.
+///
+/// Source: the gRPC over HTTP/2 protocol, "Timeout".
+pub(crate) fn timeout<T>(request: &Request<T>) -> Option<Duration> {
+    let value = request.metadata().get("grpc-timeout")?.to_str().ok()?;
+    let (digits, unit) = value.split_at_checked(value.len().checked_sub(1)?)?;
+    let amount: u64 = digits.parse().ok()?;
+    match unit {
+        "H" => Some(Duration::from_secs(amount.saturating_mul(3600))),
+        "M" => Some(Duration::from_secs(amount.saturating_mul(60))),
+        "S" => Some(Duration::from_secs(amount)),
+        "m" => Some(Duration::from_millis(amount)),
+        "u" => Some(Duration::from_micros(amount)),
+        "n" => Some(Duration::from_nanos(amount)),
+        _ => None,
+    }
+}
+
+impl OverlayService {
+    fn serving(&self) -> Result<(), Status> {
+        match self.0.not_serving() {
+            None => Ok(()),
+            Some(state) => {
+                Err(QueryError::NotServing { node: self.0.process.id.to_string(), state }.to_status())
+            }
+        }
+    }
+
+    fn not_looped(&self, hops: &[String]) -> Result<(), Status> {
+        let me = &self.0.process.id;
+        match hops.iter().any(|hop| hop == me.as_str()) {
+            true => Err(QueryError::Loop(me.to_string()).to_status()),
+            false => Ok(()),
+        }
+    }
+}
+
+fn owner(host: &str, client_id: &str) -> (Owner, ClientKey) {
+    let owner = Owner { address: host.to_owned(), client_id: Some(client_id.to_owned()) };
+    (owner, ClientKey::new(host, client_id))
+}
+
+fn checked_ids(ids: [&str; 2]) -> Result<(), Status> {
+    match ids.iter().find(|id| id.len() > MAX_ID_BYTES) {
+        Some(id) => {
+            Err(QueryError::Invalid(format!("an id has {} bytes, limit {MAX_ID_BYTES}", id.len()))
+                .to_status())
+        }
+        None => Ok(()),
+    }
+}
+
+fn invalid(malformed: impl ToString) -> Status {
+    QueryError::Invalid(malformed.to_string()).to_status()
+}
+
+#[tonic::async_trait]
+impl v1::overlay_server::Overlay for OverlayService {
+    async fn query(&self, request: Request<v1::QueryRequest>) -> ServiceResult<v1::QueryReply> {
+        self.serving()?;
+        let (host, deadline) = (host(&request), self.0.deadline(timeout(&request)));
+        let request = request.into_inner();
+        self.not_looped(&request.hops)?;
+        checked_ids([&request.client_id, &request.request_id])?;
+        let query = wire::query_from(&request).map_err(invalid)?;
+        if query.limit.is_some_and(|limit| limit > self.0.overlay.limits.max_rows) {
+            let most = self.0.overlay.limits.max_rows;
+            return Err(invalid(format!(
+                "limit {} out of range: must be at most {most} (limits.max_rows); leave it out for all rows",
+                query.limit.unwrap_or_default()
+            )));
+        }
+        let (owner, client) = owner(&host, &request.client_id);
+        let asking = Asking {
+            query,
+            client: client.clone(),
+            owner: owner.clone(),
+            request_id: request.request_id,
+            deadline,
+        };
+        let coordinator = &self.0.coordinator;
+        let answered = coordinator.query(asking).await.map_err(|error| error.to_status())?;
+        let first = coordinator.chunk(&answered.uid, 0, &owner, &client, deadline).await.ok();
+        let mut hops = request.hops;
+        hops.push(self.0.process.id.to_string());
+        Ok(Response::new(reply(answered, first, hops, coordinator.leases().ttl())))
+    }
+
+    async fn get_chunk(&self, request: Request<v1::GetChunkRequest>) -> ServiceResult<v1::Chunk> {
+        let (host, deadline) = (host(&request), self.0.deadline(timeout(&request)));
+        let request = request.into_inner();
+        let (owner, client) = owner(&host, &request.client_id);
+        let index = request.chunk_index;
+        let chunk = self.0.coordinator.chunk(&request.uid, i64::from(index), &owner, &client, deadline).await;
+        let chunk = chunk.map_err(|error| error.to_status())?;
+        Ok(Response::new(chunk_message(&request.uid, index, chunk)))
+    }
+
+    type StreamChunksStream = BoxStream<'static, Result<v1::Chunk, Status>>;
+
+    async fn stream_chunks(
+        &self,
+        request: Request<v1::StreamChunksRequest>,
+    ) -> ServiceResult<Self::StreamChunksStream> {
+        let (host, timeout) = (host(&request), timeout(&request));
+        let request = request.into_inner();
+        let (owner, client) = owner(&host, &request.client_id);
+        let state = self.0.clone();
+        let uid = request.uid.clone();
+        let result_set = state.coordinator.leases().touch(&uid, &owner, tokio::time::Instant::now());
+        let result_set = result_set.map_err(|error| QueryError::from(error).to_status())?;
+        let chunk_count = result_set.chunk_count();
+        if request.first_chunk >= chunk_count {
+            let index = i64::from(request.first_chunk);
+            return Err(QueryError::OutOfRange { index, chunk_count }.to_status());
+        }
+        let read = move |index: u32| {
+            let (state, uid, owner, client) = (state.clone(), uid.clone(), owner.clone(), client.clone());
+            async move {
+                let deadline = state.deadline(timeout);
+                let chunk = state.coordinator.chunk(&uid, i64::from(index), &owner, &client, deadline).await;
+                chunk.map(|chunk| chunk_message(&uid, index, chunk)).map_err(|error| error.to_status())
+            }
+        };
+        // While the client takes one chunk the next one is read; nothing is read beyond it.
+        let chunks = futures::stream::iter(request.first_chunk..chunk_count).map(read).buffered(2);
+        Ok(Response::new(until_error(chunks).boxed()))
+    }
+
+    async fn cancel(&self, request: Request<v1::CancelRequest>) -> ServiceResult<v1::CancelReply> {
+        let host = host(&request);
+        let request = request.into_inner();
+        let (owner, client) = owner(&host, &request.client_id);
+        let found = self.0.coordinator.cancel(&request.uid, &request.request_id, &owner, &client);
+        Ok(Response::new(v1::CancelReply { found }))
+    }
+
+    async fn explain(&self, request: Request<v1::QueryRequest>) -> ServiceResult<v1::ExplainReply> {
+        self.serving()?;
+        let (host, deadline) = (host(&request), self.0.deadline(timeout(&request)));
+        let request = request.into_inner();
+        let query = wire::query_from(&request).map_err(invalid)?;
+        let (_, client) = owner(&host, &request.client_id);
+        let explaining = self.0.coordinator.explain(&query, &client, deadline);
+        let explanation = match tokio::time::timeout_at(deadline, explaining).await {
+            Ok(explained) => explained.map_err(|error| error.to_status())?,
+            Err(_) => {
+                return Err(Status::deadline_exceeded("the deadline passed while inventories were read"));
+            }
+        };
+        Ok(Response::new(explain_reply(&self.0, explanation)))
+    }
+
+    async fn get_query_status(
+        &self,
+        request: Request<v1::GetQueryStatusRequest>,
+    ) -> ServiceResult<v1::GetQueryStatusReply> {
+        let host = host(&request);
+        let request = request.into_inner();
+        let (_, client) = owner(&host, &request.client_id);
+        let reply = match self.0.coordinator.status(&request.request_id, &client) {
+            QueryStatus::Unknown => {
+                v1::GetQueryStatusReply { state: "unknown".to_owned(), ..Default::default() }
+            }
+            QueryStatus::Running => {
+                v1::GetQueryStatusReply { state: "running".to_owned(), ..Default::default() }
+            }
+            QueryStatus::Waiting { limiting_factor, position, estimated_start } => v1::GetQueryStatusReply {
+                state: "waiting".to_owned(),
+                limiting_factor,
+                position: position as u32,
+                estimated_start_ms: estimated_start.as_secs_f64() * 1e3,
+            },
+        };
+        Ok(Response::new(reply))
+    }
+
+    async fn get_metrics(
+        &self,
+        _request: Request<v1::GetMetricsRequest>,
+    ) -> ServiceResult<v1::GetMetricsReply> {
+        Ok(Response::new(metrics_reply(&self.0)))
+    }
+
+    async fn shutdown(&self, request: Request<v1::ShutdownRequest>) -> ServiceResult<v1::ShutdownReply> {
+        if !self.0.is_own(address(&request)) {
+            let why = "shutdown is taken from loopback or the node's own address".to_owned();
+            return Err(QueryError::NotAllowed(why).to_status());
+        }
+        let how = if request.into_inner().graceful { Stop::Graceful } else { Stop::AtOnce };
+        self.0.stop(how);
+        Ok(Response::new(v1::ShutdownReply { status: "stopping".to_owned() }))
+    }
+}
+
+/// Ends a stream after its first error.
+fn until_error<T>(
+    stream: impl futures::Stream<Item = Result<T, Status>>,
+) -> impl futures::Stream<Item = Result<T, Status>> {
+    stream.scan(false, |failed, item| {
+        let ended = std::mem::replace(failed, item.is_err());
+        futures::future::ready((!ended).then_some(item))
+    })
+}
+
+fn reply(answered: Answered, first: Option<ChunkRead>, hops: Vec<String>, lease: Duration) -> v1::QueryReply {
+    let result_set = &answered.result_set;
+    let plan = &result_set.plan;
+    let arrow_schema = match (plan.query.encoding, &plan.query.aggregate) {
+        (Encoding::Arrow, None) => frame::schema_message(),
+        (Encoding::Arrow, Some(spec)) => frame::groups_schema_message(spec),
+        _ => bytes::Bytes::new(),
+    };
+    let manifest = v1::Manifest {
+        total_records: result_set.total_records,
+        chunk_rows: result_set.chunk_rows(),
+        limit_reached: result_set.limit_reached,
+        chunking: Some(v1::Chunking {
+            strategy: wire::chunking_strategy_to(plan.bounds.strategy).into(),
+            chunk_rows: Some(plan.bounds.fixed_rows),
+            chunk_bytes: Some(plan.bounds.chunk_bytes),
+        }),
+        encoding: wire::encoding_to(plan.query.encoding).into(),
+        arrow_schema: arrow_schema.to_vec(),
+    };
+    v1::QueryReply {
+        manifest: Some(manifest),
+        ledger: result_set.ledger.iter().map(wire::entry_to).collect(),
+        admission: Some(v1::Admission {
+            waited_ms: answered.waited.as_secs_f64() * 1e3,
+            limiting_factor: answered.limiting_factor,
+        }),
+        statistics: answered.statistics.iter().map(wire::statistics_to).collect(),
+        lease_ms: lease.as_millis() as u64,
+        first_chunk: first.map(|chunk| chunk_message(&answered.uid, 0, chunk)),
+        hops,
+        uid: answered.uid,
+    }
+}
+
+fn chunk_message(uid: &str, index: u32, chunk: ChunkRead) -> v1::Chunk {
+    v1::Chunk {
+        uid: uid.to_owned(),
+        chunk_index: index,
+        is_last: chunk.is_last,
+        frames: chunk.frames.iter().cloned().map(wire::frame_to).collect(),
+    }
+}
+
+fn explain_reply(state: &NodeState, explanation: Explanation) -> v1::ExplainReply {
+    let strategies = &state.overlay.strategies;
+    let days = explanation.plan.days.iter().zip(explanation.days).map(|(planned, explained)| {
+        let mut day = v1::PlannedDay {
+            day: planned.day.number(),
+            team: planned.team.clone(),
+            holders: wire::names(&explained.holders),
+            assigned: explained.assigned.map(|node| node.to_string()).unwrap_or_default(),
+            via: explained.via.map(|node| node.to_string()).unwrap_or_default(),
+            note: explained.note,
+            ..v1::PlannedDay::default()
+        };
+        match &planned.fate {
+            Fate::Ask(ask) => {
+                day.rows_to_scan = ask.rows_to_scan;
+                day.rows_at_most = ask.rows_at_most;
+            }
+            Fate::Pruned { by, .. } => day.pruned_by = by.clone(),
+            _ => {}
+        }
+        day
+    });
+    v1::ExplainReply {
+        days: days.collect(),
+        query: explanation.plan.query.to_string(),
+        rows_to_scan: explanation.rows_to_scan,
+        forwarding: strategies.forwarding.to_string(),
+        chunking: explanation.plan.bounds.strategy.to_string(),
+        fairness: strategies.fairness.to_string(),
+    }
+}
+
+fn metrics_reply(state: &NodeState) -> v1::GetMetricsReply {
+    let gauges = state.gauges();
+    let totals = state.metrics.totals();
+    let marks = state.gather.directory().marks();
+    let neighbour = |id: &NodeId| v1::NeighbourState {
+        node: id.to_string(),
+        state: if marks.contains_key(id) { "down" } else { "up" }.to_owned(),
+        last_error: marks.get(id).cloned().unwrap_or_default(),
+    };
+    let store = state.holder.store();
+    v1::GetMetricsReply {
+        node: state.process.id.to_string(),
+        role: state.process.role.to_string(),
+        team: state.process.team.clone(),
+        ready: store.is_some(),
+        draining: *state.stop.borrow() != Stop::Running,
+        incarnation: state.incarnation,
+        active_queries: gauges.active_queries as u32,
+        waiting_queries: gauges.waiting_queries as u32,
+        max_active: state.overlay.limits.max_active as u32,
+        open_result_sets: gauges.open_result_sets as u32,
+        queries_total: totals.queries,
+        chunks_total: totals.chunks,
+        rejected_total: totals.rejected,
+        query_seconds_mean: totals.query_seconds_mean,
+        files: store.map_or(0, |store| store.file_count()),
+        rows: gauges.rows_held,
+        days: store.map_or(0, |store| store.days().count() as u32),
+        neighbours: state.process.neighbours.iter().map(neighbour).collect(),
+        exposition: state.metrics.exposition(&gauges),
+    }
+}
+
+impl PeerService {
+    /// Checks who asks and takes one of the places for peers.
+    fn admit<T>(
+        &self,
+        request: &Request<T>,
+        hops: &[String],
+    ) -> Result<tokio::sync::SemaphorePermit<'_>, Status> {
+        let state = &self.0;
+        if !state.is_peer(address(request)) {
+            let why = format!("peer verbs are for the neighbours of node `{}`", state.process.id);
+            return Err(QueryError::NotAllowed(why).to_status());
+        }
+        if hops.iter().any(|hop| hop == state.process.id.as_str()) {
+            return Err(QueryError::Loop(state.process.id.to_string()).to_status());
+        }
+        let limit = state.overlay.limits.peer_requests;
+        state.peer_requests.try_acquire().map_err(|_| {
+            QueryError::Overloaded {
+                message: format!("{limit} peer requests in flight, limit {limit} (limits.peer_requests)"),
+                retry_after: Duration::from_millis(100),
+            }
+            .to_status()
+        })
+    }
+
+    fn call(&self, timeout: Option<Duration>, hops: &[String], client: ClientKey) -> Call {
+        Call { hops: wire::node_ids(hops), client, deadline: self.0.deadline(timeout) }
+    }
+}
+
+#[tonic::async_trait]
+impl v1::peer_server::Peer for PeerService {
+    async fn inventory(&self, request: Request<v1::InventoryRequest>) -> ServiceResult<v1::InventoryReply> {
+        let _place = self.admit(&request, &request.get_ref().hops)?;
+        let call = self.call(timeout(&request), &request.get_ref().hops, ClientKey::new("", ""));
+        let item = |node: v1::NodeRequest| InventoryItem {
+            node: NodeId::from(node.node.as_str()),
+            known_incarnation: node.known_incarnation,
+        };
+        let items = request.into_inner().nodes.into_iter().map(item).collect();
+        let answers = self.0.gather.relay(&Inventory, items, &call).await;
+        let unreachable = |failure: Failure<InventoryItem>| v1::Unreachable {
+            node: failure.item.node.to_string(),
+            why: failure.why,
+            nodes_tried: wire::names(&failure.nodes_tried),
+        };
+        let node =
+            |answer: &crate::verb::InventoryAnswer| wire::inventory_to(&answer.inventory, answer.unchanged);
+        Ok(Response::new(v1::InventoryReply {
+            nodes: answers.answers.iter().map(node).collect(),
+            unreachable: answers.failures.into_iter().map(unreachable).collect(),
+        }))
+    }
+
+    async fn count(&self, request: Request<v1::CountRequest>) -> ServiceResult<v1::CountReply> {
+        let _place = self.admit(&request, &request.get_ref().hops)?;
+        let timeout = timeout(&request);
+        let request = request.into_inner();
+        let client = ClientKey::new(request.client_address.as_str(), request.client_id.as_str());
+        let call = self.call(timeout, &request.hops, client);
+        let spec = Count {
+            selection: selection(request.predicate.as_ref(), request.encoding)?,
+            aggregate: request.aggregate.as_ref().map(wire::aggregate_from).transpose().map_err(invalid)?,
+        };
+        let items: Result<Vec<_>, _> = request.days.iter().map(wire::count_item_from).collect();
+        let answers = self.0.gather.relay(&spec, items.map_err(invalid)?, &call).await;
+        if answers.groups.len() > self.0.overlay.limits.max_groups {
+            return Ok(Response::new(self.too_many_groups(&request.days)?));
+        }
+        let day = |count: crate::verb::DayCount| v1::DayCount {
+            day: count.item.day.number(),
+            version: count.item.version.0.to_vec(),
+            node: count.item.node.to_string(),
+            attempt: count.item.attempt,
+            rows_matched: count.rows_matched,
+            first_frame: count.first_frame.map(wire::frame_to),
+        };
+        Ok(Response::new(v1::CountReply {
+            days: answers.answers.into_iter().map(day).collect(),
+            failures: answers.failures.into_iter().map(count_failure).collect(),
+            statistics: answers.statistics.iter().map(wire::statistics_to).collect(),
+            groups: wire::groups_to(&answers.groups),
+            nodes: answers.states.iter().map(wire::state_to).collect(),
+        }))
+    }
+
+    async fn read(&self, request: Request<v1::ReadRequest>) -> ServiceResult<v1::ReadReply> {
+        let _place = self.admit(&request, &request.get_ref().hops)?;
+        let timeout = timeout(&request);
+        let request = request.into_inner();
+        let client = ClientKey::new(request.client_address.as_str(), request.client_id.as_str());
+        let call = self.call(timeout, &request.hops, client);
+        let spec = Read { selection: selection(request.predicate.as_ref(), request.encoding)? };
+        let items: Result<Vec<_>, _> = request.days.iter().map(wire::read_item_from).collect();
+        let answers = self.0.gather.relay(&spec, items.map_err(invalid)?, &call).await;
+        let failure = |failure: Failure<ReadItem>| {
+            let (day, node) = (failure.item.day, failure.item.node.clone());
+            wire::day_failure_to(failure, day, &node)
+        };
+        Ok(Response::new(v1::ReadReply {
+            frames: answers.answers.into_iter().map(|(_, frame)| wire::frame_to(frame)).collect(),
+            failures: answers.failures.into_iter().map(failure).collect(),
+            statistics: answers.statistics.iter().map(wire::statistics_to).collect(),
+            nodes: answers.states.iter().map(wire::state_to).collect(),
+        }))
+    }
+}
+
+impl PeerService {
+    /// `limits.max_groups` holds at each hop: beyond it every day fails rather than some groups.
+    fn too_many_groups(&self, days: &[v1::DayRequest]) -> Result<v1::CountReply, Status> {
+        let why = format!("more than {} groups (limits.max_groups)", self.0.overlay.limits.max_groups);
+        let items: Result<Vec<_>, _> = days.iter().map(wire::count_item_from).collect();
+        let failed = |item| Failure {
+            item,
+            cause: Cause::TooManyGroups,
+            why: why.clone(),
+            nodes_tried: vec![self.0.process.id.clone()],
+        };
+        Ok(v1::CountReply {
+            failures: items.map_err(invalid)?.into_iter().map(failed).map(count_failure).collect(),
+            ..v1::CountReply::default()
+        })
+    }
+}
+
+fn count_failure(failure: Failure<CountItem>) -> v1::DayFailure {
+    let (day, node) = (failure.item.day, failure.item.node.clone());
+    wire::day_failure_to(failure, day, &node)
+}
+
+fn selection(predicate: Option<&v1::Predicate>, encoding: i32) -> Result<Selection, Status> {
+    Ok(Selection {
+        predicate: Arc::new(wire::predicate_from(predicate).map_err(invalid)?),
+        encoding: wire::encoding_from(encoding).map_err(invalid)?,
+    })
+}

@@ -1,0 +1,546 @@
+//! Between the values of this crate and the messages of `overlay.v1`, both ways.
+//!
+//! Nothing is decided here. What cannot be a value is a [`Malformed`] that names the field.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::aggregate::{AggregateOf, AggregateSpec, GroupId, GroupKey, Groups, KeyValue, Partial};
+use crate::config::{Chunking, NodeId};
+use crate::coverage::{Entry, Outcome, Served};
+use crate::day::Day;
+use crate::decimal::Decimal;
+use crate::frame::Encoding;
+use crate::inventory::{DayInventory, NodeInventory, NodeState};
+use crate::plan::{ChunkingChoice, Query};
+use crate::predicate::{Place, Predicate};
+use crate::proto::v1;
+use crate::store::{DayStatistics, Digest, ParameterStatistics, PlaceBounds, Version, WorstRowBytes};
+use crate::verb::{Cause, CountItem, Failure, Frame, HopStatistics, ReadItem};
+
+/// A message that stands for no value.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {what}")]
+pub struct Malformed {
+    field: &'static str,
+    what: String,
+}
+
+fn malformed(field: &'static str, what: impl ToString) -> Malformed {
+    Malformed { field, what: what.to_string() }
+}
+
+pub(crate) fn day(number: u32) -> Result<Day, Malformed> {
+    Day::from_number(u64::from(number)).map_err(|error| malformed("day", error))
+}
+
+pub(crate) fn version(bytes: &[u8]) -> Result<Version, Malformed> {
+    let wrong = |_| malformed("version", format!("{} bytes, expected 16", bytes.len()));
+    bytes.try_into().map(Version).map_err(wrong)
+}
+
+fn digest(bytes: &[u8]) -> Result<Digest, Malformed> {
+    let wrong = |_| malformed("digest", format!("{} bytes, expected 16", bytes.len()));
+    bytes.try_into().map(Digest).map_err(wrong)
+}
+
+pub(crate) fn node_ids(names: &[String]) -> Vec<NodeId> {
+    names.iter().map(|name| NodeId::from(name.as_str())).collect()
+}
+
+pub(crate) fn names(nodes: &[NodeId]) -> Vec<String> {
+    nodes.iter().map(NodeId::to_string).collect()
+}
+
+// Queries.
+
+pub(crate) fn query_from(request: &v1::QueryRequest) -> Result<Query, Malformed> {
+    let date = |field, number: Option<u32>| {
+        number
+            .map(|number| Day::from_number(u64::from(number)))
+            .transpose()
+            .map_err(|error| malformed(field, error))
+    };
+    let expected =
+        request.expected_versions.iter().map(|pinned| Ok((day(pinned.day)?, version(&pinned.version)?)));
+    Ok(Query {
+        predicate: predicate_from(request.predicate.as_ref())?,
+        date_start: date("date_start", request.date_start)?,
+        date_end: date("date_end", request.date_end)?,
+        team: request.team.clone(),
+        limit: request.limit,
+        aggregate: request.aggregate.as_ref().map(aggregate_from).transpose()?,
+        encoding: encoding_from(request.encoding)?,
+        chunking: request.chunking.as_ref().map(chunking_from).transpose()?.unwrap_or_default(),
+        allow_partial: request.allow_partial,
+        expected_versions: expected.collect::<Result<BTreeMap<_, _>, _>>()?,
+    })
+}
+
+/// A predicate in messages carries bounds as text, so that they are exact.
+pub(crate) fn predicate_from(predicate: Option<&v1::Predicate>) -> Result<Predicate, Malformed> {
+    let Some(predicate) = predicate else {
+        return Ok(Predicate::default());
+    };
+    let lower = |text: &Option<String>| text.as_ref().map(|text| text.to_lowercase());
+    let number = |field, value: Option<f64>| match value {
+        Some(value) if !value.is_finite() => Err(malformed(field, format!("`{value}` is not a number"))),
+        value => Ok(value),
+    };
+    let min = predicate.min_value.as_deref().map(Decimal::at_least).transpose();
+    let max = predicate.max_value.as_deref().map(Decimal::at_most).transpose();
+    Ok(Predicate {
+        parameter: predicate.parameter.as_ref().map(|text| text.to_uppercase()),
+        min: min.map_err(|error| malformed("min_value", error))?,
+        max: max.map_err(|error| malformed("max_value", error))?,
+        place: Place {
+            lat_min: number("lat_min", predicate.lat_min)?,
+            lat_max: number("lat_max", predicate.lat_max)?,
+            lon_min: number("lon_min", predicate.lon_min)?,
+            lon_max: number("lon_max", predicate.lon_max)?,
+        },
+        site: lower(&predicate.site),
+        agency: lower(&predicate.agency),
+        text: lower(&predicate.text),
+    })
+}
+
+pub(crate) fn predicate_to(predicate: &Predicate) -> v1::Predicate {
+    v1::Predicate {
+        parameter: predicate.parameter.clone(),
+        min_value: predicate.min.map(|bound| bound.to_string()),
+        max_value: predicate.max.map(|bound| bound.to_string()),
+        lat_min: predicate.place.lat_min,
+        lat_max: predicate.place.lat_max,
+        lon_min: predicate.place.lon_min,
+        lon_max: predicate.place.lon_max,
+        site: predicate.site.clone(),
+        agency: predicate.agency.clone(),
+        text: predicate.text.clone(),
+    }
+}
+
+pub(crate) fn aggregate_from(aggregate: &v1::Aggregate) -> Result<AggregateSpec, Malformed> {
+    let of = match v1::AggregateOf::try_from(aggregate.of) {
+        Ok(v1::AggregateOf::Unspecified | v1::AggregateOf::Value) => AggregateOf::Value,
+        Ok(v1::AggregateOf::RawConcentration) => AggregateOf::RawConcentration,
+        Ok(v1::AggregateOf::Aqi) => AggregateOf::Aqi,
+        Err(_) => {
+            return Err(malformed("aggregate.of", format!("unknown number {}", aggregate.of)));
+        }
+    };
+    let key = |number: &i32| match v1::GroupKey::try_from(*number) {
+        Ok(v1::GroupKey::Parameter) => Ok(GroupKey::Parameter),
+        Ok(v1::GroupKey::Site) => Ok(GroupKey::Site),
+        Ok(v1::GroupKey::Agency) => Ok(GroupKey::Agency),
+        Ok(v1::GroupKey::Day) => Ok(GroupKey::Day),
+        Ok(v1::GroupKey::Hour) => Ok(GroupKey::Hour),
+        Ok(v1::GroupKey::Team) => Ok(GroupKey::Team),
+        Ok(v1::GroupKey::Unspecified) | Err(_) => {
+            Err(malformed("aggregate.group_by", format!("unknown number {number}")))
+        }
+    };
+    Ok(AggregateSpec { of, group_by: aggregate.group_by.iter().map(key).collect::<Result<_, _>>()? })
+}
+
+pub(crate) fn aggregate_to(spec: &AggregateSpec) -> v1::Aggregate {
+    let of = match spec.of {
+        AggregateOf::Value => v1::AggregateOf::Value,
+        AggregateOf::RawConcentration => v1::AggregateOf::RawConcentration,
+        AggregateOf::Aqi => v1::AggregateOf::Aqi,
+    };
+    let key = |key: &GroupKey| match key {
+        GroupKey::Parameter => v1::GroupKey::Parameter,
+        GroupKey::Site => v1::GroupKey::Site,
+        GroupKey::Agency => v1::GroupKey::Agency,
+        GroupKey::Day => v1::GroupKey::Day,
+        GroupKey::Hour => v1::GroupKey::Hour,
+        GroupKey::Team => v1::GroupKey::Team,
+    };
+    v1::Aggregate { of: of.into(), group_by: spec.group_by.iter().map(|each| key(each).into()).collect() }
+}
+
+pub(crate) fn encoding_from(number: i32) -> Result<Encoding, Malformed> {
+    match v1::Encoding::try_from(number) {
+        Ok(v1::Encoding::Unspecified | v1::Encoding::Arrow) => Ok(Encoding::Arrow),
+        Ok(v1::Encoding::Json) => Ok(Encoding::Json),
+        Ok(v1::Encoding::JsonLegacy) => Ok(Encoding::JsonLegacy),
+        Err(_) => Err(malformed("encoding", format!("unknown number {number}"))),
+    }
+}
+
+pub(crate) fn encoding_to(encoding: Encoding) -> v1::Encoding {
+    match encoding {
+        Encoding::Arrow => v1::Encoding::Arrow,
+        Encoding::Json => v1::Encoding::Json,
+        Encoding::JsonLegacy => v1::Encoding::JsonLegacy,
+    }
+}
+
+pub(crate) fn chunking_from(chunking: &v1::Chunking) -> Result<ChunkingChoice, Malformed> {
+    let strategy = match v1::ChunkingStrategy::try_from(chunking.strategy) {
+        Ok(v1::ChunkingStrategy::Unspecified) => None,
+        Ok(v1::ChunkingStrategy::Fixed) => Some(Chunking::Fixed),
+        Ok(v1::ChunkingStrategy::Adaptive) => Some(Chunking::Adaptive),
+        Ok(v1::ChunkingStrategy::QueryBased) => Some(Chunking::QueryBased),
+        Err(_) => {
+            return Err(malformed("chunking.strategy", format!("unknown number {}", chunking.strategy)));
+        }
+    };
+    Ok(ChunkingChoice { strategy, chunk_rows: chunking.chunk_rows, chunk_bytes: chunking.chunk_bytes })
+}
+
+pub(crate) fn chunking_strategy_to(strategy: Chunking) -> v1::ChunkingStrategy {
+    match strategy {
+        Chunking::Fixed => v1::ChunkingStrategy::Fixed,
+        Chunking::Adaptive => v1::ChunkingStrategy::Adaptive,
+        Chunking::QueryBased => v1::ChunkingStrategy::QueryBased,
+    }
+}
+
+// The coverage ledger.
+
+pub(crate) fn entry_to(entry: &Entry) -> v1::CoverageEntry {
+    use v1::coverage_entry::Outcome as Message;
+    let outcome = match &entry.outcome {
+        Outcome::Served(served) => Message::Served(v1::Served {
+            node: served.node.clone(),
+            attempt: served.attempt,
+            version: served.version.0.to_vec(),
+            rows_matched: served.rows_matched,
+            rows_taken: served.rows_taken,
+        }),
+        Outcome::Pruned { by, version } => {
+            Message::Pruned(v1::Pruned { by: by.clone(), version: version.0.to_vec() })
+        }
+        Outcome::NoData { node } => Message::NoData(v1::NoData { node: node.clone() }),
+        Outcome::BeyondLimit => Message::BeyondLimit(v1::BeyondLimit {}),
+        Outcome::Missing { why, nodes_tried } => {
+            Message::Missing(v1::Missing { why: why.clone(), nodes_tried: nodes_tried.clone() })
+        }
+    };
+    v1::CoverageEntry { day: entry.day.number(), team: entry.team.clone(), outcome: Some(outcome) }
+}
+
+pub(crate) fn entry_from(message: &v1::CoverageEntry) -> Result<Entry, Malformed> {
+    use v1::coverage_entry::Outcome as Message;
+    let outcome = match message.outcome.as_ref() {
+        Some(Message::Served(served)) => Outcome::Served(Served {
+            node: served.node.clone(),
+            attempt: served.attempt,
+            version: version(&served.version)?,
+            rows_matched: served.rows_matched,
+            rows_taken: served.rows_taken,
+        }),
+        Some(Message::Pruned(pruned)) => {
+            Outcome::Pruned { by: pruned.by.clone(), version: version(&pruned.version)? }
+        }
+        Some(Message::NoData(no_data)) => Outcome::NoData { node: no_data.node.clone() },
+        Some(Message::BeyondLimit(_)) => Outcome::BeyondLimit,
+        Some(Message::Missing(missing)) => {
+            Outcome::Missing { why: missing.why.clone(), nodes_tried: missing.nodes_tried.clone() }
+        }
+        None => {
+            return Err(malformed("ledger", format!("no outcome for day {}", message.day)));
+        }
+    };
+    Ok(Entry { day: day(message.day)?, team: message.team.clone(), outcome })
+}
+
+// Frames.
+
+pub(crate) fn frame_to(frame: Frame) -> v1::Frame {
+    v1::Frame {
+        day: frame.day.map_or(0, Day::number),
+        version: frame.version.0.to_vec().into(),
+        first_row: frame.first_row,
+        rows: frame.rows,
+        payload: frame.payload,
+        digest: frame.digest.0.to_vec().into(),
+        node: frame.node.to_string(),
+    }
+}
+
+pub(crate) fn frame_from(frame: v1::Frame) -> Result<Frame, Malformed> {
+    Ok(Frame {
+        day: (frame.day != 0).then(|| day(frame.day)).transpose()?,
+        version: version(&frame.version)?,
+        first_row: frame.first_row,
+        rows: frame.rows,
+        digest: digest(&frame.digest)?,
+        payload: frame.payload,
+        node: NodeId::from(frame.node.as_str()),
+    })
+}
+
+// Peer verbs.
+
+pub(crate) fn count_item_to(item: &CountItem) -> v1::DayRequest {
+    v1::DayRequest {
+        day: item.day.number(),
+        version: item.version.0.to_vec(),
+        node: item.node.to_string(),
+        team: item.team.to_string(),
+        attempt: item.attempt,
+        first_rows: item.first_rows,
+        ..v1::DayRequest::default()
+    }
+}
+
+pub(crate) fn count_item_from(request: &v1::DayRequest) -> Result<CountItem, Malformed> {
+    Ok(CountItem {
+        day: day(request.day)?,
+        version: version(&request.version)?,
+        node: NodeId::from(request.node.as_str()),
+        team: Arc::from(request.team.as_str()),
+        attempt: request.attempt,
+        first_rows: request.first_rows,
+    })
+}
+
+pub(crate) fn read_item_to(item: &ReadItem) -> v1::DayRequest {
+    v1::DayRequest {
+        day: item.day.number(),
+        version: item.version.0.to_vec(),
+        node: item.node.to_string(),
+        team: item.team.to_string(),
+        first_row: item.first_row,
+        rows: item.rows,
+        ..v1::DayRequest::default()
+    }
+}
+
+pub(crate) fn read_item_from(request: &v1::DayRequest) -> Result<ReadItem, Malformed> {
+    Ok(ReadItem {
+        day: day(request.day)?,
+        version: version(&request.version)?,
+        node: NodeId::from(request.node.as_str()),
+        team: Arc::from(request.team.as_str()),
+        first_row: request.first_row,
+        rows: request.rows,
+    })
+}
+
+pub(crate) fn day_failure_to<I>(failure: Failure<I>, day: Day, node: &NodeId) -> v1::DayFailure {
+    let cause = match failure.cause {
+        Cause::Unreachable => v1::FailureCause::Unreachable,
+        Cause::NotHeld => v1::FailureCause::NotHeld,
+        Cause::VersionDiffers => v1::FailureCause::VersionDiffers,
+        Cause::NotReady => v1::FailureCause::NotReady,
+        Cause::Overloaded => v1::FailureCause::Overloaded,
+        Cause::TooManyGroups => v1::FailureCause::TooManyGroups,
+        Cause::BadAnswer => v1::FailureCause::BadAnswer,
+        Cause::OutOfRange => v1::FailureCause::OutOfRange,
+    };
+    v1::DayFailure {
+        day: day.number(),
+        node: node.to_string(),
+        cause: cause.into(),
+        why: failure.why,
+        nodes_tried: names(&failure.nodes_tried),
+    }
+}
+
+pub(crate) fn cause_from(number: i32) -> Cause {
+    match v1::FailureCause::try_from(number) {
+        Ok(v1::FailureCause::Unreachable) => Cause::Unreachable,
+        Ok(v1::FailureCause::NotHeld) => Cause::NotHeld,
+        Ok(v1::FailureCause::VersionDiffers) => Cause::VersionDiffers,
+        Ok(v1::FailureCause::NotReady) => Cause::NotReady,
+        Ok(v1::FailureCause::Overloaded) => Cause::Overloaded,
+        Ok(v1::FailureCause::TooManyGroups) => Cause::TooManyGroups,
+        Ok(v1::FailureCause::OutOfRange) => Cause::OutOfRange,
+        Ok(v1::FailureCause::BadAnswer | v1::FailureCause::Unspecified) | Err(_) => Cause::BadAnswer,
+    }
+}
+
+pub(crate) fn state_to(state: &NodeState) -> v1::NodeState {
+    v1::NodeState {
+        node: state.node.to_string(),
+        incarnation: state.incarnation,
+        free_compute_slots: state.free_compute_slots,
+    }
+}
+
+pub(crate) fn state_from(state: &v1::NodeState) -> NodeState {
+    NodeState {
+        node: NodeId::from(state.node.as_str()),
+        incarnation: state.incarnation,
+        free_compute_slots: state.free_compute_slots,
+    }
+}
+
+pub(crate) fn statistics_to(statistics: &HopStatistics) -> v1::HopStatistics {
+    v1::HopStatistics {
+        node: statistics.node.clone(),
+        queue_ms: statistics.queue_ms,
+        scan_ms: statistics.scan_ms,
+        encode_ms: statistics.encode_ms,
+        rows_scanned: statistics.rows_scanned,
+        bytes: statistics.bytes,
+        attempts: statistics.attempts,
+        slowest_neighbour: statistics.slowest_neighbour.clone(),
+        elapsed_ms: statistics.elapsed_ms,
+    }
+}
+
+pub(crate) fn statistics_from(statistics: &v1::HopStatistics) -> HopStatistics {
+    HopStatistics {
+        node: statistics.node.clone(),
+        queue_ms: statistics.queue_ms,
+        scan_ms: statistics.scan_ms,
+        encode_ms: statistics.encode_ms,
+        rows_scanned: statistics.rows_scanned,
+        bytes: statistics.bytes,
+        attempts: statistics.attempts,
+        slowest_neighbour: statistics.slowest_neighbour.clone(),
+        elapsed_ms: statistics.elapsed_ms,
+    }
+}
+
+pub(crate) fn groups_to(groups: &Groups) -> Vec<v1::GroupPartial> {
+    let group = |(id, partial): (&GroupId, &Partial)| {
+        let mut message = v1::GroupPartial {
+            count: partial.count,
+            min_e9: partial.min.0,
+            max_e9: partial.max.0,
+            sum_e9: partial.sum.to_be_bytes().to_vec(),
+            ..v1::GroupPartial::default()
+        };
+        for value in &id.0 {
+            match value {
+                KeyValue::Text(text) => message.text_keys.push(text.to_string()),
+                KeyValue::Number(number) => message.number_keys.push(*number),
+            }
+        }
+        message
+    };
+    groups.iter().map(group).collect()
+}
+
+/// Groups of `spec`, whose keys are in the order asked.
+pub(crate) fn groups_from(
+    spec: Option<&AggregateSpec>,
+    messages: Vec<v1::GroupPartial>,
+) -> Result<Groups, Malformed> {
+    let mut groups = Groups::default();
+    let wrong = |what: &str| malformed("groups", what);
+    for (index, message) in messages.into_iter().enumerate() {
+        let spec = spec.ok_or_else(|| wrong("none were asked for"))?;
+        let (mut texts, mut numbers) = (message.text_keys.into_iter(), message.number_keys.into_iter());
+        let key = |key: &GroupKey| match key {
+            GroupKey::Day | GroupKey::Hour => numbers.next().map(KeyValue::Number),
+            _ => texts.next().map(|text| KeyValue::Text(text.into())),
+        };
+        let values: Option<Vec<_>> = spec.group_by.iter().map(key).collect();
+        let values = values.ok_or_else(|| wrong("a group lacks keys"))?;
+        let sum: [u8; 16] =
+            message.sum_e9.as_slice().try_into().map_err(|_| wrong("a sum is not 16 bytes"))?;
+        let partial = Partial {
+            count: message.count,
+            min: Decimal(message.min_e9),
+            max: Decimal(message.max_e9),
+            sum: i128::from_be_bytes(sum),
+        };
+        if partial.count == 0 || partial.min > partial.max {
+            return Err(wrong("a group counts nothing"));
+        }
+        groups.insert(GroupId(values), partial);
+        if groups.len() != index + 1 {
+            return Err(wrong("a group comes twice"));
+        }
+    }
+    Ok(groups)
+}
+
+pub(crate) fn inventory_to(inventory: &NodeInventory, unchanged: bool) -> v1::NodeInventory {
+    let days = if unchanged { &BTreeMap::new() } else { &inventory.days };
+    v1::NodeInventory {
+        node: inventory.node.to_string(),
+        incarnation: inventory.incarnation,
+        ready: inventory.ready,
+        draining: inventory.draining,
+        free_compute_slots: inventory.free_compute_slots,
+        files: inventory.files,
+        days: days.iter().map(|(day, inventory)| day_inventory_to(*day, inventory)).collect(),
+        unowned_days: inventory.unowned_days.clone(),
+        unchanged,
+    }
+}
+
+fn day_inventory_to(day: Day, inventory: &DayInventory) -> v1::DayInventory {
+    let statistics = &inventory.statistics;
+    let place =
+        statistics.place.unwrap_or(PlaceBounds { lat_min: 0.0, lat_max: 0.0, lon_min: 0.0, lon_max: 0.0 });
+    let parameter = |(name, of): (&String, &ParameterStatistics)| v1::ParameterStatistics {
+        parameter: name.clone(),
+        rows: of.rows,
+        missing: of.missing,
+        value_min_e9: of.min.map(|value| value.0),
+        value_max_e9: of.max.map(|value| value.0),
+    };
+    v1::DayInventory {
+        day: day.number(),
+        files: statistics.files,
+        rows: statistics.rows,
+        rejected_rows: statistics.rejected_rows,
+        version: inventory.version.0.to_vec(),
+        parameters: statistics.parameters.iter().map(parameter).collect(),
+        lat_min: place.lat_min,
+        lat_max: place.lat_max,
+        lon_min: place.lon_min,
+        lon_max: place.lon_max,
+        worst_row_bytes_arrow: statistics.worst_row_bytes.arrow,
+        worst_row_bytes_json: statistics.worst_row_bytes.json,
+        worst_row_bytes_json_legacy: statistics.worst_row_bytes.json_legacy,
+        rejected: inventory.rejected.clone(),
+    }
+}
+
+pub(crate) fn inventory_from(message: &v1::NodeInventory) -> Result<NodeInventory, Malformed> {
+    let days = message.days.iter().map(|inventory| Ok((day(inventory.day)?, day_inventory_from(inventory)?)));
+    Ok(NodeInventory {
+        node: NodeId::from(message.node.as_str()),
+        incarnation: message.incarnation,
+        ready: message.ready,
+        draining: message.draining,
+        free_compute_slots: message.free_compute_slots,
+        files: message.files,
+        days: days.collect::<Result<_, _>>()?,
+        unowned_days: message.unowned_days.clone(),
+    })
+}
+
+fn day_inventory_from(message: &v1::DayInventory) -> Result<DayInventory, Malformed> {
+    let parameter = |of: &v1::ParameterStatistics| {
+        let statistics = ParameterStatistics {
+            rows: of.rows,
+            missing: of.missing.min(of.rows),
+            min: of.value_min_e9.map(Decimal),
+            max: of.value_max_e9.map(Decimal),
+        };
+        (of.parameter.clone(), statistics)
+    };
+    let statistics = DayStatistics {
+        rows: message.rows,
+        rejected_rows: message.rejected_rows,
+        files: message.files,
+        parameters: message.parameters.iter().map(parameter).collect(),
+        place: (message.rows > 0).then_some(PlaceBounds {
+            lat_min: message.lat_min,
+            lat_max: message.lat_max,
+            lon_min: message.lon_min,
+            lon_max: message.lon_max,
+        }),
+        worst_row_bytes: WorstRowBytes {
+            arrow: message.worst_row_bytes_arrow,
+            json: message.worst_row_bytes_json,
+            json_legacy: message.worst_row_bytes_json_legacy,
+        },
+    };
+    Ok(DayInventory {
+        version: version(&message.version)?,
+        statistics: Arc::new(statistics),
+        rejected: message.rejected.clone(),
+    })
+}
