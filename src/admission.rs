@@ -3,7 +3,8 @@
 //! [`QueryAdmission`] stands where clients are answered: a query takes one slot of the node and one of each team
 //! that its plan touches, all at once or none. [`ComputeSlots`] stands where rows are scanned or encoded, and grants
 //! what really is scarce, in pieces. Both queue first, in a bounded queue, and then refuse with an [`Overloaded`] that
-//! says which limit and when to come back.
+//! says which limit and when to come back. When the queries' queue is full, the last of the longest line is refused, who
+//! need not be the one that comes: nobody can keep others out by filling it.
 //!
 //! Invariants: each of the two has one owner, a state behind a mutex that nobody holds across an await; a permit
 //! goes back on drop, also when its task panics or its client vanishes; nothing here knows the network or the

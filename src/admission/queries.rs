@@ -112,7 +112,8 @@ impl QueryAdmission {
     /// Waits until the query may run.
     ///
     /// # Errors
-    /// [`AdmissionError::Overloaded`] if it would have to wait and the queue is full, [`AdmissionError::Cancelled`] if
+    /// [`AdmissionError::Overloaded`] if the queue is full and no other client's line is longer, or if it is the last of the
+    /// longest line when another query comes; [`AdmissionError::Cancelled`] if
     /// [`QueryAdmission::cancel`] named it, [`AdmissionError::Draining`] from [`QueryAdmission::drain`] on.
     ///
     /// # Cancel safety
@@ -213,12 +214,15 @@ impl QueryAdmission {
         let factor = state.slots.limiting_factor(ticket);
         let factor = factor.map(|factor| factor.to_string());
         state.grant();
-        if let Some(limiting_factor) = factor.as_ref().filter(|_| state.is_too_long()) {
-            let overloaded = state.overloaded(limiting_factor.clone());
-            state.slots.leave(ticket);
+        if state.is_too_long() {
+            let refused = state.slots.last_of_the_longest_line(ticket);
+            let overloaded = state.overloaded(refused).into();
+            if refused == ticket {
+                state.slots.leave(ticket);
+                return Err(overloaded);
+            }
+            state.refuse(&[refused], &overloaded);
             state.grant();
-            self.shared.publish(&state);
-            return Err(overloaded.into());
         }
         self.shared.publish(&state);
         drop(state);
@@ -266,7 +270,8 @@ impl State {
         self.slots.queue().len() > self.slots.limits().queue_length
     }
 
-    fn overloaded(&self, limiting_factor: String) -> Overloaded {
+    fn overloaded(&self, refused: Ticket) -> Overloaded {
+        let limiting_factor = self.slots.limiting_factor(refused);
         // Without the one that is refused.
         let waiting = self.slots.queue().len() - 1;
         Overloaded {
@@ -274,7 +279,7 @@ impl State {
             limit_name: "limits.queue_length",
             limit: self.slots.limits().queue_length as u64,
             found: waiting as u64,
-            limiting_factor,
+            limiting_factor: limiting_factor.map_or_else(String::new, |factor| factor.to_string()),
             retry_after: self.drain_rate.time_for(waiting / 2 + 1, Instant::now()),
         }
     }

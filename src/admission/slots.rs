@@ -17,6 +17,7 @@
 //! `max_bypass` times (see the fair queue for the time between turns), plus D for each older query with a
 //! reservation or the right to one, plus D.
 
+mod longest_line;
 #[cfg(test)]
 mod tests;
 

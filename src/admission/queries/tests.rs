@@ -66,7 +66,7 @@ async fn full_queue_is_overloaded_and_says_when_to_come_back() {
     let running = admission.admit(query("a", &["green"])).await.unwrap();
     let waiting = [(); 2].map(|()| spawn_admit(&admission, query("b", &["green"])));
     tokio::task::yield_now().await;
-    let refused = admission.admit(query("c", &["green"])).await.unwrap_err();
+    let refused = admission.admit(query("b", &["green"])).await.unwrap_err();
     assert_eq!(
         refused.to_string(),
         "queue full: 2 queries waiting, limit 2 (limits.queue_length); retry after 400 ms"
@@ -77,6 +77,35 @@ async fn full_queue_is_overloaded_and_says_when_to_come_back() {
         drop(task.await.unwrap().unwrap());
     }
     assert_eq!((admission.active(), admission.waiting()), (0, 0));
+}
+
+/// Method: one client fills the queue; another one still gets in, and the last of the long line is refused.
+#[tokio::test(start_paused = true)]
+async fn flooding_client_does_not_keep_others_out_of_the_queue() {
+    let admission = QueryAdmission::new(limits(1, 1, 3));
+    let running = admission.admit(query("flood", &["green"])).await.unwrap();
+    let mut flood = Vec::new();
+    for _ in 0..3 {
+        flood.push(spawn_admit(&admission, query("flood", &["green"])));
+        tokio::task::yield_now().await;
+    }
+    let light = spawn_admit(&admission, query("light", &["green"]));
+    tokio::task::yield_now().await;
+    let refused = flood.pop().unwrap().await.unwrap().unwrap_err();
+    assert!(
+        matches!(refused, AdmissionError::Overloaded(_)),
+        "{refused}"
+    );
+    // The lines are 2 and 1 long: the next one of the light client would not be shorter.
+    let second = admission
+        .admit(query("light", &["green"]))
+        .await
+        .unwrap_err();
+    assert!(matches!(second, AdmissionError::Overloaded(_)), "{second}");
+    assert_eq!(admission.waiting(), 3);
+    // Detached: their permits are dropped as soon as they are granted.
+    drop((running, flood));
+    drop(light.await.unwrap().unwrap());
 }
 
 #[tokio::test(start_paused = true)]
