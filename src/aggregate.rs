@@ -405,18 +405,15 @@ mod tests {
     }
 
     proptest! {
-        /// A double is the nearest exactly if no neighbour is nearer; both distances are compared in integers.
+        /// Rounds the quotient to an integer at the scale of the double found, by long division.
         #[test]
         fn the_mean_is_the_nearest_double(sum in 1i128..1 << 80, count in 1u64..1 << 40) {
             let found = mean(&Partial { count, min: Decimal(0), max: Decimal(0), sum });
-            // found = mantissa * 2^-shift; the quotient must lie within half a step of it:
-            // |sum * 2^shift - mantissa * divisor| * 2 <= divisor, with both sides in two 128-bit halves avoided
-            // by dividing first.
+            // found = mantissa * 2^-shift, so mantissa must be sum * 2^shift / divisor to the nearest integer.
             let divisor = u128::from(count) * ONE as u128;
             let bits = found.to_bits();
             let mantissa = u128::from(bits & ((1 << 52) - 1) | 1 << 52);
             let shift = 1075 - (bits >> 52) as i64;
-            // Long division of sum * 2^shift by divisor, bit by bit.
             let (mut quotient, mut remainder) = (sum as u128 / divisor, sum as u128 % divisor);
             if shift >= 0 {
                 for _ in 0..shift {

@@ -24,7 +24,6 @@ use chrono::NaiveDate;
 
 use crate::aggregate::{AggregateSpec, GroupId, GroupKey, KeyValue, Partial, mean};
 use crate::day::Day;
-use crate::decimal::Decimal;
 use crate::store::{Column, DayBatch, Store};
 
 /// What ends a stream: the continuation marker and a length of zero.
@@ -100,9 +99,8 @@ pub(super) fn key_name(key: GroupKey) -> &'static str {
 
 pub(super) fn encode_rows(store: &Store, batch: &DayBatch, rows: &[u32]) -> Bytes {
     let midnight = seconds_at_midnight(batch.day);
-    let mut texts = SiteTexts::new(store);
-    let mut parameters = Texts::default();
-    let mut units = Texts::default();
+    let mut site_texts = CodedTexts::new(store.sites().len());
+    let mut measure_texts = CodedTexts::new(store.measures().len());
     let [mut latitude, mut longitude] = [(); 2].map(|()| Vec::with_capacity(rows.len()));
     let mut timestamp = Vec::with_capacity(rows.len());
     for row in rows {
@@ -112,11 +110,13 @@ pub(super) fn encode_rows(store: &Store, batch: &DayBatch, rows: &[u32]) -> Byte
         latitude.push(site.latitude);
         longitude.push(site.longitude);
         timestamp.push(midnight + i64::from(batch.minute[row]) * 60);
-        parameters.push(&measure.parameter);
-        units.push(&measure.unit);
-        texts.push(batch.site[row]);
+        measure_texts.push(usize::from(batch.measure[row]), || {
+            [&*measure.parameter, &*measure.unit]
+        });
+        site_texts.push(batch.site[row] as usize, || site.texts());
     }
-    let [site_names, agency_names, aqs_ids, full_aqs_ids] = texts.columns;
+    let [parameters, units] = measure_texts.columns;
+    let [site_names, agency_names, aqs_ids, full_aqs_ids] = site_texts.columns;
     let aqi: Int16Array = rows.iter().map(|row| batch.aqi(*row)).collect();
     let category: Int8Array = rows.iter().map(|row| batch.category(*row)).collect();
     encode(
@@ -167,7 +167,7 @@ pub(super) fn encode_groups(spec: &AggregateSpec, groups: &[(GroupId, Partial)])
 }
 
 fn concentrations(column: &Column, rows: &[u32]) -> ArrayRef {
-    let values = rows.iter().map(|row| column.get(*row).map(Decimal::to_f64));
+    let values = rows.iter().map(|row| column.to_f64(*row));
     Arc::new(values.collect::<Float64Array>())
 }
 
@@ -194,11 +194,6 @@ impl<'a> Texts<'a> {
         })
     }
 
-    fn push(&mut self, text: &'a str) {
-        let key = self.code(text);
-        self.keys.push(key);
-    }
-
     fn finish(self) -> ArrayRef {
         let values = Arc::new(StringArray::from(self.values));
         let array = DictionaryArray::<Int32Type>::try_new(Int32Array::from(self.keys), values);
@@ -206,34 +201,32 @@ impl<'a> Texts<'a> {
     }
 }
 
-/// The four text columns of a site: its texts are looked up once, then its codes.
-struct SiteTexts<'a> {
-    store: &'a Store,
-    /// By site code: 1 + the index into `codes`, 0 for none.
+/// The text columns that a code stands for: texts are looked up once for each code, codes for each row.
+struct CodedTexts<'a, const N: usize> {
+    /// By code: 1 + the index into `keys`, 0 for none.
     slots: Vec<u32>,
-    codes: Vec<[i32; 4]>,
-    columns: [Texts<'a>; 4],
+    keys: Vec<[i32; N]>,
+    columns: [Texts<'a>; N],
 }
 
-impl<'a> SiteTexts<'a> {
-    fn new(store: &'a Store) -> Self {
-        SiteTexts {
-            store,
-            slots: vec![0; store.sites().len()],
-            codes: Vec::new(),
-            columns: Default::default(),
+impl<'a, const N: usize> CodedTexts<'a, N> {
+    fn new(code_count: usize) -> Self {
+        CodedTexts {
+            slots: vec![0; code_count],
+            keys: Vec::new(),
+            columns: std::array::from_fn(|_| Texts::default()),
         }
     }
 
-    fn push(&mut self, site: u32) {
-        let slot = &mut self.slots[site as usize];
+    fn push(&mut self, code: usize, texts: impl FnOnce() -> [&'a str; N]) {
+        let slot = &mut self.slots[code];
         if *slot == 0 {
-            let texts = self.store.sites()[site as usize].texts();
-            let code = |column: usize| self.columns[column].code(texts[column]);
-            self.codes.push([0, 1, 2, 3].map(code));
-            *slot = self.codes.len() as u32;
+            let mut columns = self.columns.iter_mut();
+            let keys = texts().map(|text| columns.next().map_or(0, |column| column.code(text)));
+            self.keys.push(keys);
+            *slot = self.keys.len() as u32;
         }
-        for (column, key) in self.columns.iter_mut().zip(self.codes[*slot as usize - 1]) {
+        for (column, key) in self.columns.iter_mut().zip(self.keys[*slot as usize - 1]) {
             column.keys.push(key);
         }
     }

@@ -114,8 +114,7 @@ fn rejected_rows_are_counted_and_the_first_ones_are_named() {
 
 #[test]
 fn a_file_cut_in_mid_row_rejects_its_last_row() {
-    // Every place to cut the second row: inside a quoted field, behind it, and behind a comma. Only where
-    // nothing but the closing quote of the whole row is left does the row count.
+    // Cuts the second row at every place: inside a field, inside its quotes, behind a comma.
     for end in 1..GOOD.len() {
         let file = format!("{GOOD}\n{}", &GOOD[..end]);
         let store = loaded(&[("20200810/a.csv", &file)]).store;

@@ -1,6 +1,6 @@
 //! One day's concentrations as scaled integers.
 
-use crate::decimal::{DECIMALS, Decimal};
+use crate::decimal::{DECIMALS, Decimal, ONE};
 
 /// Concentrations of one day: whole numbers times ten to the power of minus `decimals`.
 ///
@@ -70,6 +70,22 @@ impl Column {
                 mantissa => Some(Decimal(mantissa * unit_of(*decimals))),
             },
         }
+    }
+
+    /// The double nearest to the concentration of a row.
+    #[inline]
+    pub fn to_f64(&self, row: u32) -> Option<f64> {
+        if let Column::I32 {
+            mantissas,
+            decimals,
+        } = self
+        {
+            let mantissa = mantissas[row as usize];
+            // Both operands are exact, so the quotient is rounded once.
+            let ones = (ONE / unit_of(*decimals)) as f64;
+            return (mantissa != i32::MIN).then(|| f64::from(mantissa) / ones);
+        }
+        self.get(row).map(Decimal::to_f64)
     }
 
     /// Decimals that every row is held with.
@@ -168,6 +184,9 @@ mod tests {
             let held: Vec<Option<i64>> =
                 (0..wide.len() as u32).map(|row| column.get(row).map(|value| value.0)).collect();
             prop_assert_eq!(held, wanted);
+            for row in 0..wide.len() as u32 {
+                prop_assert_eq!(column.to_f64(row), column.get(row).map(Decimal::to_f64));
+            }
         }
     }
 }
