@@ -52,7 +52,7 @@ fn mixed_case(rng: &mut fastrand::Rng, text: &str) -> String {
 }
 
 fn parameter(rng: &mut fastrand::Rng, oracle: &Oracle) -> String {
-    let unknown = ["PM25", "PM", "O3", "", "OZONE2"][rng.usize(..5)];
+    let unknown = ["PM25", "PM", "O3", "OZONE2"][rng.usize(..4)];
     let known = any_row(rng, oracle).map(|row| row.field(PARAMETER));
     let name = known.filter(|_| chance(rng, 92)).unwrap_or(unknown);
     if chance(rng, 50) {
