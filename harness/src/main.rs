@@ -1,1 +1,7 @@
-fn main() {}
+//! The `overlay-harness` command.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    overlay_harness::cli::main()
+}

@@ -1,0 +1,49 @@
+//! The command line of the harness: one file a command.
+
+mod generate;
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(
+    name = "overlay-harness",
+    about = "Data, proofs and load for the overlay"
+)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Write a seeded dataset in the shape of the AirNow files
+    Generate(generate::Generate),
+}
+
+/// Runs the command that the process was started with.
+///
+/// Exit codes: 0 done, 1 failed, 2 the arguments are not understood.
+pub fn main() -> ExitCode {
+    let done = match Arguments::parse().command {
+        Command::Generate(generate) => generate.run(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            report(error.as_ref());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn report(error: &dyn Error) {
+    eprintln!("error: {error}");
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        eprintln!("  caused by: {error}");
+        cause = error.source();
+    }
+}
