@@ -365,7 +365,7 @@ fn cause_chain(status: &tonic::Status) -> String {
     let mut cause = std::error::Error::source(status);
     while let Some(error) = cause {
         let said = error.to_string();
-        if words.last() != Some(&said) {
+        if !words.iter().any(|word| word.contains(&said)) {
             words.push(said);
         }
         cause = error.source();

@@ -4,8 +4,7 @@
 
 /// Days in a month of the Gregorian calendar; 0 for a month that does not exist.
 pub fn days_in_month(year: u32, month: u32) -> u32 {
-    let leap_year =
-        year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
+    let leap_year = year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
     match month {
         1 | 3 | 5 | 7 | 8 | 10 | 12 => 31,
         4 | 6 | 9 | 11 => 30,
@@ -35,18 +34,13 @@ pub fn next_day(day: u32) -> u32 {
 
 /// Every day from `first` to `last`, both inclusive; both must exist.
 pub fn days(first: u32, last: u32) -> impl Iterator<Item = u32> {
-    std::iter::successors(Some(first), |&day| Some(next_day(day)))
-        .take_while(move |&day| day <= last)
+    std::iter::successors(Some(first), |&day| Some(next_day(day))).take_while(move |&day| day <= last)
 }
 
 /// Days since the first of March of year 0, which numbers days without gaps.
 pub fn ordinal(day: u32) -> u32 {
     let (year, month, day_of_month) = parts(day);
-    let (year, month) = if month > 2 {
-        (year, month - 3)
-    } else {
-        (year - 1, month + 9)
-    };
+    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
     // 153 days in each five months that begin with March or August.
     365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day_of_month - 1
 }
@@ -72,11 +66,7 @@ mod tests {
     #[test]
     fn ordinal_counts_days_without_gaps() {
         for (index, day) in days(19000101, 21001231).enumerate() {
-            assert_eq!(
-                ordinal(day) as usize,
-                ordinal(19000101) as usize + index,
-                "{day}"
-            );
+            assert_eq!(ordinal(day) as usize, ordinal(19000101) as usize + index, "{day}");
         }
     }
 

@@ -43,14 +43,8 @@ pub enum Parameter {
 
 impl Parameter {
     /// All, most frequent first as in the real data.
-    pub const ALL: [Parameter; 6] = [
-        Parameter::Ozone,
-        Parameter::Pm25,
-        Parameter::Pm10,
-        Parameter::No2,
-        Parameter::So2,
-        Parameter::Co,
-    ];
+    pub const ALL: [Parameter; 6] =
+        [Parameter::Ozone, Parameter::Pm25, Parameter::Pm10, Parameter::No2, Parameter::So2, Parameter::Co];
 
     /// As field 4 writes it.
     pub fn name(self) -> &'static str {
@@ -144,9 +138,7 @@ pub enum DatasetError {
 pub fn evenly_spaced_hours(count: u8) -> BTreeSet<u8> {
     let count = u16::from(count.clamp(1, 24));
     let first = u16::from(24 / count >= 2);
-    (0..count)
-        .map(|index| (first + index * 24 / count) as u8)
-        .collect()
+    (0..count).map(|index| (first + index * 24 / count) as u8).collect()
 }
 
 impl DatasetSpec {
@@ -183,21 +175,13 @@ impl DatasetSpec {
 
     fn check(&self) -> Result<(), DatasetError> {
         let invalid = |message: String| Err(DatasetError::InvalidSpec(message));
-        for day in [self.first_day, self.last_day]
-            .iter()
-            .chain(&self.skipped_days)
-        {
+        for day in [self.first_day, self.last_day].iter().chain(&self.skipped_days) {
             if !calendar::is_day(*day) {
-                return invalid(format!(
-                    "day {day} does not exist (days are written YYYYMMDD)"
-                ));
+                return invalid(format!("day {day} does not exist (days are written YYYYMMDD)"));
             }
         }
         if self.last_day < self.first_day {
-            return invalid(format!(
-                "last day {} is before first day {}",
-                self.last_day, self.first_day
-            ));
+            return invalid(format!("last day {} is before first day {}", self.last_day, self.first_day));
         }
         if !(1..=site::LIMIT).contains(&self.sites) {
             return invalid(format!(
@@ -217,9 +201,8 @@ impl DatasetSpec {
 
     /// West to east, as the rows of a real file.
     fn sites(&self) -> Vec<Site> {
-        let mut sites: Vec<Site> = (0..self.sites)
-            .map(|index| Site::invent(self.seed, index, &self.parameters))
-            .collect();
+        let mut sites: Vec<Site> =
+            (0..self.sites).map(|index| Site::invent(self.seed, index, &self.parameters)).collect();
         sites.sort_by_key(|site| (site.longitude, site.index));
         sites
     }
@@ -258,20 +241,11 @@ fn file_text(air: &Air, sites: &[Site], day: u32, hour: u8) -> (String, u64) {
     (text, row_count)
 }
 
-fn push_row(
-    text: &mut String,
-    site: &Site,
-    parameter: Parameter,
-    day: u32,
-    hour: u8,
-    reading: air::Reading,
-) {
+fn push_row(text: &mut String, site: &Site, parameter: Parameter, day: u32, hour: u8, reading: air::Reading) {
     let (year, month, day_of_month) = calendar::parts(day);
     let concentration = reading.concentration.map_or("-999.0".to_owned(), tenths);
     let raw = reading.raw.map_or("-999.0".to_owned(), tenths);
-    let (aqi, category) = reading
-        .aqi
-        .map_or((-999, -999), |aqi| (aqi, aqi::category(aqi)));
+    let (aqi, category) = reading.aqi.map_or((-999, -999), |aqi| (aqi, aqi::category(aqi)));
     writeln!(
         text,
         "\"{}\",\"{}\",\"{year:04}-{month:02}-{day_of_month:02}T{hour:02}:00\",\"{}\",\"{concentration}\",\"{}\",\"{raw}\",\"{aqi}\",\"{category}\",\"{}\",\"{}\",\"{}\",\"{}\"",
@@ -295,17 +269,9 @@ fn tenths(value: i64) -> String {
 /// Millionths of a degree, without needless zeros but with one decimal.
 fn degrees(value: i64) -> String {
     let sign = if value < 0 { "-" } else { "" };
-    let text = format!(
-        "{sign}{}.{:06}",
-        value.abs() / 1_000_000,
-        value.abs() % 1_000_000
-    );
+    let text = format!("{sign}{}.{:06}", value.abs() / 1_000_000, value.abs() % 1_000_000);
     let text = text.trim_end_matches('0');
-    if text.ends_with('.') {
-        format!("{text}0")
-    } else {
-        text.to_owned()
-    }
+    if text.ends_with('.') { format!("{text}0") } else { text.to_owned() }
 }
 
 /// A generator for one thing, named by its coordinates.
@@ -330,11 +296,7 @@ mod tests {
     use super::*;
 
     fn small() -> DatasetSpec {
-        DatasetSpec {
-            last_day: 20200815,
-            sites: 6,
-            ..DatasetSpec::default()
-        }
+        DatasetSpec { last_day: 20200815, sites: 6, ..DatasetSpec::default() }
     }
 
     fn read(root: &Path, path: &str) -> String {
@@ -344,10 +306,7 @@ mod tests {
     #[test]
     fn equal_specs_write_equal_bytes() {
         let [left, right] = [0, 1].map(|_| tempfile::tempdir().unwrap());
-        assert_eq!(
-            small().write(left.path()).unwrap(),
-            small().write(right.path()).unwrap()
-        );
+        assert_eq!(small().write(left.path()).unwrap(), small().write(right.path()).unwrap());
         for path in ["20200810/20200810-01.csv", "20200815/20200815-19.csv"] {
             assert_eq!(read(left.path(), path), read(right.path(), path));
         }
@@ -357,11 +316,7 @@ mod tests {
     fn more_hours_and_sites_keep_the_cells_of_a_smaller_set() {
         let [few, many] = [0, 1].map(|_| tempfile::tempdir().unwrap());
         small().write(few.path()).unwrap();
-        let larger = DatasetSpec {
-            sites: 30,
-            hours: evenly_spaced_hours(12),
-            ..small()
-        };
+        let larger = DatasetSpec { sites: 30, hours: evenly_spaced_hours(12), ..small() };
         larger.write(many.path()).unwrap();
         let many = read(many.path(), "20200814/20200814-07.csv");
         for line in read(few.path(), "20200814/20200814-07.csv").lines() {
@@ -381,22 +336,10 @@ mod tests {
     fn invalid_specs_are_refused() {
         let root = tempfile::tempdir().unwrap();
         for spec in [
-            DatasetSpec {
-                last_day: 20200809,
-                ..small()
-            },
-            DatasetSpec {
-                first_day: 20200230,
-                ..small()
-            },
-            DatasetSpec {
-                sites: 0,
-                ..small()
-            },
-            DatasetSpec {
-                hours: BTreeSet::from([24]),
-                ..small()
-            },
+            DatasetSpec { last_day: 20200809, ..small() },
+            DatasetSpec { first_day: 20200230, ..small() },
+            DatasetSpec { sites: 0, ..small() },
+            DatasetSpec { hours: BTreeSet::from([24]), ..small() },
         ] {
             let error = spec.write(root.path()).unwrap_err();
             assert!(matches!(error, DatasetError::InvalidSpec(_)), "{error}");
@@ -407,12 +350,7 @@ mod tests {
     fn gzip_holds_the_same_text() {
         let [plain, packed] = [0, 1].map(|_| tempfile::tempdir().unwrap());
         small().write(plain.path()).unwrap();
-        DatasetSpec {
-            gzip: true,
-            ..small()
-        }
-        .write(packed.path())
-        .unwrap();
+        DatasetSpec { gzip: true, ..small() }.write(packed.path()).unwrap();
         let text = read(plain.path(), "20200810/20200810-01.csv");
         let bytes = fs::read(packed.path().join("20200810/20200810-01.csv.gz")).unwrap();
         // Header 10, one block header 5, checksum and length 8.
@@ -430,9 +368,6 @@ mod tests {
     #[test]
     fn hours_are_spread_over_the_day() {
         assert_eq!(Vec::from_iter(evenly_spaced_hours(4)), [1, 7, 13, 19]);
-        assert_eq!(
-            Vec::from_iter(evenly_spaced_hours(24)),
-            Vec::from_iter(0..24)
-        );
+        assert_eq!(Vec::from_iter(evenly_spaced_hours(24)), Vec::from_iter(0..24));
     }
 }

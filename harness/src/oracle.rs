@@ -36,19 +36,12 @@ pub struct TeamRange {
 impl TeamRange {
     /// A range; days as `YYYYMMDD`, both inclusive.
     pub fn new(name: &str, first_day: u32, last_day: u32) -> Self {
-        Self {
-            name: name.to_owned(),
-            first_day,
-            last_day,
-        }
+        Self { name: name.to_owned(), first_day, last_day }
     }
 
     /// The two teams of the seed system.
     pub fn green_and_pink() -> Vec<Self> {
-        vec![
-            Self::new("green", 20200810, 20200820),
-            Self::new("pink", 20200821, 20200924),
-        ]
+        vec![Self::new("green", 20200810, 20200820), Self::new("pink", 20200821, 20200924)]
     }
 
     fn owns(&self, day: u32) -> bool {
@@ -96,10 +89,7 @@ impl OracleQuery {
             ("parameter", self.parameter.as_ref().map(|text| json!(text))),
             ("min_value", self.min.as_ref().map(|text| json!(text))),
             ("max_value", self.max.as_ref().map(|text| json!(text))),
-            (
-                "date_start",
-                self.date_start.map(|day| json!(day.to_string())),
-            ),
+            ("date_start", self.date_start.map(|day| json!(day.to_string()))),
             ("date_end", self.date_end.map(|day| json!(day.to_string()))),
             ("lat_min", self.lat_min.map(|bound| json!(bound))),
             ("lat_max", self.lat_max.map(|bound| json!(bound))),
@@ -111,9 +101,7 @@ impl OracleQuery {
             ("text", self.text.as_ref().map(|text| json!(text))),
             ("limit", self.limit.map(|limit| json!(limit))),
         ];
-        let present = parts
-            .into_iter()
-            .filter_map(|(name, value)| Some((name.to_owned(), value?)));
+        let present = parts.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
         Value::Object(present.collect())
     }
 }
@@ -195,23 +183,14 @@ impl OracleRow {
     fn json_with(&self, missing: Value, timestamp: Value) -> Value {
         let value = |index| match index {
             TIMESTAMP => timestamp.clone(),
-            AQI | CATEGORY => self
-                .number(index)
-                .map_or(missing.clone(), |number| json!(number.to_integer())),
-            _ if NUMBERS.contains(&index) => self
-                .degrees(index)
-                .map_or(missing.clone(), |number| json!(number)),
+            AQI | CATEGORY => self.number(index).map_or(missing.clone(), |number| json!(number.to_integer())),
+            _ if NUMBERS.contains(&index) => {
+                self.degrees(index).map_or(missing.clone(), |number| json!(number))
+            }
             _ => json!(self.field(index)),
         };
-        let named = FIELD_NAMES
-            .iter()
-            .enumerate()
-            .map(|(index, name)| (name.to_string(), value(index)));
-        Value::Object(
-            named
-                .chain([("date".to_owned(), json!(self.day.to_string()))])
-                .collect(),
-        )
+        let named = FIELD_NAMES.iter().enumerate().map(|(index, name)| (name.to_string(), value(index)));
+        Value::Object(named.chain([("date".to_owned(), json!(self.day.to_string()))]).collect())
     }
 }
 
@@ -244,11 +223,7 @@ impl Oracle {
     /// # Errors
     /// [`OracleError`] if a file cannot be read. A row that does not parse is no error, see [`Oracle::rejected`].
     pub fn read(root: &Path, teams: &[TeamRange]) -> Result<Oracle, OracleError> {
-        let mut oracle = Oracle {
-            teams: teams.to_vec(),
-            rows: Vec::new(),
-            rejected: Vec::new(),
-        };
+        let mut oracle = Oracle { teams: teams.to_vec(), rows: Vec::new(), rejected: Vec::new() };
         for (name, folder) in sorted_entries(root)? {
             let Some(day) = day_of(&name).filter(|_| folder.is_dir()) else {
                 continue;
@@ -268,21 +243,14 @@ impl Oracle {
 
     /// How many rows the query selects, at most its limit.
     pub fn count(&self, query: &OracleQuery) -> usize {
-        self.matches(query)
-            .take(query.limit.unwrap_or(usize::MAX))
-            .count()
+        self.matches(query).take(query.limit.unwrap_or(usize::MAX)).count()
     }
 
     /// The query's rows in groups: the keys in the order asked, then count, min, max and mean of `measure`.
     ///
     /// Rows whose measure is missing are left out. Groups are ordered by their keys; `limit` counts groups.
     /// The mean is the exact quotient, rounded once to the nearest `f64`.
-    pub fn aggregate(
-        &self,
-        query: &OracleQuery,
-        measure: Measure,
-        keys: &[GroupKey],
-    ) -> Vec<Value> {
+    pub fn aggregate(&self, query: &OracleQuery, measure: Measure, keys: &[GroupKey]) -> Vec<Value> {
         aggregate::aggregate(self, query, measure, keys)
     }
 
@@ -303,10 +271,7 @@ impl Oracle {
 
     /// The team that owns a day.
     pub fn team_of(&self, day: u32) -> Option<&str> {
-        self.teams
-            .iter()
-            .find(|team| team.owns(day))
-            .map(|team| team.name.as_str())
+        self.teams.iter().find(|team| team.owns(day)).map(|team| team.name.as_str())
     }
 
     fn matches<'a>(&'a self, query: &OracleQuery) -> impl Iterator<Item = &'a OracleRow> {
@@ -319,10 +284,8 @@ impl Oracle {
 
     fn read_file(&mut self, day: u32, stem: &str, path: &Path) -> Result<(), OracleError> {
         let text = fs::read(path).map_err(io_error(path))?;
-        let mut reader = csv::ReaderBuilder::new()
-            .has_headers(false)
-            .flexible(true)
-            .from_reader(text.as_slice());
+        let mut reader =
+            csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(text.as_slice());
         for (index, record) in reader.byte_records().enumerate() {
             let record = record.map_err(|error| OracleError::Io {
                 path: path.to_owned(),
@@ -330,16 +293,9 @@ impl Oracle {
             })?;
             let line = record.position().map_or(0, csv::Position::line);
             match accepted(day, record) {
-                Ok(fields) => self.rows.push(OracleRow {
-                    day,
-                    file_stem: stem.into(),
-                    line,
-                    fields,
-                }),
+                Ok(fields) => self.rows.push(OracleRow { day, file_stem: stem.into(), line, fields }),
                 Err(Rejection::Header) if index == 0 => {}
-                Err(reason) => self
-                    .rejected
-                    .push(format!("{}:{line}: {reason}", path.display())),
+                Err(reason) => self.rejected.push(format!("{}:{line}: {reason}", path.display())),
             }
         }
         Ok(())
@@ -352,18 +308,13 @@ pub fn numerically_equal(left: &Value, right: &Value) -> bool {
         (Value::Number(left), Value::Number(right)) => left.as_f64() == right.as_f64(),
         (Value::Array(left), Value::Array(right)) => {
             left.len() == right.len()
-                && left
-                    .iter()
-                    .zip(right)
-                    .all(|(left, right)| numerically_equal(left, right))
+                && left.iter().zip(right).all(|(left, right)| numerically_equal(left, right))
         }
         (Value::Object(left), Value::Object(right)) => {
             left.len() == right.len()
-                && left.iter().all(|(name, left)| {
-                    right
-                        .get(name)
-                        .is_some_and(|right| numerically_equal(left, right))
-                })
+                && left
+                    .iter()
+                    .all(|(name, left)| right.get(name).is_some_and(|right| numerically_equal(left, right)))
         }
         _ => left == right,
     }
@@ -379,9 +330,8 @@ struct Wanted {
 impl Wanted {
     fn new(query: &OracleQuery) -> Wanted {
         let bound = |text: &Option<String>| {
-            text.as_ref().map(|text| {
-                Number::parse(text).unwrap_or_else(|| panic!("bound `{text}` is no number"))
-            })
+            text.as_ref()
+                .map(|text| Number::parse(text).unwrap_or_else(|| panic!("bound `{text}` is no number")))
         };
         let folded = |text: &Option<String>| text.as_ref().map(|text| text.to_lowercase());
         Wanted {
@@ -405,10 +355,7 @@ impl Wanted {
         let query = &self.query;
         query.date_start.is_none_or(|first| row.day >= first)
             && query.date_end.is_none_or(|last| row.day <= last)
-            && query
-                .parameter
-                .as_ref()
-                .is_none_or(|name| row.field(PARAMETER).to_lowercase() == *name)
+            && query.parameter.as_ref().is_none_or(|name| row.field(PARAMETER).to_lowercase() == *name)
             && self.takes_value(row)
             && within(row.degrees(0), query.lat_min, query.lat_max)
             && within(row.degrees(1), query.lon_min, query.lon_max)
@@ -428,18 +375,9 @@ impl Wanted {
     fn takes_words(&self, row: &OracleRow) -> bool {
         let holds = |index: usize, part: &str| row.field(index).to_lowercase().contains(part);
         let query = &self.query;
-        query
-            .site
-            .as_ref()
-            .is_none_or(|part| holds(SITE_NAME, part))
-            && query
-                .agency
-                .as_ref()
-                .is_none_or(|part| holds(AGENCY_NAME, part))
-            && query
-                .text
-                .as_ref()
-                .is_none_or(|part| holds(SITE_NAME, part) || holds(AGENCY_NAME, part))
+        query.site.as_ref().is_none_or(|part| holds(SITE_NAME, part))
+            && query.agency.as_ref().is_none_or(|part| holds(AGENCY_NAME, part))
+            && query.text.as_ref().is_none_or(|part| holds(SITE_NAME, part) || holds(AGENCY_NAME, part))
     }
 }
 
@@ -447,9 +385,8 @@ fn within(degrees: Option<f64>, min: Option<f64>, max: Option<f64>) -> bool {
     if min.is_none() && max.is_none() {
         return true;
     }
-    degrees.is_some_and(|degrees| {
-        min.is_none_or(|min| degrees >= min) && max.is_none_or(|max| degrees <= max)
-    })
+    degrees
+        .is_some_and(|degrees| min.is_none_or(|min| degrees >= min) && max.is_none_or(|max| degrees <= max))
 }
 
 /// Why a record is not a row.
@@ -471,10 +408,7 @@ enum Rejection {
 
 fn accepted(day: u32, record: csv::ByteRecord) -> Result<csv::StringRecord, Rejection> {
     let fields = csv::StringRecord::from_byte_record(record).map_err(|_| Rejection::Text)?;
-    if fields
-        .get(0)
-        .is_some_and(|first| first.trim().eq_ignore_ascii_case("latitude"))
-    {
+    if fields.get(0).is_some_and(|first| first.trim().eq_ignore_ascii_case("latitude")) {
         return Err(Rejection::Header);
     }
     if fields.len() != FIELD_NAMES.len() {
@@ -487,13 +421,10 @@ fn accepted(day: u32, record: csv::ByteRecord) -> Result<csv::StringRecord, Reje
     }
     for index in NUMBERS {
         let text = &fields[index];
-        let whole = ![AQI, CATEGORY].contains(&index)
-            || Number::parse(text).is_none_or(|number| number.is_integer());
+        let whole =
+            ![AQI, CATEGORY].contains(&index) || Number::parse(text).is_none_or(|number| number.is_integer());
         if !text.trim().is_empty() && (Number::parse(text).is_none() || !whole) {
-            return Err(Rejection::Number {
-                index,
-                text: text.to_owned(),
-            });
+            return Err(Rejection::Number { index, text: text.to_owned() });
         }
     }
     Ok(fields)
@@ -501,14 +432,10 @@ fn accepted(day: u32, record: csv::ByteRecord) -> Result<csv::StringRecord, Reje
 
 /// `YYYYMMDD` of a time `YYYY-MM-DDTHH:MM`.
 fn date_of_time(time: &str) -> Option<String> {
-    let shape: String = time
-        .chars()
-        .map(|letter| if letter.is_ascii_digit() { '0' } else { letter })
-        .collect();
+    let shape: String =
+        time.chars().map(|letter| if letter.is_ascii_digit() { '0' } else { letter }).collect();
     let in_range = |range, limit| {
-        time.get(range)
-            .and_then(|text: &str| text.parse::<u8>().ok())
-            .is_some_and(|number| number < limit)
+        time.get(range).and_then(|text: &str| text.parse::<u8>().ok()).is_some_and(|number| number < limit)
     };
     let is_time = shape == "0000-00-00T00:00" && in_range(11..13, 24) && in_range(14..16, 60);
     is_time.then(|| format!("{}{}{}", &time[..4], &time[5..7], &time[8..10]))
@@ -534,11 +461,7 @@ fn sorted_entries(folder: &Path) -> Result<Vec<(String, PathBuf)>, OracleError> 
     let mut named = Vec::new();
     for entry in entries {
         let path = entry.map_err(io_error(folder))?.path();
-        let name = path
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         named.push((name, path));
     }
     named.sort();

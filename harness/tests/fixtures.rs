@@ -19,10 +19,7 @@ fn generator_writes_exactly_the_fixtures() {
     let (expected, found) = (files(&fixtures()), files(generated.path()));
     let missing: Vec<_> = expected.difference(&found).collect();
     let extra: Vec<_> = found.difference(&expected).collect();
-    assert!(
-        missing.is_empty() && extra.is_empty(),
-        "not generated: {missing:?}; only generated: {extra:?}"
-    );
+    assert!(missing.is_empty() && extra.is_empty(), "not generated: {missing:?}; only generated: {extra:?}");
     assert_eq!(summary.files as usize, found.len());
     for path in &expected {
         assert_equal_bytes(path, &fixtures().join(path), &generated.path().join(path));
@@ -31,9 +28,7 @@ fn generator_writes_exactly_the_fixtures() {
 
 #[test]
 fn fixtures_stay_below_two_megabytes() {
-    let sizes = files(&fixtures())
-        .into_iter()
-        .map(|path| fs::metadata(fixtures().join(path)).unwrap().len());
+    let sizes = files(&fixtures()).into_iter().map(|path| fs::metadata(fixtures().join(path)).unwrap().len());
     let bytes: u64 = sizes.sum();
     assert!(bytes < 2_000_000, "{bytes} bytes");
 }
@@ -41,11 +36,8 @@ fn fixtures_stay_below_two_megabytes() {
 /// Paths below `root`, with `/` on every platform.
 fn files(root: &Path) -> BTreeSet<String> {
     let names = |folder: &Path| -> Vec<String> {
-        let entries =
-            fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
-        entries
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect()
+        let entries = fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
     };
     let in_folder = |day: String| {
         let files = names(&root.join(&day));
@@ -59,18 +51,12 @@ fn assert_equal_bytes(name: &str, expected: &Path, found: &Path) {
     if expected == found {
         return;
     }
-    let [mut expected, mut found] =
-        [&expected, &found].map(|bytes| bytes.split(|&byte| byte == b'\n'));
+    let [mut expected, mut found] = [&expected, &found].map(|bytes| bytes.split(|&byte| byte == b'\n'));
     for line in 1.. {
         let (expected, found) = (expected.next(), found.next());
         if expected != found {
-            let shown =
-                |line: Option<&[u8]>| line.map(|line| String::from_utf8_lossy(line).into_owned());
-            panic!(
-                "{name}, line {line}\n  fixture   {:?}\n  generated {:?}",
-                shown(expected),
-                shown(found)
-            );
+            let shown = |line: Option<&[u8]>| line.map(|line| String::from_utf8_lossy(line).into_owned());
+            panic!("{name}, line {line}\n  fixture   {:?}\n  generated {:?}", shown(expected), shown(found));
         }
     }
 }

@@ -25,14 +25,7 @@ fn three_files() -> (tempfile::TempDir, Oracle) {
         "20200810/20200810-01.csv",
         "Latitude,Longitude,UTC\n\n".to_owned()
             + &row("2020-08-10T01:00", "PM2.5", "5.0", "4.9", "1", "Alpha")
-            + &row(
-                "2020-08-10T01:00",
-                "PM2.5",
-                "-999.0",
-                "7.0",
-                "-999",
-                "Peñasco",
-            )
+            + &row("2020-08-10T01:00", "PM2.5", "-999.0", "7.0", "-999", "Peñasco")
             + &row("2020-08-10T01:00", "PM2.5", "", "", "", "Alpha")
             + &row("2020-08-11T01:00", "PM2.5", "9.0", "9.0", "1", "Wrong day")
             + &row("2020-08-10T01:00", "PM2.5", "many", "9.0", "1", "No number"),
@@ -42,30 +35,20 @@ fn three_files() -> (tempfile::TempDir, Oracle) {
         row("2020-08-10T02:00", "PM2.5", "5.1", "5.1", "2", "Peñasco")
             + &row("2020-08-10T02:00", "SO2", "-0.3", "-0.3", "3", "Alpha"),
     );
-    write(
-        "20200812/20200812-01.csv",
-        row("2020-08-12T01:00", "PM2.5", "6.0", "6.0", "1", "Alpha"),
-    );
+    write("20200812/20200812-01.csv", row("2020-08-12T01:00", "PM2.5", "6.0", "6.0", "1", "Alpha"));
     write("notes.txt", "no data".to_owned());
     let oracle = Oracle::read(root.path(), &[TeamRange::new("green", 20200810, 20200811)]).unwrap();
     (root, oracle)
 }
 
 fn values(oracle: &Oracle, query: OracleQuery) -> Vec<&str> {
-    oracle
-        .rows(&query)
-        .into_iter()
-        .map(|row| row.field(4))
-        .collect()
+    oracle.rows(&query).into_iter().map(|row| row.field(4)).collect()
 }
 
 #[test]
 fn rows_come_by_day_stem_and_row_and_only_from_owned_days() {
     let (_root, oracle) = three_files();
-    assert_eq!(
-        values(&oracle, OracleQuery::default()),
-        ["5.0", "-999.0", "", "5.1", "-0.3"]
-    );
+    assert_eq!(values(&oracle, OracleQuery::default()), ["5.0", "-999.0", "", "5.1", "-0.3"]);
     assert_eq!(oracle.all_rows().len(), 6);
     assert_eq!(oracle.rejected().len(), 2);
     assert!(
@@ -73,11 +56,7 @@ fn rows_come_by_day_stem_and_row_and_only_from_owned_days() {
         "{:?}",
         oracle.rejected()
     );
-    assert!(
-        oracle.rejected()[1].contains("value `many` is no number"),
-        "{:?}",
-        oracle.rejected()
-    );
+    assert!(oracle.rejected()[1].contains("value `many` is no number"), "{:?}", oracle.rejected());
 }
 
 #[test]
@@ -85,14 +64,7 @@ fn bounds_are_inclusive_and_never_match_missing() {
     let (_root, oracle) = three_files();
     let between = |min: Option<&str>, max: Option<&str>| {
         let [min, max] = [min, max].map(|bound| bound.map(str::to_owned));
-        values(
-            &oracle,
-            OracleQuery {
-                min,
-                max,
-                ..OracleQuery::default()
-            },
-        )
+        values(&oracle, OracleQuery { min, max, ..OracleQuery::default() })
     };
     assert_eq!(between(Some("5"), Some("5.1")), ["5.0", "5.1"]);
     assert_eq!(between(Some("5.0000000000000000000001"), None), ["5.1"]);
@@ -105,99 +77,18 @@ fn other_filters_select_by_what_they_name() {
     let (_root, oracle) = three_files();
     let default = OracleQuery::default;
     let some = |text: &str| Some(text.to_owned());
+    assert_eq!(values(&oracle, OracleQuery { parameter: some("so2"), ..default() }), ["-0.3"]);
+    assert!(values(&oracle, OracleQuery { parameter: some("PM25"), ..default() }).is_empty());
+    assert_eq!(values(&oracle, OracleQuery { site: some("PEÑAS"), ..default() }), ["-999.0", "5.1"]);
+    assert_eq!(values(&oracle, OracleQuery { agency: some("ted, a"), limit: Some(1), ..default() }), ["5.0"]);
+    assert_eq!(values(&oracle, OracleQuery { text: some("alph"), ..default() }), ["5.0", "", "-0.3"]);
+    assert!(values(&oracle, OracleQuery { team: some("pink"), ..default() }).is_empty());
+    assert!(values(&oracle, OracleQuery { date_start: Some(20200811), ..default() }).is_empty());
     assert_eq!(
-        values(
-            &oracle,
-            OracleQuery {
-                parameter: some("so2"),
-                ..default()
-            }
-        ),
-        ["-0.3"]
-    );
-    assert!(
-        values(
-            &oracle,
-            OracleQuery {
-                parameter: some("PM25"),
-                ..default()
-            }
-        )
-        .is_empty()
-    );
-    assert_eq!(
-        values(
-            &oracle,
-            OracleQuery {
-                site: some("PEÑAS"),
-                ..default()
-            }
-        ),
-        ["-999.0", "5.1"]
-    );
-    assert_eq!(
-        values(
-            &oracle,
-            OracleQuery {
-                agency: some("ted, a"),
-                limit: Some(1),
-                ..default()
-            }
-        ),
-        ["5.0"]
-    );
-    assert_eq!(
-        values(
-            &oracle,
-            OracleQuery {
-                text: some("alph"),
-                ..default()
-            }
-        ),
-        ["5.0", "", "-0.3"]
-    );
-    assert!(
-        values(
-            &oracle,
-            OracleQuery {
-                team: some("pink"),
-                ..default()
-            }
-        )
-        .is_empty()
-    );
-    assert!(
-        values(
-            &oracle,
-            OracleQuery {
-                date_start: Some(20200811),
-                ..default()
-            }
-        )
-        .is_empty()
-    );
-    assert_eq!(
-        values(
-            &oracle,
-            OracleQuery {
-                lat_min: Some(40.5),
-                lon_max: Some(-120.25),
-                ..default()
-            }
-        )
-        .len(),
+        values(&oracle, OracleQuery { lat_min: Some(40.5), lon_max: Some(-120.25), ..default() }).len(),
         5
     );
-    assert!(
-        values(
-            &oracle,
-            OracleQuery {
-                lat_max: Some(40.49),
-                ..default()
-            }
-        )
-        .is_empty()
-    );
+    assert!(values(&oracle, OracleQuery { lat_max: Some(40.49), ..default() }).is_empty());
 }
 
 #[test]
@@ -210,34 +101,21 @@ fn json_writes_missing_as_each_contract_says() {
         "site_name": "Peñasco", "agency_name": "Invented, Air", "aqs_id": "060010001",
         "full_aqs_id": "840060010001", "date": "20200810",
     });
-    assert!(
-        numerically_equal(&rows[1].to_legacy_json(), &expected),
-        "{}",
-        rows[1].to_legacy_json()
-    );
+    assert!(numerically_equal(&rows[1].to_legacy_json(), &expected), "{}", rows[1].to_legacy_json());
     let ours = rows[2].to_json();
     assert_eq!(ours["timestamp"], "2020-08-10T01:00Z");
     for name in ["value", "raw_concentration", "aqi", "category"] {
         assert_eq!(ours[name], json!(null), "{name}");
         assert_eq!(rows[2].to_legacy_json()[name], -999, "{name}");
     }
-    assert!(
-        rows[0]
-            .to_legacy_json()
-            .to_string()
-            .contains("\"value\":5.0,")
-    );
+    assert!(rows[0].to_legacy_json().to_string().contains("\"value\":5.0,"));
 }
 
 #[test]
 fn aggregate_groups_exactly() {
     let (_root, oracle) = three_files();
     let default = OracleQuery::default;
-    let by_site = oracle.aggregate(
-        &default(),
-        Measure::Value,
-        &[GroupKey::Site, GroupKey::Hour],
-    );
+    let by_site = oracle.aggregate(&default(), Measure::Value, &[GroupKey::Site, GroupKey::Hour]);
     assert_eq!(
         by_site,
         [
@@ -248,33 +126,15 @@ fn aggregate_groups_exactly() {
     );
     // (4.9 + 7.0 + 5.1 - 0.3) / 4
     let all = oracle.aggregate(&default(), Measure::RawConcentration, &[]);
-    assert_eq!(
-        all,
-        [json!({"count": 4, "min": -0.3, "max": 7.0, "mean": 4.175})]
-    );
-    let keys = [
-        GroupKey::Parameter,
-        GroupKey::Team,
-        GroupKey::Day,
-        GroupKey::Agency,
-    ];
-    let first = oracle.aggregate(
-        &OracleQuery {
-            limit: Some(1),
-            ..default()
-        },
-        Measure::Aqi,
-        &keys,
-    );
+    assert_eq!(all, [json!({"count": 4, "min": -0.3, "max": 7.0, "mean": 4.175})]);
+    let keys = [GroupKey::Parameter, GroupKey::Team, GroupKey::Day, GroupKey::Agency];
+    let first = oracle.aggregate(&OracleQuery { limit: Some(1), ..default() }, Measure::Aqi, &keys);
     let expected = json!([{
         "parameter": "PM2.5", "team": "green", "date": "20200810", "agency_name": "Invented, Air",
         "count": 2, "min": 1, "max": 2, "mean": 1.5,
     }]);
     assert!(numerically_equal(&json!(first), &expected), "{first:?}");
-    let nothing = OracleQuery {
-        parameter: Some("CO".to_owned()),
-        ..default()
-    };
+    let nothing = OracleQuery { parameter: Some("CO".to_owned()), ..default() };
     assert!(oracle.aggregate(&nothing, Measure::Value, &[]).is_empty());
 }
 
@@ -309,20 +169,12 @@ fn random_queries_are_varied_and_repeatable() {
     let oracle = fixtures();
     let draw = || {
         let mut rng = fastrand::Rng::with_seed(3);
-        (0..300)
-            .map(|_| random_query(&mut rng, &oracle))
-            .collect::<Vec<_>>()
+        (0..300).map(|_| random_query(&mut rng, &oracle)).collect::<Vec<_>>()
     };
     let queries = draw();
     assert_eq!(queries, draw());
-    let non_empty = queries
-        .iter()
-        .filter(|query| oracle.count(query) > 0)
-        .count();
-    assert!(
-        (100..290).contains(&non_empty),
-        "{non_empty} of 300 select rows"
-    );
+    let non_empty = queries.iter().filter(|query| oracle.count(query) > 0).count();
+    assert!((100..290).contains(&non_empty), "{non_empty} of 300 select rows");
     let names = [
         "parameter",
         "min_value",
@@ -340,12 +192,7 @@ fn random_queries_are_varied_and_repeatable() {
         "limit",
     ];
     for name in names {
-        assert!(
-            queries
-                .iter()
-                .any(|query| query.to_json().get(name).is_some()),
-            "{name}"
-        );
+        assert!(queries.iter().any(|query| query.to_json().get(name).is_some()), "{name}");
     }
 }
 
@@ -356,10 +203,7 @@ fn real_data_give_the_counts_that_are_known() {
         return;
     };
     let oracle = Oracle::read(Path::new(&root), &TeamRange::green_and_pink()).unwrap();
-    let of_team = |team: &str| OracleQuery {
-        team: Some(team.to_owned()),
-        ..OracleQuery::default()
-    };
+    let of_team = |team: &str| OracleQuery { team: Some(team.to_owned()), ..OracleQuery::default() };
     assert_eq!(oracle.rejected(), [] as [String; 0]);
     assert_eq!(oracle.count(&moderate_particles(None)), 225_521);
     assert_eq!(oracle.count(&of_team("green")), 214_636);

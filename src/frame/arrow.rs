@@ -110,9 +110,7 @@ pub(super) fn encode_rows(store: &Store, batch: &DayBatch, rows: &[u32]) -> Byte
         latitude.push(site.latitude);
         longitude.push(site.longitude);
         timestamp.push(midnight + i64::from(batch.minute[row]) * 60);
-        measure_texts.push(usize::from(batch.measure[row]), || {
-            [&*measure.parameter, &*measure.unit]
-        });
+        measure_texts.push(usize::from(batch.measure[row]), || [&*measure.parameter, &*measure.unit]);
         site_texts.push(batch.site[row] as usize, || site.texts());
     }
     let [parameters, units] = measure_texts.columns;

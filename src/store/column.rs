@@ -75,11 +75,7 @@ impl Column {
     /// The double nearest to the concentration of a row.
     #[inline]
     pub fn to_f64(&self, row: u32) -> Option<f64> {
-        if let Column::I32 {
-            mantissas,
-            decimals,
-        } = self
-        {
+        if let Column::I32 { mantissas, decimals } = self {
             let mantissa = mantissas[row as usize];
             // Both operands are exact, so the quotient is rounded once.
             let ones = (ONE / unit_of(*decimals)) as f64;

@@ -61,10 +61,7 @@ impl Generate {
                 .split(',')
                 .map(str::trim)
                 .filter(|day| !day.is_empty())
-                .map(|day| {
-                    day.parse()
-                        .map_err(|_| format!("--skip: `{day}` is not a day YYYYMMDD"))
-                })
+                .map(|day| day.parse().map_err(|_| format!("--skip: `{day}` is not a day YYYYMMDD")))
                 .collect::<Result<_, _>>()?,
         };
         Ok(DatasetSpec {

@@ -46,22 +46,12 @@ impl Air {
             .flat_map(|week| (0..FIRES_PER_WEEK).map(move |number| (week, number)))
             .filter_map(|(week, number)| Fire::burning(seed, week, number, day))
             .collect();
-        Air {
-            seed,
-            ordinal,
-            fires,
-        }
+        Air { seed, ordinal, fires }
     }
 
     /// None where the row is missing from the file altogether.
     pub(super) fn reading(&self, site: &Site, parameter: Parameter, hour: u8) -> Option<Reading> {
-        let coordinates = [
-            3,
-            u64::from(site.index),
-            self.ordinal,
-            u64::from(hour),
-            parameter as u64,
-        ];
+        let coordinates = [3, u64::from(site.index), self.ordinal, u64::from(hour), parameter as u64];
         let mut rng = draws(self.seed, &coordinates);
         if rng.u8(..80) == 0 {
             return None;
@@ -70,28 +60,15 @@ impl Air {
         let raw = raw(parameter, concentration, &mut rng);
         let fate = rng.u8(..100);
         // No row has neither; nitrogen, sulphur and carbon are never missing.
-        let averaged = matches!(
-            parameter,
-            Parameter::Ozone | Parameter::Pm25 | Parameter::Pm10
-        );
+        let averaged = matches!(parameter, Parameter::Ozone | Parameter::Pm25 | Parameter::Pm10);
         let concentration = (!averaged || fate >= 2).then_some(concentration);
         let raw = (!averaged || fate < 98).then_some(raw);
         let aqi = concentration.and_then(|concentration| aqi::index(parameter, concentration));
         let aqi = aqi.filter(|_| averaged || fate >= 2);
-        Some(Reading {
-            concentration,
-            raw,
-            aqi,
-        })
+        Some(Reading { concentration, raw, aqi })
     }
 
-    fn concentration(
-        &self,
-        site: &Site,
-        parameter: Parameter,
-        hour: u8,
-        rng: &mut fastrand::Rng,
-    ) -> i64 {
+    fn concentration(&self, site: &Site, parameter: Parameter, hour: u8, rng: &mut fastrand::Rng) -> i64 {
         // Stations differ by a habit, and all of a day by its weather: both in percent.
         let habit = draws(self.seed, &[4, u64::from(site.index)]).i64(70..140);
         let weather = draws(self.seed, &[5, self.ordinal, u64::from(site.index % 8)]).i64(75..130);
@@ -144,12 +121,7 @@ impl Fire {
             _ => 4,
         };
         let smoke = greatest * share / 100 * season / 100;
-        Some(Fire {
-            latitude,
-            longitude,
-            radius,
-            smoke,
-        })
+        Some(Fire { latitude, longitude, radius, smoke })
     }
 
     fn over(&self, site: &Site) -> i64 {

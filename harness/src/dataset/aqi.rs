@@ -33,11 +33,7 @@ const OZONE: [Line; 5] = [
     (860, 1050, 151, 200),
     (1060, 2000, 201, 300),
 ];
-const NO2: [Line; 3] = [
-    (0, 530, 0, 50),
-    (540, 1000, 51, 100),
-    (1010, 3600, 101, 150),
-];
+const NO2: [Line; 3] = [(0, 530, 0, 50), (540, 1000, 51, 100), (1010, 3600, 101, 150)];
 const SO2: [Line; 3] = [(0, 350, 0, 50), (360, 750, 51, 100), (760, 1850, 101, 150)];
 
 /// Index of a concentration in tenths. None for CO, which has no index in the real files.
@@ -95,11 +91,7 @@ mod tests {
             (So2, 24, 3),
             (So2, -3, 0),
         ] {
-            assert_eq!(
-                index(parameter, concentration),
-                Some(expected),
-                "{parameter:?} {concentration}"
-            );
+            assert_eq!(index(parameter, concentration), Some(expected), "{parameter:?} {concentration}");
         }
         assert_eq!(index(Co, 6), None);
         assert_eq!([50, 51, 300, 301].map(category), [1, 2, 5, 6]);

@@ -31,11 +31,7 @@ pub(super) fn stored(text: &[u8]) -> Vec<u8> {
 fn crc32(bytes: &[u8]) -> u32 {
     let state = bytes.iter().fold(!0, |state: u32, &byte| {
         (0..8).fold(state ^ u32::from(byte), |state, _| {
-            if state & 1 == 1 {
-                (state >> 1) ^ 0xedb8_8320
-            } else {
-                state >> 1
-            }
+            if state & 1 == 1 { (state >> 1) ^ 0xedb8_8320 } else { state >> 1 }
         })
     });
     !state

@@ -24,106 +24,27 @@ pub(super) struct Site {
 type Region = (u32, i64, i64, i64, i64, [&'static str; 2]);
 
 const REGIONS: [Region; 8] = [
-    (
-        6,
-        345,
-        380,
-        -1215,
-        -1190,
-        ["North Valley Air District", "South Valley Air District"],
-    ),
-    (
-        6,
-        380,
-        415,
-        -1235,
-        -1205,
-        [
-            "Redwood Coast Air District",
-            "Upper River Air Control Board",
-        ],
-    ),
-    (
-        41,
-        425,
-        450,
-        -1235,
-        -1210,
-        [
-            "Cascade Foothills Air Agency",
-            "State Office of Clean Air, West",
-        ],
-    ),
-    (
-        32,
-        360,
-        415,
-        -1195,
-        -1150,
-        ["Great Basin Air Office", "Silver County Health District"],
-    ),
-    (
-        49,
-        375,
-        415,
-        -1135,
-        -1100,
-        ["Salt Flats Division of Air", "Red Mesa Air Program"],
-    ),
-    (
-        4,
-        315,
-        365,
-        -1140,
-        -1100,
-        [
-            "Dry River Air Quality Department",
-            "Saguaro County Clean Air",
-        ],
-    ),
-    (
-        35,
-        320,
-        365,
-        -1085,
-        -1040,
-        ["High Desert Air Bureau", "Rio Seco Tribal Air Program"],
-    ),
-    (
-        8,
-        375,
-        405,
-        -1085,
-        -1040,
-        [
-            "Front Range Air Division",
-            "State Office of Clean Air, East",
-        ],
-    ),
+    (6, 345, 380, -1215, -1190, ["North Valley Air District", "South Valley Air District"]),
+    (6, 380, 415, -1235, -1205, ["Redwood Coast Air District", "Upper River Air Control Board"]),
+    (41, 425, 450, -1235, -1210, ["Cascade Foothills Air Agency", "State Office of Clean Air, West"]),
+    (32, 360, 415, -1195, -1150, ["Great Basin Air Office", "Silver County Health District"]),
+    (49, 375, 415, -1135, -1100, ["Salt Flats Division of Air", "Red Mesa Air Program"]),
+    (4, 315, 365, -1140, -1100, ["Dry River Air Quality Department", "Saguaro County Clean Air"]),
+    (35, 320, 365, -1085, -1040, ["High Desert Air Bureau", "Rio Seco Tribal Air Program"]),
+    (8, 375, 405, -1085, -1040, ["Front Range Air Division", "State Office of Clean Air, East"]),
 ];
 
 /// Portable monitors belong to nobody near.
 const PORTABLE_AGENCY: &str = "Portable Monitor Pool";
 
 const FIRST: [&str; 20] = [
-    "Alder", "Basalt", "Corvan", "Dunmar", "Eskel", "Fallow", "Garnet", "Hollis", "Ivory",
-    "Juniper", "Kestrel", "Larkin", "Merrow", "Norvil", "Ortega", "Pellar", "Quarry", "Rosen",
-    "Sorrel", "Tamaren",
+    "Alder", "Basalt", "Corvan", "Dunmar", "Eskel", "Fallow", "Garnet", "Hollis", "Ivory", "Juniper",
+    "Kestrel", "Larkin", "Merrow", "Norvil", "Ortega", "Pellar", "Quarry", "Rosen", "Sorrel", "Tamaren",
 ];
-const SECOND: [&str; 12] = [
-    "brook", "dale", "field", "ford", "haven", "mont", "ridge", "side", "ton", "view", "water",
-    "wood",
-];
-const STREETS: [&str; 8] = [
-    "2nd Street",
-    "City Hall",
-    "Fairgrounds",
-    "High School",
-    "Library",
-    "Main St.",
-    "Old Mill",
-    "Park",
-];
+const SECOND: [&str; 12] =
+    ["brook", "dale", "field", "ford", "haven", "mont", "ridge", "side", "ton", "view", "water", "wood"];
+const STREETS: [&str; 8] =
+    ["2nd Street", "City Hall", "Fairgrounds", "High School", "Library", "Main St.", "Old Mill", "Park"];
 
 impl Site {
     /// The site `index` of a seed; it does not depend on how many there are.
@@ -137,11 +58,7 @@ impl Site {
             latitude: degree(&mut rng, south, north),
             longitude: degree(&mut rng, west, east),
             name: name(seed, index),
-            agency: if portable {
-                PORTABLE_AGENCY
-            } else {
-                agencies[rng.usize(..2)]
-            },
+            agency: if portable { PORTABLE_AGENCY } else { agencies[rng.usize(..2)] },
             aqs_id,
             full_aqs_id,
             parameters: parameters(&mut rng, index, portable, measured),
@@ -165,11 +82,7 @@ fn ids(rng: &mut fastrand::Rng, state: u32, index: u32, portable: bool) -> (Stri
         format!("{state:02}{county:03}{:04}", index % 9_999 + 1)
     };
     let full = format!("840{short}");
-    if rng.u8(..4) == 0 {
-        (full.clone(), full)
-    } else {
-        (short, full)
-    }
+    if rng.u8(..4) == 0 { (full.clone(), full) } else { (short, full) }
 }
 
 /// A name. Some hold commas or letters beyond ASCII, and each thirteenth is one that exists already.
@@ -178,11 +91,7 @@ fn name(seed: u64, index: u32) -> String {
         return name(seed, index - 10);
     }
     let mut rng = draws(seed, &[2, u64::from(index)]);
-    let town = format!(
-        "{}{}",
-        FIRST[rng.usize(..FIRST.len())],
-        SECOND[rng.usize(..SECOND.len())]
-    );
+    let town = format!("{}{}", FIRST[rng.usize(..FIRST.len())], SECOND[rng.usize(..SECOND.len())]);
     let street = STREETS[rng.usize(..STREETS.len())];
     match index % 16 {
         5 => format!("Peñasco {street}"),
@@ -220,11 +129,8 @@ fn parameters(
             _ => &[Pm25, Ozone],
         }
     };
-    let mut parameters: Vec<Parameter> = usual
-        .iter()
-        .copied()
-        .filter(|parameter| measured.contains(parameter))
-        .collect();
+    let mut parameters: Vec<Parameter> =
+        usual.iter().copied().filter(|parameter| measured.contains(parameter)).collect();
     let first = rng.usize(..parameters.len().max(1));
     parameters.rotate_left(first);
     parameters
@@ -237,16 +143,10 @@ mod tests {
     #[test]
     fn ids_are_distinct_and_shaped_like_aqs_ids() {
         let all = BTreeSet::from(Parameter::ALL);
-        let sites: Vec<Site> = (0..LIMIT)
-            .map(|index| Site::invent(7, index, &all))
-            .collect();
+        let sites: Vec<Site> = (0..LIMIT).map(|index| Site::invent(7, index, &all)).collect();
         let distinct: BTreeSet<&str> = sites.iter().map(|site| site.full_aqs_id.as_str()).collect();
         assert_eq!(distinct.len(), sites.len());
         assert!(sites.iter().all(|site| site.full_aqs_id.len() == 12));
-        assert!(
-            sites
-                .iter()
-                .all(|site| [9, 12].contains(&site.aqs_id.len()))
-        );
+        assert!(sites.iter().all(|site| [9, 12].contains(&site.aqs_id.len())));
     }
 }

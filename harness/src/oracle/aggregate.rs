@@ -6,8 +6,8 @@ use serde_json::{Map, Value, json};
 
 use super::number::Number;
 use super::{
-    AGENCY_NAME, AQI, Oracle, OracleQuery, OracleRow, PARAMETER, RAW_CONCENTRATION, SITE_NAME,
-    TIMESTAMP, VALUE,
+    AGENCY_NAME, AQI, Oracle, OracleQuery, OracleRow, PARAMETER, RAW_CONCENTRATION, SITE_NAME, TIMESTAMP,
+    VALUE,
 };
 
 /// Which number is aggregated.
@@ -130,20 +130,10 @@ pub(super) fn aggregate(
             continue;
         };
         let key = keys.iter().map(|key| key.of(oracle, row)).collect();
-        groups
-            .entry(key)
-            .or_insert(Group {
-                numbers: Vec::new(),
-            })
-            .numbers
-            .push(number);
+        groups.entry(key).or_insert(Group { numbers: Vec::new() }).numbers.push(number);
     }
     let limit = query.limit.unwrap_or(usize::MAX);
-    groups
-        .into_iter()
-        .take(limit)
-        .map(|(values, group)| group.to_json(keys, &values))
-        .collect()
+    groups.into_iter().take(limit).map(|(values, group)| group.to_json(keys, &values)).collect()
 }
 
 impl Group {
@@ -163,11 +153,8 @@ impl Group {
     }
 
     fn mean(&self) -> f64 {
-        let scaled = |number: &Number| {
-            number
-                .scaled(PLACES)
-                .expect("a measurement has at most nine decimals")
-        };
+        let scaled =
+            |number: &Number| number.scaled(PLACES).expect("a measurement has at most nine decimals");
         let sum: i128 = self.numbers.iter().map(scaled).sum();
         quotient(sum, self.numbers.len() as i128 * 10_i128.pow(PLACES as u32))
     }
@@ -206,10 +193,7 @@ mod tests {
         let mut rng = fastrand::Rng::with_seed(1);
         for _ in 0..10_000 {
             let (numerator, denominator) = (rng.i64(-(1 << 53)..1 << 53), rng.i64(1..1 << 53));
-            assert_eq!(
-                quotient(numerator.into(), denominator.into()),
-                numerator as f64 / denominator as f64
-            );
+            assert_eq!(quotient(numerator.into(), denominator.into()), numerator as f64 / denominator as f64);
         }
     }
 
@@ -217,13 +201,7 @@ mod tests {
     fn quotient_breaks_ties_to_even_and_sees_the_smallest_remainder() {
         let tie = (1_i128 << 53) + 1;
         assert_eq!(quotient(tie, 1), (1_i64 << 53) as f64);
-        assert_eq!(
-            quotient(tie * 1_000_000_000 + 1, 1_000_000_000),
-            ((1_i64 << 53) + 2) as f64
-        );
-        assert_eq!(
-            quotient(tie * 1_000_000_000 - 1, 1_000_000_000),
-            (1_i64 << 53) as f64
-        );
+        assert_eq!(quotient(tie * 1_000_000_000 + 1, 1_000_000_000), ((1_i64 << 53) + 2) as f64);
+        assert_eq!(quotient(tie * 1_000_000_000 - 1, 1_000_000_000), (1_i64 << 53) as f64);
     }
 }

@@ -31,11 +31,7 @@ impl Number {
         let integer = integer.trim_start_matches('0').to_owned();
         let fraction = fraction.trim_end_matches('0').to_owned();
         let zero = integer.is_empty() && fraction.is_empty();
-        Some(Number {
-            negative: negative && !zero,
-            integer,
-            fraction,
-        })
+        Some(Number { negative: negative && !zero, integer, fraction })
     }
 
     pub(super) fn is_integer(&self) -> bool {
@@ -45,9 +41,7 @@ impl Number {
     /// The part before the point.
     pub(super) fn to_integer(&self) -> i64 {
         let sign = if self.negative { "-" } else { "" };
-        format!("{sign}0{}", self.integer)
-            .parse()
-            .expect("an index has few digits")
+        format!("{sign}0{}", self.integer).parse().expect("an index has few digits")
     }
 
     /// The number times ten to the power `places`; none if that is not a whole number of 38 digits.
@@ -56,17 +50,13 @@ impl Number {
             return None;
         }
         let sign = if self.negative { "-" } else { "" };
-        format!("{sign}0{}{:0<places$}", self.integer, self.fraction)
-            .parse()
-            .ok()
+        format!("{sign}0{}{:0<places$}", self.integer, self.fraction).parse().ok()
     }
 
     /// The nearest `f64`.
     pub(super) fn to_f64(&self) -> f64 {
         let sign = if self.negative { "-" } else { "" };
-        format!("{sign}0{}.{}0", self.integer, self.fraction)
-            .parse()
-            .expect("only digits")
+        format!("{sign}0{}.{}0", self.integer, self.fraction).parse().expect("only digits")
     }
 
     fn magnitude(&self) -> (usize, &str, &str) {
@@ -100,10 +90,7 @@ impl PartialOrd for Number {
 /// Digits with the point after the first `point` of them, filled up with zeros.
 fn move_point(digits: &str, point: i64) -> (String, String) {
     if point <= 0 {
-        return (
-            String::new(),
-            "0".repeat(point.unsigned_abs() as usize) + digits,
-        );
+        return (String::new(), "0".repeat(point.unsigned_abs() as usize) + digits);
     }
     let point = point as usize;
     let digits = format!("{digits:0<point$}");
@@ -160,9 +147,7 @@ mod tests {
 
     #[test]
     fn text_that_is_no_number_is_none() {
-        for text in [
-            "", "-", ".", "1.2.3", "NaN", "inf", "1e", "e5", "0x1", "1,5", "--1", "1 2",
-        ] {
+        for text in ["", "-", ".", "1.2.3", "NaN", "inf", "1e", "e5", "0x1", "1,5", "--1", "1 2"] {
             assert_eq!(Number::parse(text), None, "{text}");
         }
     }

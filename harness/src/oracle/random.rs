@@ -42,11 +42,7 @@ fn any_row<'a>(rng: &mut fastrand::Rng, oracle: &'a Oracle) -> Option<&'a Oracle
 
 fn mixed_case(rng: &mut fastrand::Rng, text: &str) -> String {
     let mut letter = |letter: char| {
-        if rng.bool() {
-            letter.to_ascii_lowercase()
-        } else {
-            letter.to_ascii_uppercase()
-        }
+        if rng.bool() { letter.to_ascii_lowercase() } else { letter.to_ascii_uppercase() }
     };
     text.chars().map(&mut letter).collect()
 }
@@ -55,11 +51,7 @@ fn parameter(rng: &mut fastrand::Rng, oracle: &Oracle) -> String {
     let unknown = ["PM25", "PM", "O3", "OZONE2"][rng.usize(..4)];
     let known = any_row(rng, oracle).map(|row| row.field(PARAMETER));
     let name = known.filter(|_| chance(rng, 92)).unwrap_or(unknown);
-    if chance(rng, 50) {
-        mixed_case(rng, name)
-    } else {
-        name.to_owned()
-    }
+    if chance(rng, 50) { mixed_case(rng, name) } else { name.to_owned() }
 }
 
 /// Bounds that stand in the data, written as there, otherwise, or a hair beside.
@@ -92,14 +84,8 @@ fn rewritten(rng: &mut fastrand::Rng, text: &str) -> String {
 
 fn dates(rng: &mut fastrand::Rng, oracle: &Oracle, query: &mut OracleQuery) {
     // Some days before the first and after the last owned or present one, and all between.
-    let present = [oracle.rows.first(), oracle.rows.last()]
-        .into_iter()
-        .flatten()
-        .map(|row| row.day);
-    let owned = oracle
-        .teams
-        .iter()
-        .flat_map(|team| [team.first_day, team.last_day]);
+    let present = [oracle.rows.first(), oracle.rows.last()].into_iter().flatten().map(|row| row.day);
+    let owned = oracle.teams.iter().flat_map(|team| [team.first_day, team.last_day]);
     let mut known: Vec<u32> = present.chain(owned).collect();
     known.sort_unstable();
     let [Some(&first), Some(&last)] = [known.first(), known.last()] else {
@@ -108,10 +94,8 @@ fn dates(rng: &mut fastrand::Rng, oracle: &Oracle, query: &mut OracleQuery) {
     let (year, month, _) = calendar::parts(first);
     let days: Vec<u32> = calendar::days(year * 10_000 + month * 100 + 1, last)
         .chain(
-            std::iter::successors(Some(calendar::next_day(last)), |&day| {
-                Some(calendar::next_day(day))
-            })
-            .take(5),
+            std::iter::successors(Some(calendar::next_day(last)), |&day| Some(calendar::next_day(day)))
+                .take(5),
         )
         .collect();
     let mut bounds = [days[rng.usize(..days.len())], days[rng.usize(..days.len())]];

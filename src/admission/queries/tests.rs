@@ -92,15 +92,9 @@ async fn flooding_client_does_not_keep_others_out_of_the_queue() {
     let light = spawn_admit(&admission, query("light", &["green"]));
     tokio::task::yield_now().await;
     let refused = flood.pop().unwrap().await.unwrap().unwrap_err();
-    assert!(
-        matches!(refused, AdmissionError::Overloaded(_)),
-        "{refused}"
-    );
+    assert!(matches!(refused, AdmissionError::Overloaded(_)), "{refused}");
     // The lines are 2 and 1 long: the next one of the light client would not be shorter.
-    let second = admission
-        .admit(query("light", &["green"]))
-        .await
-        .unwrap_err();
+    let second = admission.admit(query("light", &["green"])).await.unwrap_err();
     assert!(matches!(second, AdmissionError::Overloaded(_)), "{second}");
     assert_eq!(admission.waiting(), 3);
     // Detached: their permits are dropped as soon as they are granted.

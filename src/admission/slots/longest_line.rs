@@ -33,8 +33,6 @@ fn longest<'a, K: Ord>(names: impl Iterator<Item = &'a K>, own: &'a K) -> &'a K 
     for name in names {
         *counts.entry(name).or_default() += 1;
     }
-    let longest = counts
-        .iter()
-        .max_by_key(|(name, count)| (**count, **name == own));
+    let longest = counts.iter().max_by_key(|(name, count)| (**count, **name == own));
     longest.map_or(own, |(name, _)| *name)
 }
