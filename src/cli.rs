@@ -3,9 +3,11 @@
 //! Exit codes: 0 done; 1 failed; 2 the arguments or the configuration are wrong; 3 a check found something
 //! wrong (`verify-data-loading`, `check-proof`, `system-test`).
 
+mod check_config;
 mod demo;
 mod embedded;
 mod node;
+mod table;
 mod up;
 
 use std::ffi::OsString;
@@ -49,6 +51,8 @@ enum Command {
     Up(up::Up),
     /// Run one process of a configuration
     Node(node::NodeArguments),
+    /// Check a configuration, or print its JSON schema
+    CheckConfig(check_config::CheckConfig),
 }
 
 /// Why a command ends without success.
@@ -102,6 +106,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Demo(demo) => demo.run(),
         Command::Up(up) => up.run(),
         Command::Node(node) => node.run(),
+        Command::CheckConfig(check) => check.run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
