@@ -4,6 +4,7 @@
 //! wrong (`verify-data-loading`, `check-proof`, `system-test`).
 
 mod check_config;
+mod completions;
 mod demo;
 mod embedded;
 mod node;
@@ -53,6 +54,8 @@ enum Command {
     Node(node::NodeArguments),
     /// Check a configuration, or print its JSON schema
     CheckConfig(check_config::CheckConfig),
+    /// Print the completions of a shell
+    Completions(completions::Completions),
 }
 
 /// Why a command ends without success.
@@ -107,6 +110,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Up(up) => up.run(),
         Command::Node(node) => node.run(),
         Command::CheckConfig(check) => check.run(),
+        Command::Completions(completions) => completions.run(&mut Arguments::command()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
