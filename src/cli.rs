@@ -7,6 +7,7 @@ mod check_config;
 mod completions;
 mod demo;
 mod embedded;
+mod metrics;
 mod node;
 mod table;
 mod up;
@@ -52,6 +53,8 @@ enum Command {
     Up(up::Up),
     /// Run one process of a configuration
     Node(node::NodeArguments),
+    /// Show the metrics of a node, or of all
+    Metrics(metrics::MetricsCommand),
     /// Check a configuration, or print its JSON schema
     CheckConfig(check_config::CheckConfig),
     /// Print the completions of a shell
@@ -109,6 +112,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Demo(demo) => demo.run(),
         Command::Up(up) => up.run(),
         Command::Node(node) => node.run(),
+        Command::Metrics(metrics) => metrics.run(),
         Command::CheckConfig(check) => check.run(),
         Command::Completions(completions) => completions.run(&mut Arguments::command()),
     };
