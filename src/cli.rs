@@ -9,6 +9,7 @@ mod demo;
 mod embedded;
 mod metrics;
 mod node;
+mod shutdown;
 mod table;
 mod up;
 
@@ -55,6 +56,8 @@ enum Command {
     Node(node::NodeArguments),
     /// Show the metrics of a node, or of all
     Metrics(metrics::MetricsCommand),
+    /// Tell a node to stop
+    Shutdown(shutdown::Shutdown),
     /// Check a configuration, or print its JSON schema
     CheckConfig(check_config::CheckConfig),
     /// Print the completions of a shell
@@ -113,6 +116,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Up(up) => up.run(),
         Command::Node(node) => node.run(),
         Command::Metrics(metrics) => metrics.run(),
+        Command::Shutdown(shutdown) => shutdown.run(),
         Command::CheckConfig(check) => check.run(),
         Command::Completions(completions) => completions.run(&mut Arguments::command()),
     };
