@@ -12,6 +12,7 @@ mod node;
 mod shutdown;
 mod table;
 mod up;
+mod verify_data_loading;
 
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
@@ -60,6 +61,8 @@ enum Command {
     Shutdown(shutdown::Shutdown),
     /// Check a configuration, or print its JSON schema
     CheckConfig(check_config::CheckConfig),
+    /// Check that the processes of a configuration load every row of a dataset, each where it belongs
+    VerifyDataLoading(verify_data_loading::VerifyDataLoading),
     /// Print the completions of a shell
     Completions(completions::Completions),
 }
@@ -118,6 +121,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Metrics(metrics) => metrics.run(),
         Command::Shutdown(shutdown) => shutdown.run(),
         Command::CheckConfig(check) => check.run(),
+        Command::VerifyDataLoading(verify) => verify.run(),
         Command::Completions(completions) => completions.run(&mut Arguments::command()),
     };
     match done {
