@@ -10,6 +10,7 @@ mod embedded;
 mod metrics;
 mod node;
 mod shutdown;
+mod system_test;
 mod table;
 mod up;
 mod verify_data_loading;
@@ -63,6 +64,8 @@ enum Command {
     CheckConfig(check_config::CheckConfig),
     /// Check that the processes of a configuration load every row of a dataset, each where it belongs
     VerifyDataLoading(verify_data_loading::VerifyDataLoading),
+    /// Check a running overlay from outside
+    SystemTest(system_test::SystemTest),
     /// Print the completions of a shell
     Completions(completions::Completions),
 }
@@ -122,6 +125,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Shutdown(shutdown) => shutdown.run(),
         Command::CheckConfig(check) => check.run(),
         Command::VerifyDataLoading(verify) => verify.run(),
+        Command::SystemTest(test) => test.run(),
         Command::Completions(completions) => completions.run(&mut Arguments::command()),
     };
     match done {

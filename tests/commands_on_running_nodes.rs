@@ -72,6 +72,16 @@ fn text(output: &Output) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn system_test_passes_on_the_bundled_data() {
+    let six = Six::start().await;
+    let port = six.overlay.leader().port.to_string();
+    let tested = overlay(&["system-test", "127.0.0.1", &port]).await;
+    assert_eq!(tested.status.code(), Some(0), "{}", text(&tested));
+    assert!(text(&tested).contains("8,484 rows of 46 planned days, each once"), "{}", text(&tested));
+    assert!(text(&tested).ends_with("8 passed, 0 failed\n"), "{}", text(&tested));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn live_verification_compares_every_frame_and_names_a_node_that_is_down() {
     let mut six = Six::start().await;
     let config = six.config();
