@@ -191,6 +191,7 @@ impl Node {
                 Some(Ok(Ok(()))) if *self.state.stop.borrow() == Stop::Running => {}
                 Some(Ok(Ok(()))) | None => break Ok(()),
                 Some(Ok(Err(error))) => break Err(error),
+                Some(Err(aborted)) if aborted.is_cancelled() => {}
                 Some(Err(panicked)) => {
                     break Err(NodeError::Serve {
                         node: self.state.process.id.clone(),
@@ -199,7 +200,7 @@ impl Node {
                 }
             }
         };
-        self.tasks.shutdown().await;
+        self.tasks.abort_all();
         result
     }
 }
