@@ -220,7 +220,7 @@ fn wire_together(
         clients: overlay.clients.clone(),
     };
     let quantum = limits.quantum_rows;
-    let fair = |slots: usize| ComputeSlots::new(slots, quantum, limits.queue_length, weights.clone());
+    let fair = |slots: usize| ComputeSlots::new(slots, quantum, limits.compute_queue_length, weights.clone());
     let cores = || std::thread::available_parallelism().map_or(1, usize::from);
     let holder = Arc::new(Holder::new(
         process.id.clone(),
