@@ -3,7 +3,6 @@
 pub mod config;
 pub mod day;
 pub mod decimal;
-
 pub mod placement;
 pub mod predicate;
 pub mod route;
