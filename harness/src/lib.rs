@@ -6,6 +6,7 @@
 //! Of the drivers, [`cluster::InProcessCluster`] proves what is answered (contracts, rows, limits);
 //! [`cluster::ProcessCluster`] proves what happens when processes are killed, stopped, starved or restarted.
 
+pub mod answer;
 pub mod calendar;
 pub mod cli;
 pub mod cluster;
