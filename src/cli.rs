@@ -3,7 +3,10 @@
 //! Exit codes: 0 done; 1 failed; 2 the arguments or the configuration are wrong; 3 a check found something
 //! wrong (`verify-data-loading`, `check-proof`, `system-test`).
 
+mod demo;
+mod embedded;
 mod node;
+mod up;
 
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
@@ -40,6 +43,10 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run six nodes inside this process on the bundled data and ask them a query
+    Demo(demo::Demo),
+    /// Start every process of a configuration that belongs to this host
+    Up(up::Up),
     /// Run one process of a configuration
     Node(node::NodeArguments),
 }
@@ -92,6 +99,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     start_logging();
     let done = match arguments.command {
+        Command::Demo(demo) => demo.run(),
+        Command::Up(up) => up.run(),
         Command::Node(node) => node.run(),
     };
     match done {
@@ -171,6 +180,13 @@ pub(crate) enum ProfileName {
     Parallel,
     /// capacity, query_based, weighted
     Balanced,
+}
+
+impl ProfileName {
+    /// As the command line writes it.
+    pub(crate) fn name(self) -> &'static str {
+        Profile::from(self).name()
+    }
 }
 
 impl From<ProfileName> for Profile {

@@ -191,6 +191,7 @@ impl Node {
                 Some(Ok(Ok(()))) if *self.state.stop.borrow() == Stop::Running => {}
                 Some(Ok(Ok(()))) | None => break Ok(()),
                 Some(Ok(Err(error))) => break Err(error),
+                Some(Err(aborted)) if aborted.is_cancelled() => {}
                 Some(Err(panicked)) => {
                     break Err(NodeError::Serve {
                         node: self.state.process.id.clone(),
@@ -199,7 +200,7 @@ impl Node {
                 }
             }
         };
-        self.tasks.shutdown().await;
+        self.tasks.abort_all();
         result
     }
 }
@@ -219,7 +220,7 @@ fn wire_together(
         clients: overlay.clients.clone(),
     };
     let quantum = limits.quantum_rows;
-    let fair = |slots: usize| ComputeSlots::new(slots, quantum, limits.queue_length, weights.clone());
+    let fair = |slots: usize| ComputeSlots::new(slots, quantum, limits.compute_queue_length, weights.clone());
     let cores = || std::thread::available_parallelism().map_or(1, usize::from);
     let holder = Arc::new(Holder::new(
         process.id.clone(),

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write};
 
 use crate::aggregate::AggregateSpec;
+use crate::chunking::ChunkBounds;
 use crate::config::{Chunking, NodeId, Overlay};
 use crate::day::{Day, DayRange};
 use crate::decimal::Decimal;
@@ -14,7 +15,6 @@ use crate::frame::{self, Encoding};
 use crate::inventory::{DayInventory, Snapshot};
 use crate::placement::Placement;
 use crate::predicate::{Place, Predicate};
-use crate::result_set::ChunkBounds;
 use crate::store::{DayStatistics, Version};
 
 /// A query whose every part was checked.

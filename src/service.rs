@@ -22,8 +22,8 @@ use crate::verb::{
 };
 use crate::wire;
 
-/// Hops that a client's request may carry.
-const MAX_ID_BYTES: usize = 256;
+/// Bytes of an id that a client chose.
+pub(crate) const MAX_ID_BYTES: usize = 256;
 
 /// The client verbs.
 pub struct OverlayService(pub Arc<NodeState>);
@@ -70,8 +70,23 @@ impl OverlayService {
         }
     }
 
+    fn query_of(&self, request: &v1::QueryRequest) -> Result<crate::plan::Query, Status> {
+        let found = request.predicate.as_ref().map_or(0, prost::Message::encoded_len);
+        let most = self.0.overlay.limits.filter_bytes;
+        if found > most {
+            return Err(invalid(format!(
+                "the predicate has {found} bytes, limit {most} (limits.filter_bytes)"
+            )));
+        }
+        wire::query_from(request).map_err(invalid)
+    }
+
     fn not_looped(&self, hops: &[String]) -> Result<(), Status> {
         let me = &self.0.process.id;
+        let most = self.0.overlay.limits.max_hops;
+        if hops.len() > most {
+            return Err(invalid(format!("{} hops, limit {most} (limits.max_hops)", hops.len())));
+        }
         match hops.iter().any(|hop| hop == me.as_str()) {
             true => Err(QueryError::Loop(me.to_string()).to_status()),
             false => Ok(()),
@@ -106,7 +121,7 @@ impl v1::overlay_server::Overlay for OverlayService {
         let request = request.into_inner();
         self.not_looped(&request.hops)?;
         checked_ids([&request.client_id, &request.request_id])?;
-        let query = wire::query_from(&request).map_err(invalid)?;
+        let query = self.query_of(&request)?;
         if query.limit.is_some_and(|limit| limit > self.0.overlay.limits.max_rows) {
             let most = self.0.overlay.limits.max_rows;
             return Err(invalid(format!(
@@ -183,7 +198,7 @@ impl v1::overlay_server::Overlay for OverlayService {
         self.serving()?;
         let (host, deadline) = (host(&request), self.0.deadline(timeout(&request)));
         let request = request.into_inner();
-        let query = wire::query_from(&request).map_err(invalid)?;
+        let query = self.query_of(&request)?;
         let (_, client) = owner(&host, &request.client_id);
         let explaining = self.0.coordinator.explain(&query, &client, deadline);
         let explanation = match tokio::time::timeout_at(deadline, explaining).await {

@@ -104,7 +104,7 @@ impl NodeArguments {
                 }
                 () = &mut stdin_ends, if !orphaned => {
                     orphaned = true;
-                    state.stop(Stop::AtOnce);
+                    state.stop(Stop::Graceful);
                 }
                 ready = loading.wait_for(|loading| matches!(loading, crate::node::Loading::Ready)), if !announced => {
                     announced = true;

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use super::*;
 use crate::aggregate::{AggregateSpec, Groups};
+use crate::chunking::ChunkBounds;
 use crate::coverage::{self, Entry, Outcome, Served};
 use crate::gather::{Counted, WantedDay};
 use crate::plan::{Ask, Fate, PlannedDay};
-use crate::result_set::ChunkBounds;
 
 impl Coordinator {
     /// Counts what the plan asks for, and fixes ledger and boundaries.

@@ -1,0 +1,125 @@
+//! Several nodes inside this process, on real listeners: for `overlay demo` and `overlay up --embedded`.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::Failure;
+use super::node::listen;
+use super::up::loading_bar;
+use crate::config::{NodeId, Overlay};
+use crate::node::{Loading, Node, NodeError, Setup};
+use crate::outside::{Incoming, Outside};
+use crate::state::Stop;
+
+/// Nodes that run until they are stopped or dropped.
+pub(crate) struct Embedded {
+    nodes: Vec<Node>,
+}
+
+impl Embedded {
+    /// Starts the processes `ids` of a configuration at their configured addresses.
+    pub(crate) async fn start(
+        overlay: Arc<Overlay>,
+        ids: &[NodeId],
+        root: Option<PathBuf>,
+    ) -> Result<Self, Failure> {
+        let mut listeners = Vec::new();
+        for id in ids {
+            let address = overlay.process(id).map(|process| process.address()).unwrap_or_default();
+            listeners.push((id.clone(), listen(&address).await?.0));
+        }
+        Ok(Self::start_on(overlay, listeners, root)?)
+    }
+
+    /// Starts the processes of a configuration on free loopback ports, which it then names.
+    pub(crate) async fn start_on_free_ports(
+        mut overlay: Overlay,
+        root: Option<PathBuf>,
+    ) -> Result<(Self, Arc<Overlay>), Failure> {
+        let mut listeners = Vec::new();
+        for (id, process) in &mut overlay.processes {
+            let (incoming, bound) = listen("127.0.0.1:0").await?;
+            process.host = bound.ip().to_string();
+            process.port = bound.port();
+            listeners.push((id.clone(), incoming));
+        }
+        let overlay = Arc::new(overlay);
+        Ok((Self::start_on(overlay.clone(), listeners, root)?, overlay))
+    }
+
+    fn start_on(
+        overlay: Arc<Overlay>,
+        listeners: Vec<(NodeId, Incoming)>,
+        root: Option<PathBuf>,
+    ) -> Result<Self, NodeError> {
+        let start = |(id, incoming)| {
+            Node::start(Setup {
+                overlay: overlay.clone(),
+                id,
+                dataset_root: root.clone(),
+                strict: false,
+                load_threads: 1,
+                outside: Outside::system(),
+                incoming,
+            })
+        };
+        Ok(Embedded { nodes: listeners.into_iter().map(start).collect::<Result<_, _>>()? })
+    }
+
+    /// Waits until every node has loaded its data, with a progress bar on a terminal.
+    pub(crate) async fn ready(&self) -> Result<(), NodeError> {
+        let bar = loading_bar(self.nodes.len());
+        for node in &self.nodes {
+            let ready = node.ready();
+            tokio::pin!(ready);
+            loop {
+                tokio::select! {
+                    ready = &mut ready => {
+                        ready?;
+                        bar.inc(1);
+                        break;
+                    }
+                    () = tokio::time::sleep(std::time::Duration::from_millis(50)) => {
+                        bar.set_message(format!("{} rows", self.rows_loaded()));
+                    }
+                }
+            }
+        }
+        bar.finish_and_clear();
+        Ok(())
+    }
+
+    fn rows_loaded(&self) -> u64 {
+        let rows = |node: &Node| match &*node.loading().borrow() {
+            Loading::Running(progress) => progress.rows,
+            _ => node.state().holder.store().map_or(0, |store| store.row_count()),
+        };
+        self.nodes.iter().map(rows).sum()
+    }
+
+    /// Waits for a node to end that nobody stopped.
+    pub(crate) async fn any_failed(&mut self) -> NodeError {
+        let ended = self.nodes.iter_mut().map(|node| {
+            Box::pin(async move {
+                let id = node.state().process.id.clone();
+                node.finished()
+                    .await
+                    .err()
+                    .unwrap_or(NodeError::Serve { node: id, why: "it was told to stop".to_owned() })
+            })
+        });
+        futures::future::select_all(ended).await.0
+    }
+
+    /// Stops every node gracefully and waits for their end.
+    pub(crate) async fn stop(&mut self) {
+        for node in &self.nodes {
+            node.stop(Stop::Graceful);
+        }
+        for node in &mut self.nodes {
+            if let Err(error) = node.finished().await {
+                tracing::warn!(%error, "a node did not end well");
+            }
+        }
+    }
+}
