@@ -36,8 +36,8 @@
 //! | [`store`] | days as columns, the site table, statistics, data versions |
 //! | [`cache`] | a map that holds at most so many bytes |
 //! | [`outside`] | clock, randomness, network, computing: what a node takes from outside |
-//! | [`predicate`], [`decimal`], [`day`] | the values that everything is written in |
 //! | [`config`] | JSON text -> checked overlay; every problem at once |
+//! | [`predicate`], [`decimal`], [`day`] | the values that everything is written in |
 //! | [`error`] | one typed cause for each failure, and its only translation to gRPC |
 //! | [`metrics`] | every metric, declared once |
 //!
