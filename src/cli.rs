@@ -10,8 +10,10 @@ mod embedded;
 mod metrics;
 mod node;
 mod shutdown;
+mod system_test;
 mod table;
 mod up;
+mod verify_data_loading;
 
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
@@ -60,6 +62,10 @@ enum Command {
     Shutdown(shutdown::Shutdown),
     /// Check a configuration, or print its JSON schema
     CheckConfig(check_config::CheckConfig),
+    /// Check that the processes of a configuration load every row of a dataset, each where it belongs
+    VerifyDataLoading(verify_data_loading::VerifyDataLoading),
+    /// Check a running overlay from outside
+    SystemTest(system_test::SystemTest),
     /// Print the completions of a shell
     Completions(completions::Completions),
 }
@@ -118,6 +124,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Metrics(metrics) => metrics.run(),
         Command::Shutdown(shutdown) => shutdown.run(),
         Command::CheckConfig(check) => check.run(),
+        Command::VerifyDataLoading(verify) => verify.run(),
+        Command::SystemTest(test) => test.run(),
         Command::Completions(completions) => completions.run(&mut Arguments::command()),
     };
     match done {

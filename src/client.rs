@@ -3,11 +3,15 @@
 //! A result that passes here is whole: its ledger adds up to its manifest, its frames tile the ledger
 //! in canonical order, every digest is right, every payload decodes to the rows its header says.
 
+mod old_contract;
+
 use std::time::Duration;
 
 use bytes::Bytes;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
+
+pub use old_contract::{OldChunk, OldClient, OldResult};
 
 use crate::coverage::{self, Entry, Gap};
 use crate::day::Day;

@@ -1,0 +1,160 @@
+//! What must hold of a dataset and of what processes load from it.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use super::disk::{Disk, DiskDay};
+use super::proof::{DayLoads, Proof, TeamLoads};
+use super::{Check, Finding};
+use crate::cli::table::thousands;
+use crate::config::NodeId;
+use crate::day::Day;
+use crate::load::LoadError;
+
+/// Every check of what lies on the disk and who loads it.
+pub(super) fn check(proof: &Proof, disk: &Disk) -> Vec<Check> {
+    vec![
+        files_are_read(proof, disk),
+        rows_parse(proof, disk),
+        counts_agree(proof, disk),
+        days_are_owned(proof),
+        rows_are_loaded(proof),
+    ]
+}
+
+fn names(nodes: &[NodeId]) -> Vec<String> {
+    nodes.iter().map(NodeId::to_string).collect()
+}
+
+fn files_are_read(proof: &Proof, disk: &Disk) -> Check {
+    let finding = |on_disk: &DiskDay| {
+        let error = on_disk.loaded.as_ref().err()?;
+        let file = match error {
+            LoadError::Unreadable { path, .. } | LoadError::SameStem(path, _) => Some(path.clone()),
+            _ => None,
+        };
+        let day = Some(on_disk.day);
+        Some(Finding {
+            message: error.to_string(),
+            day,
+            at: file.map(|file| (file, None)),
+            nodes: Vec::new(),
+        })
+    };
+    Check {
+        name: "files_are_read",
+        claim: format!("every file on disk can be read: {} files", thousands(proof.disk.files)),
+        findings: disk.days.iter().filter_map(finding).collect(),
+    }
+}
+
+fn rows_parse(proof: &Proof, disk: &Disk) -> Check {
+    let mut findings = Vec::new();
+    for (on_disk, loads) in disk.days.iter().zip(&proof.days) {
+        let Ok(loaded) = &on_disk.loaded else { continue };
+        let finding =
+            |message, at| Finding { message, at, day: Some(on_disk.day), nodes: names(&loads.loaded_by) };
+        findings.extend(
+            loaded
+                .rejected
+                .iter()
+                .map(|row| finding(row.to_string(), Some((row.file.clone(), Some(row.line))))),
+        );
+        let named = loaded.rejected.len() as u64;
+        if loaded.rejected_rows > named {
+            let more = thousands(loaded.rejected_rows - named);
+            findings.push(finding(format!("day {}: {more} more rejected rows", on_disk.day), None));
+        }
+    }
+    Check {
+        name: "rows_parse",
+        claim: format!("every row on disk parses: {} rows, no bad row", thousands(proof.disk.rows)),
+        findings,
+    }
+}
+
+fn counts_agree(proof: &Proof, disk: &Disk) -> Check {
+    let finding = |day: Day, (file, loaded, counted): &(PathBuf, u64, u64)| Finding {
+        message: format!("{}: {loaded} rows are loaded, another CSV reader counts {counted}", file.display()),
+        day: Some(day),
+        at: Some((file.clone(), None)),
+        nodes: Vec::new(),
+    };
+    let of_day = |on_disk: &DiskDay| {
+        let day = on_disk.day;
+        on_disk.miscounted.iter().map(move |miscounted| finding(day, miscounted)).collect::<Vec<_>>()
+    };
+    Check {
+        name: "counts_agree",
+        claim: format!("another CSV reader counts as many rows: {}", thousands(proof.disk.rows)),
+        findings: disk.days.iter().flat_map(of_day).collect(),
+    }
+}
+
+fn days_are_owned(proof: &Proof) -> Check {
+    let unowned = proof.days.iter().filter(|day| day.team.is_none());
+    let finding = |day: &DayLoads| Finding {
+        message: format!(
+            "day {} belongs to no team, so nobody loads its {} files with {} rows",
+            day.day,
+            thousands(day.disk.files),
+            thousands(day.disk.rows)
+        ),
+        day: Some(day.day),
+        ..Finding::default()
+    };
+    Check {
+        name: "days_are_owned",
+        claim: format!("every day on disk belongs to one team: {} days", proof.days.len()),
+        findings: unowned.map(finding).collect(),
+    }
+}
+
+/// Every day with rows is loaded by as many processes as are to hold it, all of the team that owns it.
+fn rows_are_loaded(proof: &Proof) -> Check {
+    let teams: BTreeMap<&str, &TeamLoads> =
+        proof.teams.iter().map(|loads| (loads.team.name.as_str(), loads)).collect();
+    let mut findings = Vec::new();
+    for day in &proof.days {
+        let Some(team) = day.team.as_deref().and_then(|team| teams.get(team)) else { continue };
+        let strangers = day.loaded_by.iter().any(|node| !team.members.contains(node));
+        if day.disk.files > 0 && (strangers || day.loaded_by.len() != team.holders) {
+            let loaded_by = match day.loaded_by.is_empty() {
+                true => "nobody".to_owned(),
+                false => names(&day.loaded_by).join(", "),
+            };
+            findings.push(Finding {
+                message: format!(
+                    "day {} with {} rows is loaded by {loaded_by}, must be by {} of {} ({})",
+                    day.day,
+                    thousands(day.disk.rows),
+                    team.holders,
+                    team.team.name,
+                    names(&team.members).join(", ")
+                ),
+                day: Some(day.day),
+                at: None,
+                nodes: names(&day.loaded_by),
+            });
+        }
+    }
+    let left = proof.disk.rows.abs_diff(proof.loaded.rows);
+    if left > 0 {
+        let (disk, loaded) = (thousands(proof.disk.rows), thousands(proof.loaded.rows));
+        let message = format!("{disk} rows are on disk, {loaded} are loaded: {} are not", thousands(left));
+        findings.push(Finding { message, ..Finding::default() });
+    }
+    let holders: Vec<String> = proof
+        .teams
+        .iter()
+        .map(|team| match team.holders == team.members.len() {
+            true => format!("all {} members of {}", team.holders, team.team.name),
+            false => format!("{} of {} members of {}", team.holders, team.members.len(), team.team.name),
+        })
+        .collect();
+    Check {
+        name: "rows_are_loaded",
+        claim: format!("every row on disk is loaded by exactly one team: {}", holders.join("; ")),
+        findings,
+    }
+}
