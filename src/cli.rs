@@ -3,7 +3,13 @@
 //! Exit codes: 0 done; 1 failed; 2 the arguments or the configuration are wrong; 3 a check found something
 //! wrong (`verify-data-loading`, `check-proof`, `system-test`).
 
+mod check_proof;
+mod explain;
 mod node;
+mod output;
+mod proof;
+mod query;
+mod query_args;
 
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
@@ -42,6 +48,12 @@ struct Arguments {
 enum Command {
     /// Run one process of a configuration
     Node(node::NodeArguments),
+    /// Ask a query and write its rows
+    Query(query::QueryCommand),
+    /// Show what a query would do, without running it
+    Explain(explain::Explain),
+    /// Verify a saved proof against the files, offline
+    CheckProof(check_proof::CheckProof),
 }
 
 /// Why a command ends without success.
@@ -93,6 +105,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     start_logging();
     let done = match arguments.command {
         Command::Node(node) => node.run(),
+        Command::Query(query) => query.run(),
+        Command::Explain(explain) => explain.run(),
+        Command::CheckProof(check) => check.run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
