@@ -5,6 +5,9 @@
 
 use crate::config::Chunking;
 
+/// Chunks that one result may have; each takes eight bytes of the manifest.
+pub const MAX_CHUNKS: usize = 65_536;
+
 /// Rows of the first chunk of the adaptive schedule; each chunk after it has twice as many.
 const ADAPTIVE_FIRST_ROWS: u32 = 100;
 
@@ -52,7 +55,8 @@ impl ChunkBounds {
     /// Cuts days of `day_rows` rows each into chunks. The records of an aggregate are one such day.
     ///
     /// A chunk has the rows that its strategy gives it, or fewer where their encoding could exceed
-    /// `chunk_bytes`; `limit` is the query's, for the strategy that goes by it.
+    /// `chunk_bytes`; `limit` is the query's, for the strategy that goes by it. Stops, short of the result,
+    /// beyond [`MAX_CHUNKS`] chunks.
     pub fn cut(&self, day_rows: &[u64], limit: Option<u64>) -> Vec<u32> {
         let total: u64 = day_rows.iter().sum();
         let mut chunks = Vec::new();
@@ -60,7 +64,7 @@ impl ChunkBounds {
         for day_rows in day_rows {
             let mut left = *day_rows;
             let mut open_frame = false;
-            while left > 0 {
+            while left > 0 && chunks.len() <= MAX_CHUNKS {
                 let cap = self.strategy_rows(chunks.len() as u32, limit.unwrap_or(total));
                 let overhead = if open_frame { 0 } else { u64::from(self.frame_overhead_bytes) };
                 let free_bytes = u64::from(self.chunk_bytes).saturating_sub(bytes + overhead);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::BoxStream;
+use tokio_util::task::AbortOnDropHandle;
 use tonic::{Request, Response, Status};
 
 use crate::admission::{ClientKey, QueryStatus};
@@ -181,8 +182,17 @@ impl v1::overlay_server::Overlay for OverlayService {
                 chunk.map(|chunk| chunk_message(&uid, index, chunk)).map_err(|error| error.to_status())
             }
         };
-        // While the client takes one chunk the next one is read; nothing is read beyond it.
-        let chunks = futures::stream::iter(request.first_chunk..chunk_count).map(read).buffered(2);
+        // While the client takes one chunk the next one is read; nothing is read beyond it. The read is a
+        // task, so that it ends and gives its permit back even if the client takes nothing any more.
+        let ahead = move |index| {
+            let reading = AbortOnDropHandle::new(tokio::spawn(read(index)));
+            async move {
+                reading.await.unwrap_or_else(|failed| {
+                    Err(Status::internal(format!("reading a chunk failed: {failed}")))
+                })
+            }
+        };
+        let chunks = futures::stream::iter(request.first_chunk..chunk_count).map(ahead).buffered(2);
         Ok(Response::new(until_error(chunks).boxed()))
     }
 
