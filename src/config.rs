@@ -6,8 +6,8 @@
 //!
 //! Nothing here opens a socket, reads a clock or looks at the dataset.
 //!
-//! Reading order: this file, [`limits`](Limits), `problem`, `json` (text to tree), `parse` (tree to draft),
-//! `check` (what only the whole draft can tell), `schema` (back to JSON, and the JSON schema).
+//! Reading order: this file, [`limits`](Limits), `problem`, `json` (text to tree), `reader` (single values),
+//! `parse` (tree to draft), `check` (what only the whole draft can tell), `schema` (back to JSON, and the JSON schema).
 
 mod check;
 mod json;
@@ -15,6 +15,7 @@ mod limits;
 mod names;
 mod parse;
 mod problem;
+mod reader;
 mod schema;
 #[cfg(test)]
 mod tests;

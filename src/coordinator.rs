@@ -21,6 +21,7 @@ use crate::admission::{ClientKey, ComputeSlots, QueryAdmission, QueryCost, Query
 use crate::aggregate::{GroupId, Partial};
 use crate::cache::ByteCache;
 use crate::config::{NodeId, Overlay, Role};
+use crate::coverage::Outcome;
 use crate::day::Day;
 use crate::error::{MissingDay, QueryError};
 use crate::frame;
@@ -28,7 +29,7 @@ use crate::gather::{Gather, Unanswered};
 use crate::metrics::Metrics;
 use crate::outside::{Clock, Random};
 use crate::placement::Placement;
-use crate::plan::{self, Query, QueryPlan};
+use crate::plan::{self, Ask, Query, QueryPlan};
 use crate::result_set::{Leases, Owner, ResultSet};
 use crate::store::Version;
 use crate::verb::{Call, Cause, Count, Frame, HopStatistics, Read, Selection};
@@ -37,9 +38,6 @@ pub use explain::{ExplainedDay, Explanation};
 
 /// Times a query is planned anew because a holder's data changed under it.
 const MAX_PLANS: u32 = 3;
-
-/// Chunks that one result may have; each takes eight bytes of the manifest.
-const MAX_CHUNKS: usize = 65_536;
 
 /// Answers clients at one node.
 pub struct Coordinator {
@@ -112,6 +110,7 @@ struct Running {
 /// A request that can be asked about and cancelled.
 struct Request {
     cancel: CancellationToken,
+    serial: u64,
     charged_to: ClientKey,
     run_id: String,
 }
@@ -280,7 +279,8 @@ impl Coordinator {
         let (run, charged_to, run_id) = self.join_or_start(key, plan, asking);
         let cancel = CancellationToken::new();
         let _registered = (!asking.request_id.is_empty()).then(|| {
-            let request = Request { cancel: cancel.clone(), charged_to, run_id };
+            let serial = self.next_run.fetch_add(1, Ordering::Relaxed);
+            let request = Request { cancel: cancel.clone(), serial, charged_to, run_id };
             self.register(asking, request)
         });
         tokio::select! {
@@ -329,7 +329,7 @@ impl Coordinator {
         let cost = QueryCost { client: client.clone(), request_id: Some(run_id), teams };
         let admitted = tokio::time::timeout_at(deadline, self.admission.admit(cost)).await;
         let out_of_time = || RunError::Failed(QueryError::DeadlineExceeded { waited: Duration::ZERO });
-        let permit = admitted
+        let mut permit = admitted
             .map_err(|_| out_of_time())?
             .map_err(|error| RunError::Failed(QueryError::from_admission(error, &self.me)))?;
         self.metrics.waited(permit.waited());
@@ -337,6 +337,7 @@ impl Coordinator {
         let work = self.count_and_cut(key, plan, &call);
         let (result_set, statistics) =
             tokio::time::timeout_at(deadline, work).await.map_err(|_| out_of_time())??;
+        permit.measured(rows_scanned(&result_set));
         Ok(Ran {
             result_set: Arc::new(result_set),
             waited: permit.waited(),
@@ -400,10 +401,7 @@ impl Coordinator {
         let frames = match cached {
             Some(frames) => frames,
             None => {
-                let requester = Requester {
-                    team: Arc::from(result_set.plan.days.first().map_or("", |planned| planned.team.as_str())),
-                    client: client.clone(),
-                };
+                let requester = Requester { team: chunk_team(&result_set, index), client: client.clone() };
                 let rows = (range.end - range.start).max(1);
                 let overloaded = |overloaded: crate::admission::Overloaded| QueryError::Overloaded {
                     retry_after: overloaded.retry_after,
@@ -448,7 +446,7 @@ impl Coordinator {
             .into_iter()
             .filter_map(|rows| {
                 let (planned, ask) = asks.get(&rows.day)?;
-                Some((rows, Arc::from(planned.team.as_str()), ask.holders.clone()))
+                Some((rows, Arc::from(planned.team.as_str()), self.all_holders(planned.day, ask)))
             })
             .collect();
         let spec = Read { selection: self.selection(plan) };
@@ -505,8 +503,15 @@ impl Coordinator {
 
     fn register(self: &Arc<Self>, asking: &Asking, request: Request) -> Registered {
         let key = (asking.client.clone(), asking.request_id.clone());
+        let serial = request.serial;
         self.requests.lock().expect("registering a request does not panic").insert(key.clone(), request);
-        Registered { coordinator: self.clone(), key }
+        Registered { coordinator: self.clone(), key, serial }
+    }
+
+    /// The holders that a plan knew, then those that have come since: they refuse if their version differs.
+    fn all_holders(&self, day: Day, ask: &Ask) -> Vec<NodeId> {
+        let later = self.placement.holders(day).iter().filter(|holder| !ask.holders.contains(holder));
+        ask.holders.iter().chain(later).cloned().collect()
     }
 
     fn selection(&self, plan: &QueryPlan) -> Selection {
@@ -522,14 +527,40 @@ impl Coordinator {
 struct Registered {
     coordinator: Arc<Coordinator>,
     key: (ClientKey, String),
+    serial: u64,
 }
 
 impl Drop for Registered {
     fn drop(&mut self) {
         if let Ok(mut requests) = self.coordinator.requests.lock() {
-            requests.remove(&self.key);
+            // A later request of the same id may have taken the place.
+            if requests.get(&self.key).is_some_and(|request| request.serial == self.serial) {
+                requests.remove(&self.key);
+            }
         }
     }
+}
+
+/// What counting really cost: the rows of the days that were counted, by team.
+fn rows_scanned(result_set: &ResultSet) -> BTreeMap<Arc<str>, u64> {
+    let mut rows: BTreeMap<Arc<str>, u64> = BTreeMap::new();
+    let counted: BTreeSet<Day> = result_set
+        .ledger
+        .iter()
+        .filter(|entry| matches!(entry.outcome, Outcome::Served(_)))
+        .map(|entry| entry.day)
+        .collect();
+    for (planned, ask) in result_set.plan.asks().filter(|(planned, _)| counted.contains(&planned.day)) {
+        *rows.entry(Arc::from(planned.team.as_str())).or_default() += ask.rows_to_scan;
+    }
+    rows
+}
+
+/// The team that pays for reading a chunk: the one of its first day.
+fn chunk_team(result_set: &ResultSet, index: u32) -> Arc<str> {
+    let first = result_set.chunk_days(index).and_then(|days| Some(days.first()?.day));
+    let planned = result_set.plan.days.iter().find(|planned| first.is_none_or(|day| planned.day == day));
+    Arc::from(planned.map_or("", |planned| planned.team.as_str()))
 }
 
 /// The version of an aggregate: of all the versions that went into it.
@@ -542,9 +573,8 @@ fn aggregate_version(result_set: &ResultSet) -> Version {
 
 /// The error of a chunk whose days nobody could read.
 fn unread(days: BTreeMap<Day, Unanswered>) -> QueryError {
-    let gone = |cause| matches!(cause, Cause::VersionDiffers | Cause::NotHeld | Cause::OutOfRange);
     let (lost, out_of_reach): (Vec<_>, Vec<_>) =
-        days.into_iter().partition(|(_, unanswered)| gone(unanswered.cause));
+        days.into_iter().partition(|(_, unanswered)| unanswered.lost);
     if out_of_reach.is_empty() {
         return QueryError::DataLoss(missing_days(lost));
     }

@@ -22,6 +22,7 @@ use crate::day::Day;
 use crate::holder::Holder;
 use crate::inventory::{Directory, Snapshot};
 use crate::metrics::Metrics;
+use crate::outside::remaining;
 use crate::peer::{Neighbour, PeerError};
 use crate::result_set::DayRows;
 use crate::route::{self, Candidate, DayNeed, Graph};
@@ -63,8 +64,10 @@ pub struct WantedDay {
 /// A day that nobody could answer for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unanswered {
-    /// What the last holder failed for.
+    /// The most telling of the failures.
     pub cause: Cause,
+    /// Every holder was heard of, and none has the version or the rows any more.
+    pub lost: bool,
     /// In words.
     pub why: String,
     /// Every node that was asked in vain.
@@ -252,20 +255,29 @@ impl Gather {
         onward.hops.push(self.me.clone());
         let mut failed_ways: BTreeMap<NodeId, FailedWays> = BTreeMap::new();
         let mut slowest = std::time::Duration::ZERO;
+        let patient = self.is_patient(call);
         while !items.is_empty() {
-            let mut by_neighbour: BTreeMap<NodeId, Vec<V::Item>> = BTreeMap::new();
+            // An item that failed before travels alone: it must avoid the nodes that it was at already.
+            let mut by_neighbour: BTreeMap<(NodeId, Option<NodeId>), Vec<V::Item>> = BTreeMap::new();
             for item in items.drain(..) {
                 match self.next_hop(item.node(), call, &failed_ways) {
-                    Some(next) => by_neighbour.entry(next).or_default().push(item),
+                    Some(next) => {
+                        let again = failed_ways.contains_key(item.node()).then(|| item.node().clone());
+                        by_neighbour.entry((next, again)).or_default().push(item);
+                    }
                     None => answers.failures.push(self.unreachable(item, &failed_ways)),
                 }
             }
-            let asked = by_neighbour.into_iter().map(|(next, items)| {
-                let onward = &onward;
+            let asked = by_neighbour.into_iter().map(|((next, again), items)| {
+                let mut onward = onward.clone();
+                if let Some(target) = &again {
+                    let been_at = failed_ways.get(target).into_iter().flat_map(|ways| &ways.nodes_tried);
+                    onward.hops.extend(been_at.filter(|node| *node != target).cloned());
+                }
                 async move {
                     let asked = Instant::now();
                     let result = match self.neighbours.get(&next) {
-                        Some(neighbour) => verb.there(neighbour, &items, onward).await,
+                        Some(neighbour) => verb.there(neighbour, &items, &onward).await,
                         None => unreachable!("a next hop is a neighbour"),
                     };
                     (next, items, result, asked.elapsed())
@@ -308,7 +320,10 @@ impl Gather {
                         answers.failures.extend(sent.into_iter().map(failure));
                     }
                     Err(error) => {
-                        self.directory.mark(&next, &error.to_string());
+                        let hurried = matches!(error, PeerError::TimedOut { .. }) && !patient;
+                        if !hurried {
+                            self.directory.mark(&next, &error.to_string());
+                        }
                         for item in sent {
                             failed_ways.entry(item.node().clone()).or_default().add(
                                 next.clone(),
@@ -337,7 +352,9 @@ impl Gather {
             return None;
         }
         let tried = |next: &NodeId| failed_ways.get(target).is_some_and(|ways| ways.through.contains(next));
-        let visited: BTreeSet<NodeId> = call.hops.iter().cloned().collect();
+        let been_at = failed_ways.get(target).into_iter().flat_map(|ways| &ways.nodes_tried);
+        let visited: BTreeSet<NodeId> =
+            call.hops.iter().chain(been_at).filter(|node| *node != target).cloned().collect();
         let mut avoided = visited.clone();
         avoided.extend(self.directory.marks().into_keys().filter(|marked| marked != target));
         [avoided, visited].iter().find_map(|avoid| {
@@ -353,12 +370,14 @@ impl Gather {
                 format!("node `{}` has no way to node `{}` past the nodes asked before", self.me, item.node())
             }
         };
-        Failure {
-            cause: Cause::Unreachable,
-            why,
-            nodes_tried: ways.map(|ways| ways.nodes_tried.iter().cloned().collect()).unwrap_or_default(),
-            item,
-        }
+        Failure { cause: Cause::Unreachable, why, nodes_tried: self.nodes_tried(ways), item }
+    }
+
+    /// The nodes that an item was at in vain, this one included: nobody need bring it here again.
+    fn nodes_tried(&self, ways: Option<&FailedWays>) -> Vec<NodeId> {
+        let mut nodes: BTreeSet<NodeId> = ways.map(|ways| ways.nodes_tried.clone()).unwrap_or_default();
+        nodes.insert(self.me.clone());
+        nodes.into_iter().collect()
     }
 
     /// Asks nodes for their inventories and takes them into the directory; marks those out of reach.
@@ -371,16 +390,23 @@ impl Gather {
         for answer in answers.answers {
             self.directory.learn(answer.inventory, answer.unchanged);
         }
-        for failure in answers.failures {
+        for failure in answers.failures.iter().filter(|failure| failure.cause != Cause::Overloaded) {
             self.directory.mark(&failure.item.node, &failure.why);
         }
+    }
+
+    /// The number of the next query.
+    pub fn next_turn(&self) -> u64 {
+        self.turn.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Counts every wanted day once, on a holder that the forwarding strategy chooses.
     ///
     /// Days that come back unanswered are asked of their other holders, one after the other.
-    pub async fn count(&self, spec: &Count, wanted: &[WantedDay], call: &Call) -> Counted {
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+    ///
+    /// `turn` is the query's number, for the strategy that asks one holder in turn.
+    pub async fn count(&self, spec: &Count, wanted: &[WantedDay], turn: u64, call: &Call) -> Counted {
+        let patient = self.is_patient(call);
         let mut counted = Counted::default();
         let mut failed: BTreeMap<Day, FailedAttempts> = BTreeMap::new();
         let mut open: Vec<&WantedDay> = wanted.iter().collect();
@@ -423,7 +449,15 @@ impl Gather {
                 counted.days.insert(count.item.day, Ok(served));
             }
             for failure in answers.failures {
-                self.note(&failure);
+                self.note(&failure, patient);
+                if failure.cause == Cause::TooManyGroups {
+                    // Another holder would find as many.
+                    let mut attempts = FailedAttempts::default();
+                    let day = failure.item.day;
+                    attempts.add(failure);
+                    counted.days.insert(day, Err(attempts.unanswered()));
+                    continue;
+                }
                 open.extend(wanted.iter().find(|day| day.day == failure.item.day));
                 failed.entry(failure.item.day).or_default().add(failure);
             }
@@ -443,6 +477,7 @@ impl Gather {
         days: &[(DayRows, Arc<str>, Vec<NodeId>)],
         call: &Call,
     ) -> Result<Vec<Frame>, BTreeMap<Day, Unanswered>> {
+        let patient = self.is_patient(call);
         let mut frames: BTreeMap<Day, Frame> = BTreeMap::new();
         let mut failed: BTreeMap<Day, FailedAttempts> = BTreeMap::new();
         let mut unanswered = BTreeMap::new();
@@ -472,7 +507,7 @@ impl Gather {
             let answers = self.relay(spec, items, call).await;
             frames.extend(answers.answers.into_iter().map(|(item, frame)| (item.day, frame)));
             for failure in answers.failures {
-                self.note(&failure);
+                self.note(&failure, patient);
                 open.extend(days.iter().find(|(rows, ..)| rows.day == failure.item.day));
                 failed.entry(failure.item.day).or_default().add(failure);
             }
@@ -507,8 +542,13 @@ impl Gather {
         self.next_hop(target, &call, &BTreeMap::new())
     }
 
-    fn note<I: Item>(&self, failure: &Failure<I>) {
-        if matches!(failure.cause, Cause::Unreachable | Cause::NotReady | Cause::BadAnswer) {
+    /// Whether the call leaves time enough to tell a node that hangs from a caller in a hurry.
+    fn is_patient(&self, call: &Call) -> bool {
+        remaining(call.deadline) >= self.overlay.limits.keepalive() * 4
+    }
+
+    fn note<I: Item>(&self, failure: &Failure<I>, patient: bool) {
+        if patient && matches!(failure.cause, Cause::Unreachable | Cause::NotReady | Cause::BadAnswer) {
             self.directory.mark(failure.item.node(), &failure.why);
         }
     }
@@ -560,6 +600,7 @@ struct FailedAttempts {
     nodes: BTreeSet<NodeId>,
     nodes_tried: BTreeSet<NodeId>,
     last: Option<(Cause, String)>,
+    some_not_gone: bool,
 }
 
 impl FailedAttempts {
@@ -568,6 +609,8 @@ impl FailedAttempts {
         self.nodes_tried.insert(failure.item.node().clone());
         self.nodes_tried.extend(failure.nodes_tried);
         // A node that has the day in another version says more than one that is out of reach.
+        let gone = matches!(failure.cause, Cause::VersionDiffers | Cause::NotHeld | Cause::OutOfRange);
+        self.some_not_gone |= !gone;
         let more_telling = self.last.as_ref().is_none_or(|(cause, _)| *cause <= failure.cause);
         if more_telling {
             self.last = Some((failure.cause, failure.why));
@@ -575,8 +618,9 @@ impl FailedAttempts {
     }
 
     fn unanswered(self) -> Unanswered {
+        let lost = self.last.is_some() && !self.some_not_gone;
         let (cause, why) =
             self.last.unwrap_or_else(|| (Cause::Unreachable, "no holder of the day is known".to_owned()));
-        Unanswered { cause, why, nodes_tried: self.nodes_tried.into_iter().collect() }
+        Unanswered { cause, lost, why, nodes_tried: self.nodes_tried.into_iter().collect() }
     }
 }

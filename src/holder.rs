@@ -300,7 +300,8 @@ impl Holder {
                 rows = Arc::new(found.result);
             }
             self.metrics.rows_scanned(batch.row_count() as u64);
-            self.selections.insert(key, rows.clone(), rows.len() * size_of::<u32>() + 128);
+            let bytes = rows.len() * size_of::<u32>() + key.2.len() + size_of_val(&key);
+            self.selections.insert(key, rows.clone(), bytes);
         }
         if let Some(aggregate) = &count.aggregate {
             for piece in pieces_of(rows.len(), self.quantum_rows) {

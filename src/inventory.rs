@@ -121,8 +121,12 @@ impl Directory {
     /// Marks a node that gave no usable answer.
     pub fn mark(&self, node: &NodeId, why: &str) {
         let mut inner = self.lock();
+        let was_up = inner.inventories.contains_key(node);
         if inner.marks.insert(node.clone(), why.to_owned()).is_none() {
-            tracing::warn!(%node, why, "node is avoided until it answers a probe");
+            match was_up {
+                true => tracing::warn!(%node, why, "node is avoided until it answers a probe"),
+                false => tracing::debug!(%node, why, "node is not up yet"),
+            }
         }
     }
 

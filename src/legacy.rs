@@ -20,7 +20,7 @@ use crate::plan::{InvalidQuery, Query};
 use crate::predicate::{Place, Predicate};
 use crate::proto::legacy;
 use crate::result_set::{LeaseError, Owner};
-use crate::service::{address, host, timeout};
+use crate::service::{MAX_ID_BYTES, address, host, timeout};
 use crate::state::{NodeState, Stop};
 
 /// Rows that a query without a limit gets.
@@ -50,6 +50,15 @@ impl LegacyService {
         let me = &self.state.process.id;
         if request.hops.iter().any(|hop| hop == me.as_str()) {
             return Err(QueryError::Loop(me.to_string()));
+        }
+        let most = self.state.overlay.limits.max_hops;
+        if request.hops.len() > most {
+            let found = request.hops.len();
+            return Err(QueryError::Invalid(format!("{found} hops, limit {most} (limits.max_hops)")));
+        }
+        if request.client_id.len() > MAX_ID_BYTES {
+            let found = request.client_id.len();
+            return Err(QueryError::Invalid(format!("client_id has {found} bytes, limit {MAX_ID_BYTES}")));
         }
         if let Some(state) = self.state.not_serving() {
             let node = me.to_string();

@@ -1,8 +1,92 @@
-//! The overlay node.
+//! A distributed overlay network that answers queries over day-partitioned air-quality observations.
+//!
+//! A leader takes queries; teams own date ranges, their members hold the days; the answer is a *result
+//! set* that the client reads chunk by chunk, with a *coverage ledger* that proves it whole.
+//!
+//! # The map
+//!
+//! In reading order. A file uses only files below it, plus `config`, `error` and `metrics`.
+//!
+//! | file | its one job |
+//! |---|---|
+//! | [`cli`] | arguments -> command -> exit code; one file a command |
+//! | [`client`] | the typed client: asks, reads chunks, checks ledger and frames, resumes |
+//! | [`node`] | a node's life: wire together, serve, load, drain, end |
+//! | [`legacy`] | the `OverlayNode` contract, a thin adapter over the same node |
+//! | [`service`] | `overlay.v1` over the node: messages in, messages out |
+//! | [`state`] | what the services of one node share; who may ask what |
+//! | [`coordinator`] | the client verbs: plan, admit, count, cut into chunks, read chunks |
+//! | [`gather`] | counts and reads over store and neighbours; attempts, failover |
+//! | [`peer`] | the typed connection to a neighbour; checks every answer |
+//! | [`wire`] | between values and messages |
+//! | [`holder`] | answers for the days that this node holds, under compute slots |
+//! | [`result_set`] | the value that a client reads chunk by chunk, under a lease |
+//! | [`plan`] | request -> plan: days, versions, prunings (pure) |
+//! | [`verb`] | the peer verbs as values |
+//! | [`inventory`] | what nodes say they hold; who is thought to be alive |
+//! | [`admission`] | query slots, compute slots, the fair queue |
+//! | [`chunking`] | how a result is cut into chunks (pure) |
+//! | [`coverage`] | the ledger: what became of each planned day; its checks (pure) |
+//! | [`route`] | which neighbour leads where; which holder answers for which day (pure) |
+//! | [`placement`] | which members hold which days, in which order (pure) |
+//! | [`frame`] | rows of one day -> encoded frame: Arrow IPC, JSON; size bounds, digest (pure) |
+//! | [`aggregate`] | partial aggregates: compute, merge, finish; exact (pure) |
+//! | [`scan`] | day + predicate -> selection (pure) |
+//! | [`load`] | CSV files -> store; reports every row that does not parse |
+//! | [`store`] | days as columns, the site table, statistics, data versions |
+//! | [`cache`] | a map that holds at most so many bytes |
+//! | [`outside`] | clock, randomness, network, computing: what a node takes from outside |
+//! | [`config`] | JSON text -> checked overlay; every problem at once |
+//! | [`predicate`], [`decimal`], [`day`] | the values that everything is written in |
+//! | [`error`] | one typed cause for each failure, and its only translation to gRPC |
+//! | [`metrics`] | every metric, declared once |
+//!
+//! # The life of one query
+//!
+//! 1. [`service`] or [`legacy`] turns the request into a [`plan::Query`] and a deadline.
+//! 2. [`coordinator`] asks for inventories that it lacks, then [`plan::plan`] pins a version for every
+//!    planned day and prunes days by date, place and statistics.
+//! 3. An equal result comes from the cache; an equal run in flight is joined; else [`admission`] grants
+//!    all slots at once.
+//! 4. [`gather`] divides the days among live holders and [`gather::Gather::relay`]s the counts along the
+//!    overlay's edges. Days that come back unanswered go to another holder.
+//! 5. The [`coverage`] ledger gets one entry a day, [`result_set`] fixes the chunk boundaries, and the
+//!    value goes under a lease. From here on nothing is open anywhere.
+//! 6. A chunk is read by naming days, versions and row ranges to their holders; the frames pass through
+//!    all hops as the bytes they are. [`client`] checks that they tile the ledger.
+//!
+//! # What is not there
+//!
+//! - Only `service`, `legacy`, `peer`, `client` and `wire` see proto types; `node` registers the services.
+//! - `plan`, `route`, `placement`, `coverage`, `frame`, `aggregate`, `scan`, `store` and `load` see no
+//!   network and no clock.
+//! - Nothing is open between nodes: no cursor, no session. A node opens connections to its neighbours only.
+//! - No queue, cache or buffer without a limit in [`config`].
+//! - No permit is held while a client reads or idles.
+//! - Nothing reads a clock, draws a random number or starts a thread but through [`outside`]. (`load` has
+//!   threads of its own; it ends before the node serves.)
+//!
+//! `tests/architecture.rs` keeps the first two over the `use` paths.
+//!
+//! # Decisions that the contract leaves open
+//!
+//! - The node that plans chooses the holders itself and addresses each day to one; nodes between pass
+//!   items on and only detour around a failing edge. So there is one place for retries, and an answer
+//!   names who served.
+//! - A limit above `limits.max_rows` is an error on `overlay.v1` and is lowered on the old contract.
+//! - Rows whose aggregated column is missing are left out: a group of only missing values does not appear.
+//!   Sites that share a name are one group.
+//! - A result from the cache takes no slot.
+//! - At `limits.result_sets`, the set that was touched longest ago among those read to their last chunk
+//!   makes room; if there is none, the query is refused with the time of the next lease's end.
+//! - Chunks have at most as many rows as their strategy says, and fewer where their worst encoding would
+//!   exceed `chunk_bytes`; each further frame in a chunk costs its overhead.
+//! - Messages name decimals as billionths; concentrations have at most nine decimals.
 
 pub mod admission;
 pub mod aggregate;
 pub mod cache;
+pub mod chunking;
 pub mod cli;
 pub mod client;
 pub mod config;

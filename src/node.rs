@@ -191,6 +191,7 @@ impl Node {
                 Some(Ok(Ok(()))) if *self.state.stop.borrow() == Stop::Running => {}
                 Some(Ok(Ok(()))) | None => break Ok(()),
                 Some(Ok(Err(error))) => break Err(error),
+                Some(Err(aborted)) if aborted.is_cancelled() => {}
                 Some(Err(panicked)) => {
                     break Err(NodeError::Serve {
                         node: self.state.process.id.clone(),
@@ -199,7 +200,7 @@ impl Node {
                 }
             }
         };
-        self.tasks.shutdown().await;
+        self.tasks.abort_all();
         result
     }
 }
@@ -219,7 +220,7 @@ fn wire_together(
         clients: overlay.clients.clone(),
     };
     let quantum = limits.quantum_rows;
-    let fair = |slots: usize| ComputeSlots::new(slots, quantum, limits.queue_length, weights.clone());
+    let fair = |slots: usize| ComputeSlots::new(slots, quantum, limits.compute_queue_length, weights.clone());
     let cores = || std::thread::available_parallelism().map_or(1, usize::from);
     let holder = Arc::new(Holder::new(
         process.id.clone(),
@@ -336,35 +337,43 @@ async fn serve(
         .add_service(legacy_service)
         .serve_with_incoming_shutdown(incoming, closing.clone().cancelled_owned());
     tokio::pin!(server);
-    tokio::select! {
+    let grace_ends = tokio::select! {
         biased;
         ended = &mut server => return ended.map_err(|error| failed(error.to_string())),
-        () = drained(&state, &health) => {}
-    }
+        grace_ends = drained(&state, &health) => grace_ends,
+    };
     closing.cancel();
-    let grace = limits.grace();
     tokio::select! {
         biased;
         ended = &mut server => ended.map_err(|error| failed(error.to_string())),
         () = stopped(&state, Stop::AtOnce) => Ok(()),
-        () = tokio::time::sleep(grace) => Ok(()),
+        () = tokio::time::sleep_until(grace_ends) => Ok(()),
+    }
+}
+
+async fn set_health(health: &Health, status: tonic_health::ServingStatus) {
+    for service in ["", "OverlayNode", "overlay.v1.Overlay", "overlay.v1.Peer"] {
+        health.set_service_status(service, status).await;
     }
 }
 
 /// Waits for the word to stop, refuses queries from then on, and waits for those that run.
-async fn drained(state: &NodeState, health: &Health) {
+///
+/// Gives the end of the grace time, which what is left of serving shares.
+async fn drained(state: &NodeState, health: &Health) -> Instant {
     stopped(state, Stop::Graceful).await;
     state.holder.set_draining();
-    health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
+    set_health(health, tonic_health::ServingStatus::NotServing).await;
     let admission = state.coordinator.admission();
     admission.drain();
-    let grace = state.overlay.limits.grace();
+    let grace_ends = Instant::now() + state.overlay.limits.grace();
     tokio::select! {
         biased;
         () = stopped(state, Stop::AtOnce) => {}
         () = admission.idle() => {}
-        () = tokio::time::sleep(grace) => {}
+        () = tokio::time::sleep_until(grace_ends) => {}
     }
+    grace_ends
 }
 
 async fn stopped(state: &NodeState, how: Stop) {
@@ -381,7 +390,7 @@ async fn load_data(
     progress: watch::Sender<Loading>,
     health: Health,
 ) -> Result<(), NodeError> {
-    health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
+    set_health(&health, tonic_health::ServingStatus::NotServing).await;
     let progress = Arc::new(progress);
     let (reporting, loading_state) = (progress.clone(), state.clone());
     let job = move || {
@@ -392,12 +401,11 @@ async fn load_data(
     let loaded = state.holder.compute().run(job).await;
     match loaded {
         Ok(()) => {
-            for service in ["", "OverlayNode", "overlay.v1.Overlay", "overlay.v1.Peer"] {
-                health.set_service_status(service, tonic_health::ServingStatus::Serving).await;
-            }
+            set_health(&health, tonic_health::ServingStatus::Serving).await;
             tracing::info!(node = %state.process.id, "ready");
             progress.send_replace(Loading::Ready);
-            Ok(())
+            // The task that serves is the one whose end is the node's.
+            std::future::pending().await
         }
         Err(error) => {
             let error = NodeError::Load { node: state.process.id.clone(), why: error.to_string() };

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write};
 
 use crate::aggregate::AggregateSpec;
+use crate::chunking::ChunkBounds;
 use crate::config::{Chunking, NodeId, Overlay};
 use crate::day::{Day, DayRange};
 use crate::decimal::Decimal;
@@ -14,7 +15,6 @@ use crate::frame::{self, Encoding};
 use crate::inventory::{DayInventory, Snapshot};
 use crate::placement::Placement;
 use crate::predicate::{Place, Predicate};
-use crate::result_set::ChunkBounds;
 use crate::store::{DayStatistics, Version};
 
 /// A query whose every part was checked.
@@ -129,7 +129,8 @@ impl Query {
     pub fn check(&self, overlay: &Overlay) -> Result<(), InvalidQuery> {
         let Predicate { min, max, place, .. } = &self.predicate;
         if let (Some(min), Some(max)) = (min, max)
-            && min > max
+            // Bounds were rounded towards each other: one billionth apart, they were equal as written.
+            && min.0 > max.0.saturating_add(1)
         {
             return Err(InvalidQuery(format!("min_value {min} is above max_value {max}")));
         }
@@ -394,8 +395,10 @@ fn chunk_bounds(
 impl QueryPlan {
     /// Equal for plans that give equal results: predicate, days and versions, limit, encoding, chunks.
     pub fn key(&self) -> String {
-        let Query { predicate, limit, aggregate, encoding, .. } = &self.query;
+        let Query { predicate, limit, aggregate, encoding, allow_partial, .. } = &self.query;
         let mut key = format!("{predicate:?}|{limit:?}|{aggregate:?}|{encoding:?}|{:?}", self.bounds);
+        // A query that accepts missing days must not share the run of one that does not.
+        let _ = write!(key, "|{allow_partial}");
         for planned in &self.days {
             let _ = match &planned.fate {
                 Fate::Ask(ask) => write!(key, "|{} {}", planned.day, ask.version),
@@ -431,6 +434,9 @@ impl QueryPlan {
     /// About how many bytes this value takes.
     pub fn bytes(&self) -> usize {
         let asks: usize = self.asks().map(|(_, ask)| ask.holders.len() * size_of::<NodeId>()).sum();
-        size_of::<Self>() + self.days.len() * (size_of::<PlannedDay>() + 16) + asks
+        size_of::<Self>()
+            + self.query.predicate.bytes()
+            + self.days.len() * (size_of::<PlannedDay>() + 16)
+            + asks
     }
 }

@@ -47,6 +47,11 @@ impl Place {
 }
 
 impl Predicate {
+    /// About how many bytes its texts take.
+    pub fn bytes(&self) -> usize {
+        [&self.parameter, &self.site, &self.agency, &self.text].into_iter().flatten().map(String::len).sum()
+    }
+
     /// Whether rows of a site can match: everything but parameter and concentration.
     ///
     /// `site_name` and `agency_name` as in the file; folded here, once for each site and query.

@@ -191,3 +191,6 @@ fn balanced(needs: &[DayNeed], capacity: impl Fn(&NodeId) -> f64) -> BTreeMap<Da
     }
     assigned
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::BoxStream;
+use tokio_util::task::AbortOnDropHandle;
 use tonic::{Request, Response, Status};
 
 use crate::admission::{ClientKey, QueryStatus};
@@ -22,8 +23,8 @@ use crate::verb::{
 };
 use crate::wire;
 
-/// Hops that a client's request may carry.
-const MAX_ID_BYTES: usize = 256;
+/// Bytes of an id that a client chose.
+pub(crate) const MAX_ID_BYTES: usize = 256;
 
 /// The client verbs.
 pub struct OverlayService(pub Arc<NodeState>);
@@ -70,8 +71,23 @@ impl OverlayService {
         }
     }
 
+    fn query_of(&self, request: &v1::QueryRequest) -> Result<crate::plan::Query, Status> {
+        let found = request.predicate.as_ref().map_or(0, prost::Message::encoded_len);
+        let most = self.0.overlay.limits.filter_bytes;
+        if found > most {
+            return Err(invalid(format!(
+                "the predicate has {found} bytes, limit {most} (limits.filter_bytes)"
+            )));
+        }
+        wire::query_from(request).map_err(invalid)
+    }
+
     fn not_looped(&self, hops: &[String]) -> Result<(), Status> {
         let me = &self.0.process.id;
+        let most = self.0.overlay.limits.max_hops;
+        if hops.len() > most {
+            return Err(invalid(format!("{} hops, limit {most} (limits.max_hops)", hops.len())));
+        }
         match hops.iter().any(|hop| hop == me.as_str()) {
             true => Err(QueryError::Loop(me.to_string()).to_status()),
             false => Ok(()),
@@ -106,7 +122,7 @@ impl v1::overlay_server::Overlay for OverlayService {
         let request = request.into_inner();
         self.not_looped(&request.hops)?;
         checked_ids([&request.client_id, &request.request_id])?;
-        let query = wire::query_from(&request).map_err(invalid)?;
+        let query = self.query_of(&request)?;
         if query.limit.is_some_and(|limit| limit > self.0.overlay.limits.max_rows) {
             let most = self.0.overlay.limits.max_rows;
             return Err(invalid(format!(
@@ -166,8 +182,17 @@ impl v1::overlay_server::Overlay for OverlayService {
                 chunk.map(|chunk| chunk_message(&uid, index, chunk)).map_err(|error| error.to_status())
             }
         };
-        // While the client takes one chunk the next one is read; nothing is read beyond it.
-        let chunks = futures::stream::iter(request.first_chunk..chunk_count).map(read).buffered(2);
+        // While the client takes one chunk the next one is read; nothing is read beyond it. The read is a
+        // task, so that it ends and gives its permit back even if the client takes nothing any more.
+        let ahead = move |index| {
+            let reading = AbortOnDropHandle::new(tokio::spawn(read(index)));
+            async move {
+                reading.await.unwrap_or_else(|failed| {
+                    Err(Status::internal(format!("reading a chunk failed: {failed}")))
+                })
+            }
+        };
+        let chunks = futures::stream::iter(request.first_chunk..chunk_count).map(ahead).buffered(2);
         Ok(Response::new(until_error(chunks).boxed()))
     }
 
@@ -183,7 +208,7 @@ impl v1::overlay_server::Overlay for OverlayService {
         self.serving()?;
         let (host, deadline) = (host(&request), self.0.deadline(timeout(&request)));
         let request = request.into_inner();
-        let query = wire::query_from(&request).map_err(invalid)?;
+        let query = self.query_of(&request)?;
         let (_, client) = owner(&host, &request.client_id);
         let explaining = self.0.coordinator.explain(&query, &client, deadline);
         let explanation = match tokio::time::timeout_at(deadline, explaining).await {

@@ -5,7 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::json::cut;
-use super::parse::{Draft, DraftProcess, DraftTeam, Reader};
+use super::parse::{Draft, DraftProcess, DraftTeam};
+use super::reader::Reader;
 use super::{MAX_OWNED_DAYS, NodeId, Overlay, Process, Role, Team, distances};
 use crate::day::{Day, DayRange};
 
@@ -15,12 +16,13 @@ pub(super) fn check(draft: Draft, reader: &mut Reader) -> Option<Overlay> {
     let default_teams = draft.teams.is_none();
     let drafts = draft.teams.unwrap_or_else(default_draft_teams);
     let teams = teams(&drafts, reader);
-    members(&draft.processes, &drafts, default_teams, draft.replicas, reader);
-    addresses(&draft.processes, reader);
     cross_limits(&draft.limits, reader);
-    let leader = leader(&draft.processes, reader);
-    let edges = edges(&draft.processes, reader);
-    let processes = draft.processes.into_iter().map(|process| finished(process, edges.as_ref()?));
+    let processes = draft.processes?;
+    members(&processes, &drafts, default_teams, draft.replicas, reader);
+    addresses(&processes, reader);
+    let leader = leader(&processes, reader);
+    let edges = edges(&processes, reader);
+    let processes = processes.into_iter().map(|process| finished(process, edges.as_ref()?));
     let mut overlay = Overlay {
         processes: processes.collect::<Option<_>>()?,
         teams: teams?,
@@ -122,6 +124,10 @@ fn members(
     let Some(names) = teams.iter().map(|team| team.name.as_deref()).collect::<Option<Vec<_>>>() else {
         return;
     };
+    if names.is_empty() {
+        let what = "no team owns any day: an overlay needs at least one team";
+        return reader.problem("teams", what);
+    }
     let without = if default_teams { "; without the key `teams` the teams are green and pink" } else { "" };
     for process in processes {
         if let Some(team) = process.team.as_deref()

@@ -7,9 +7,19 @@ use serde::Serialize;
 
 use super::Strategies;
 
+/// A word that the parser looks up.
+pub(super) trait Word: Copy + 'static {
+    /// What the words name.
+    const NOUN: &str;
+    /// Every word.
+    const WORDS: &[Self];
+    /// The word as it is written.
+    fn word(self) -> &'static str;
+}
+
 /// Declares an enum whose variants have one written name each.
 macro_rules! words {
-    ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $word:literal,)* }) => {
+    ($(#[$meta:meta])* $name:ident($noun:literal) { $($(#[$doc:meta])* $variant:ident = $word:literal,)* }) => {
         $(#[$meta])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
         pub enum $name {
@@ -33,6 +43,15 @@ macro_rules! words {
             }
         }
 
+        impl Word for $name {
+            const NOUN: &str = $noun;
+            const WORDS: &[Self] = Self::ALL;
+
+            fn word(self) -> &'static str {
+                self.name()
+            }
+        }
+
         impl fmt::Display for $name {
             fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
                 formatter.pad(self.name())
@@ -43,7 +62,7 @@ macro_rules! words {
 
 words! {
     /// A node's place in the overlay. Nobody is elected.
-    Role {
+    Role("role") {
         /// Plans queries over all teams, holds no data; exactly one.
         Leader = "leader",
         /// Holds days of its team; the one nearest to the leader stands for the team.
@@ -55,7 +74,7 @@ words! {
 
 words! {
     /// How planned days are divided among the live holders.
-    Forwarding {
+    Forwarding("forwarding") {
         /// One holder for each query, in turn.
         RoundRobin = "round_robin",
         /// Over all holders, by rows.
@@ -67,7 +86,7 @@ words! {
 
 words! {
     /// How many rows a chunk has before `limits.chunk_bytes` caps it.
-    Chunking {
+    Chunking("chunking") {
         /// `chunk_size` rows.
         Fixed = "fixed",
         /// Small first chunks that grow with their position.
@@ -79,7 +98,7 @@ words! {
 
 words! {
     /// When a team may use more slots than `limits.per_team_limit`.
-    Fairness {
+    Fairness("fairness") {
         /// Never.
         Strict = "strict",
         /// While the other teams leave room.
@@ -91,7 +110,7 @@ words! {
 
 words! {
     /// A named set of strategies.
-    Profile {
+    Profile("profile") {
         /// `round_robin`, `fixed`, `strict`: the default.
         Baseline = "baseline",
         /// `parallel`, `adaptive`, `strict`.

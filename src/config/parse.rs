@@ -3,17 +3,13 @@
 //! A draft has `None` where a value could not be read, so that `check` does not complain about it twice.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 use super::json::{Json, cut};
 use super::limits::Bound;
-use super::problem::nearest;
-use super::{
-    CacheLimits, Chunking, DEFAULT_CHUNK_SIZE, Fairness, Forwarding, Limits, Parsed, Problem, Problems,
-    Profile, Role, Strategies, WEIGHT_RANGE, check,
-};
-use crate::day::{Day, DayRange};
+use super::reader::{Reader, join};
+use super::{CacheLimits, DEFAULT_CHUNK_SIZE, Limits, Parsed, Problems, Profile, Role, Strategies, check};
+use crate::day::DayRange;
 
 /// Keys of the file.
 pub(super) const FILE_KEYS: &[&str] = &[
@@ -37,12 +33,13 @@ pub(super) const TEAM_KEYS: &[&str] = &["name", "first_day", "last_day", "weight
 /// Keys of the strategies.
 pub(super) const STRATEGY_KEYS: &[&str] = &["profile", "forwarding", "chunking", "fairness", "chunk_size"];
 
-/// Characters of an id or a name.
-const NAME_LENGTH: usize = 64;
+const PORT: Bound = Bound { key: "port", least: 1, most: 65_535 };
+const CHUNK_SIZE: Bound = Bound { key: "chunk_size", least: 1, most: 1_000_000 };
+const REPLICAS: Bound = Bound { key: "replicas", least: 1, most: u32::MAX as u64 };
 
 /// Reads and checks a configuration.
 pub(super) fn parse(text: &str, file: &str) -> Result<Parsed, Problems> {
-    let mut reader = Reader { file, problems: Vec::new(), warnings: Vec::new() };
+    let mut reader = Reader::new(file);
     let draft = match Json::parse(text) {
         Ok(json) => reader.draft(&json),
         Err(malformed) => {
@@ -59,7 +56,8 @@ pub(super) fn parse(text: &str, file: &str) -> Result<Parsed, Problems> {
 
 /// A file as far as it could be read.
 pub(super) struct Draft {
-    pub(super) processes: Vec<DraftProcess>,
+    /// `None`: there is no object to read processes from.
+    pub(super) processes: Option<Vec<DraftProcess>>,
     /// `None`: the file says nothing about teams.
     pub(super) teams: Option<Vec<DraftTeam>>,
     pub(super) strategies: Strategies,
@@ -83,6 +81,20 @@ pub(super) struct DraftProcess {
     pub(super) weight: f64,
 }
 
+impl DraftProcess {
+    fn unread(id: &str) -> Self {
+        DraftProcess {
+            id: id.to_owned(),
+            role: None,
+            team: None,
+            host: None,
+            port: None,
+            neighbours: None,
+            weight: 1.0,
+        }
+    }
+}
+
 /// A team as far as it could be read.
 pub(super) struct DraftTeam {
     pub(super) name: Option<String>,
@@ -90,41 +102,28 @@ pub(super) struct DraftTeam {
     pub(super) weight: f64,
 }
 
-/// Reads values of one file and collects what is wrong with them.
-pub(super) struct Reader<'a> {
-    file: &'a str,
-    problems: Vec<Problem>,
-    warnings: Vec<Problem>,
+impl DraftTeam {
+    fn unread() -> Self {
+        DraftTeam { name: None, days: None, weight: 1.0 }
+    }
 }
 
-/// The values of an object by key.
-type Fields<'j> = BTreeMap<&'j str, &'j Json>;
-
 impl Reader<'_> {
-    pub(super) fn problem(&mut self, key: impl Into<String>, what: impl Into<String>) {
-        self.problems.push(Problem::new(self.file, key, what));
-    }
-
-    pub(super) fn warn(&mut self, key: impl Into<String>, what: impl Into<String>) {
-        self.warnings.push(Problem::new(self.file, key, what));
-    }
-
     fn draft(&mut self, json: &Json) -> Option<Draft> {
         let fields = self.object("", "the configuration", json, FILE_KEYS)?;
         if let Some(schema) = fields.get("$schema") {
             self.text("$schema", "$schema", schema);
         }
         let processes = self.required("", &fields, "processes");
-        let replicas = Bound { key: "replicas", least: 1, most: u64::from(u32::MAX) };
         Some(Draft {
-            processes: processes.map(|json| self.processes(json)).unwrap_or_default(),
+            processes: processes.and_then(|json| self.processes(json)),
             teams: fields.get("teams").map(|json| self.teams(json)),
             strategies: fields.get("strategies").map(|json| self.strategies(json)).unwrap_or_default(),
             limits: fields.get("limits").map(|json| self.limits(json)).unwrap_or_default(),
             cache: fields.get("cache").map(|json| self.cache(json)).unwrap_or_default(),
             replicas: fields
                 .get("replicas")
-                .and_then(|json| self.whole("replicas", &replicas, json))
+                .and_then(|json| self.whole("replicas", &REPLICAS, json))
                 .map(|count| count as u32),
             clients: fields.get("clients").map(|json| self.clients(json)).unwrap_or_default(),
             dataset_root: fields
@@ -134,19 +133,20 @@ impl Reader<'_> {
         })
     }
 
-    fn processes(&mut self, json: &Json) -> Vec<DraftProcess> {
-        let entries = self.entries("processes", "processes", json).unwrap_or_default();
-        entries.into_iter().map(|(id, json)| self.process(id, json)).collect()
+    fn processes(&mut self, json: &Json) -> Option<Vec<DraftProcess>> {
+        let entries = self.entries("processes", "processes", json)?;
+        let processes = entries.into_iter().map(|(id, json)| self.process(id, json));
+        Some(processes.collect())
     }
 
     fn process(&mut self, id: &str, json: &Json) -> DraftProcess {
         let key = join("processes", id);
         self.check_name(&key, "id", id);
-        let fields = self.object(&key, "the process", json, PROCESS_KEYS);
-        let complete = fields.is_some();
-        let fields = fields.unwrap_or_default();
+        let Some(fields) = self.object(&key, "the process", json, PROCESS_KEYS) else {
+            return DraftProcess::unread(id);
+        };
         let field = |reader: &mut Self, name: &'static str| {
-            let json = if complete { reader.required(&key, &fields, name) } else { None };
+            let json = reader.required(&key, &fields, name);
             json.map(|json| (join(&key, name), json))
         };
         if let Some((key, json)) = field(self, "id")
@@ -160,14 +160,11 @@ impl Reader<'_> {
         }
         DraftProcess {
             id: id.to_owned(),
-            role: field(self, "role")
-                .and_then(|(key, json)| self.word(&key, "role", json, Role::ALL, Role::name)),
+            role: field(self, "role").and_then(|(key, json)| self.word(&key, json)),
             team: field(self, "team").and_then(|(key, json)| self.name(&key, "team", json)),
             host: field(self, "host").and_then(|(key, json)| self.host(&key, json)),
             port: field(self, "port")
-                .and_then(|(key, json)| {
-                    self.whole(&key, &Bound { key: "port", least: 1, most: 65_535 }, json)
-                })
+                .and_then(|(key, json)| self.whole(&key, &PORT, json))
                 .map(|port| port as u16),
             neighbours: field(self, "neighbors").and_then(|(key, json)| self.neighbours(&key, json)),
             weight: self.weight(&key, &fields),
@@ -191,13 +188,16 @@ impl Reader<'_> {
     }
 
     fn teams(&mut self, json: &Json) -> Vec<DraftTeam> {
-        let items = self.array("teams", "teams", json).unwrap_or_default();
-        items.iter().enumerate().map(|(index, item)| self.team(&format!("teams[{index}]"), item)).collect()
+        let Some(items) = self.array("teams", "teams", json) else {
+            return vec![DraftTeam::unread()];
+        };
+        let team = |(index, item)| self.team(&format!("teams[{index}]"), item);
+        items.iter().enumerate().map(team).collect()
     }
 
     fn team(&mut self, key: &str, json: &Json) -> DraftTeam {
         let Some(fields) = self.object(key, "the team", json, TEAM_KEYS) else {
-            return DraftTeam { name: None, days: None, weight: 1.0 };
+            return DraftTeam::unread();
         };
         let field = |reader: &mut Self, name: &'static str| {
             reader.required(key, &fields, name).map(|json| (join(key, name), json))
@@ -220,30 +220,20 @@ impl Reader<'_> {
         let Some(fields) = self.object("strategies", "strategies", json, STRATEGY_KEYS) else {
             return Strategies::default();
         };
-        let named = |name: &'static str| fields.get(name).map(|json| (join("strategies", name), *json));
-        let profile = named("profile")
-            .and_then(|(key, json)| self.word(&key, "profile", json, Profile::ALL, Profile::name));
+        let named = |name: &str| fields.get(name).map(|json| (join("strategies", name), *json));
+        let profile = named("profile").and_then(|(key, json)| self.word(&key, json));
         let mut strategies = profile.unwrap_or(Profile::Baseline).strategies(DEFAULT_CHUNK_SIZE);
-        if let Some((key, json)) = named("forwarding")
-            && let Some(forwarding) = self.word(&key, "forwarding", json, Forwarding::ALL, Forwarding::name)
-        {
+        if let Some(forwarding) = named("forwarding").and_then(|(key, json)| self.word(&key, json)) {
             strategies.forwarding = forwarding;
         }
-        if let Some((key, json)) = named("chunking")
-            && let Some(chunking) = self.word(&key, "chunking", json, Chunking::ALL, Chunking::name)
-        {
+        if let Some(chunking) = named("chunking").and_then(|(key, json)| self.word(&key, json)) {
             strategies.chunking = chunking;
         }
-        if let Some((key, json)) = named("fairness")
-            && let Some(fairness) = self.word(&key, "fairness", json, Fairness::ALL, Fairness::name)
-        {
+        if let Some(fairness) = named("fairness").and_then(|(key, json)| self.word(&key, json)) {
             strategies.fairness = fairness;
         }
-        let bound = Bound { key: "chunk_size", least: 1, most: 1_000_000 };
-        if let Some((key, json)) = named("chunk_size")
-            && let Some(chunk_size) = self.whole(&key, &bound, json)
-        {
-            strategies.chunk_size = chunk_size as u32;
+        if let Some(rows) = named("chunk_size").and_then(|(key, json)| self.whole(&key, &CHUNK_SIZE, json)) {
+            strategies.chunk_size = rows as u32;
         }
         strategies
     }
@@ -286,173 +276,4 @@ impl Reader<'_> {
         }
         clients
     }
-
-    fn weight(&mut self, key: &str, fields: &Fields) -> f64 {
-        let weight = fields.get("weight").and_then(|json| self.weight_of(&join(key, "weight"), json));
-        weight.unwrap_or(1.0)
-    }
-
-    fn weight_of(&mut self, key: &str, json: &Json) -> Option<f64> {
-        let (least, most) = WEIGHT_RANGE;
-        let weight = match json {
-            Json::Whole(value) => Some(*value as f64),
-            Json::Number(value) => Some(*value),
-            _ => None,
-        };
-        let inside = weight.filter(|weight| (least..=most).contains(weight));
-        if inside.is_none() {
-            self.problem(
-                key,
-                format!(
-                    "weight {json} out of range: must be a number between {least} and {most}, both inclusive"
-                ),
-            );
-        }
-        inside
-    }
-
-    fn day(&mut self, key: &str, noun: &str, json: &Json) -> Option<Day> {
-        let day = match json {
-            Json::Whole(number) => Day::from_number(*number),
-            Json::Text(text) => text.parse(),
-            other => {
-                self.problem(key, format!("{noun} is {other}: must be a day written YYYYMMDD"));
-                return None;
-            }
-        };
-        day.map_err(|invalid| self.problem(key, format!("{noun} {invalid}"))).ok()
-    }
-
-    fn host(&mut self, key: &str, json: &Json) -> Option<String> {
-        let text = self.text(key, "host", json)?;
-        let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
-        let is_address = bare.parse::<Ipv6Addr>().is_ok() || text.parse::<Ipv4Addr>().is_ok();
-        let is_name = !text.is_empty()
-            && text.len() <= 253
-            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte));
-        if is_address || is_name {
-            return Some(if is_name { text } else { bare }.to_owned());
-        }
-        self.problem(key, format!("host `{}` is neither an IP address nor a host name", cut(text)));
-        None
-    }
-
-    fn name(&mut self, key: &str, noun: &str, json: &Json) -> Option<String> {
-        let text = self.text(key, noun, json)?;
-        self.check_name(key, noun, text).then(|| text.to_owned())
-    }
-
-    /// Ids and names stand in hops, metrics and messages, where blanks would make them ambiguous.
-    fn check_name(&mut self, key: &str, noun: &str, text: &str) -> bool {
-        let length = text.chars().count();
-        let usable = (1..=NAME_LENGTH).contains(&length)
-            && !text.chars().any(|letter| letter.is_whitespace() || letter.is_control());
-        if !usable {
-            self.problem(
-                key,
-                format!(
-                    "{noun} `{}` is unusable: must have 1 to {NAME_LENGTH} characters without blanks",
-                    cut(text)
-                ),
-            );
-        }
-        usable
-    }
-
-    fn word<T: Copy>(
-        &mut self,
-        key: &str,
-        noun: &str,
-        json: &Json,
-        all: &[T],
-        name: fn(T) -> &'static str,
-    ) -> Option<T> {
-        let text = self.text(key, noun, json)?;
-        let word = all.iter().copied().find(|word| name(*word) == text);
-        if word.is_none() {
-            let names: Vec<&str> = all.iter().copied().map(name).collect();
-            self.problem(key, format!("unknown {noun} `{}`: must be one of {}", cut(text), names.join(", ")));
-        }
-        word
-    }
-
-    fn whole(&mut self, key: &str, bound: &Bound, json: &Json) -> Option<u64> {
-        let Bound { key: noun, least, most } = bound;
-        match json {
-            Json::Whole(value) if (least..=most).contains(&value) => return Some(*value),
-            Json::Whole(_) | Json::Negative(_) => self.problem(
-                key,
-                format!("{noun} {json} out of range: must be between {least} and {most}, both inclusive"),
-            ),
-            other => self.problem(
-                key,
-                format!(
-                    "{noun} is {other}: must be a whole number between {least} and {most}, both inclusive"
-                ),
-            ),
-        }
-        None
-    }
-
-    fn text<'j>(&mut self, key: &str, noun: &str, json: &'j Json) -> Option<&'j str> {
-        if let Json::Text(text) = json {
-            return Some(text);
-        }
-        self.problem(key, format!("{noun} is {json}: must be a text"));
-        None
-    }
-
-    fn array<'j>(&mut self, key: &str, noun: &str, json: &'j Json) -> Option<&'j [Json]> {
-        if let Json::Array(items) = json {
-            return Some(items);
-        }
-        self.problem(key, format!("{noun} is {json}: must be an array"));
-        None
-    }
-
-    /// An object whose keys are known beforehand.
-    fn object<'j>(&mut self, key: &str, noun: &str, json: &'j Json, known: &[&str]) -> Option<Fields<'j>> {
-        let entries = self.entries(key, noun, json)?;
-        for (name, _) in &entries {
-            if !known.contains(name) {
-                let advice = match nearest(name, known) {
-                    Some(meant) => format!("did you mean `{meant}`?"),
-                    None => format!("keys are {}", known.join(", ")),
-                };
-                self.problem(join(key, name), format!("unknown key `{}`: {advice}", cut(name)));
-            }
-        }
-        Some(entries.into_iter().collect())
-    }
-
-    /// An object whose keys are names; of a key written twice the first counts.
-    fn entries<'j>(&mut self, key: &str, noun: &str, json: &'j Json) -> Option<Vec<(&'j str, &'j Json)>> {
-        let Json::Object(entries) = json else {
-            self.problem(key, format!("{noun} is {json}: must be an object"));
-            return None;
-        };
-        let mut seen = BTreeSet::new();
-        let mut first = Vec::new();
-        for (name, value) in entries {
-            if seen.insert(name) {
-                first.push((name.as_str(), value));
-            } else {
-                self.problem(join(key, name), format!("key `{}` is written twice", cut(name)));
-            }
-        }
-        Some(first)
-    }
-
-    fn required<'j>(&mut self, key: &str, fields: &Fields<'j>, name: &'static str) -> Option<&'j Json> {
-        let json = fields.get(name).copied();
-        if json.is_none() {
-            self.problem(join(key, name), format!("key `{name}` is missing"));
-        }
-        json
-    }
-}
-
-fn join(key: &str, name: &str) -> String {
-    let name = cut(name);
-    if key.is_empty() { name } else { format!("{key}.{name}") }
 }

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use super::*;
 use crate::aggregate::{AggregateSpec, Groups};
-use crate::coverage::{self, Entry, Outcome, Served};
+use crate::chunking::ChunkBounds;
+use crate::chunking::MAX_CHUNKS;
+use crate::coverage::{self, Entry, Served};
 use crate::gather::{Counted, WantedDay};
 use crate::plan::{Ask, Fate, PlannedDay};
-use crate::result_set::ChunkBounds;
 
 impl Coordinator {
     /// Counts what the plan asks for, and fixes ledger and boundaries.
@@ -18,9 +19,10 @@ impl Coordinator {
         plan: QueryPlan,
         call: &Call,
     ) -> Result<(ResultSet, Vec<HopStatistics>), RunError> {
+        let turn = self.gather.next_turn();
         let mut counted = match plan.query.aggregate.is_some() {
-            true => self.count_days(&plan, &plan.asks().collect::<Vec<_>>(), call).await,
-            false => self.count_until_limit(&plan, call).await,
+            true => self.count_days(&plan, &plan.asks().collect::<Vec<_>>(), turn, call).await,
+            false => self.count_until_limit(&plan, turn, call).await,
         };
         let statistics = std::mem::take(&mut counted.statistics);
         let groups = std::mem::take(&mut counted.groups);
@@ -28,6 +30,11 @@ impl Coordinator {
         let row_limit = if plan.query.aggregate.is_some() { None } else { plan.query.limit };
         let ledger = self.write_ledger(&plan, counted, row_limit)?;
         coverage::check_tiles_plan(&ledger, &plan.day_list()).expect("each planned day got its entry");
+        // What lacks days shares no cache with the whole result that an equal plan may give later.
+        let key = match coverage::missing(&ledger).next() {
+            None => key,
+            Some(_) => format!("{key}|partial {:016x}", self.random.bits()).into(),
+        };
         let result_set = match &plan.query.aggregate {
             Some(spec) => self.cut_groups(key, &plan, spec, ledger, groups),
             None => self.cut_rows(key, &plan, ledger),
@@ -41,7 +48,7 @@ impl Coordinator {
     ///
     /// The first wave has the days that the limit needs for sure: matches cannot exceed the bounds from
     /// the statistics. Later waves go by the share of the bound that matched so far.
-    async fn count_until_limit(&self, plan: &QueryPlan, call: &Call) -> Counted {
+    async fn count_until_limit(&self, plan: &QueryPlan, turn: u64, call: &Call) -> Counted {
         let asks: Vec<_> = plan.asks().collect();
         let limit = plan.query.limit.unwrap_or(u64::MAX);
         let mut counted = Counted::default();
@@ -49,7 +56,7 @@ impl Coordinator {
         while next < asks.len() && matched < limit {
             let share = if next == 0 { 1.0 } else { matched as f64 / (bound as f64 + 1.0) };
             let end = next + wave(&asks[next..], limit - matched, share);
-            let wave = self.count_days(plan, &asks[next..end], call).await;
+            let wave = self.count_days(plan, &asks[next..end], turn, call).await;
             for (planned, ask) in &asks[next..end] {
                 bound += ask.rows_at_most;
                 if let Some(Ok(served)) = wave.days.get(&planned.day) {
@@ -64,7 +71,13 @@ impl Coordinator {
         counted
     }
 
-    async fn count_days(&self, plan: &QueryPlan, asks: &[(&PlannedDay, &Ask)], call: &Call) -> Counted {
+    async fn count_days(
+        &self,
+        plan: &QueryPlan,
+        asks: &[(&PlannedDay, &Ask)],
+        turn: u64,
+        call: &Call,
+    ) -> Counted {
         let first_day = plan.asks().next().map(|(planned, _)| planned.day);
         let first_rows = match plan.query.aggregate {
             Some(_) => None,
@@ -78,7 +91,7 @@ impl Coordinator {
                 version: ask.version,
                 team: Arc::from(planned.team.as_str()),
                 rows: ask.rows_to_scan,
-                holders: ask.holders.clone(),
+                holders: self.all_holders(planned.day, ask),
                 first_rows: match first_rows {
                     Some(rows) if Some(planned.day) == first_day => rows.min(limit),
                     _ => 0,
@@ -86,7 +99,7 @@ impl Coordinator {
             })
             .collect();
         let spec = Count { selection: self.selection(plan), aggregate: plan.query.aggregate.clone() };
-        self.gather.count(&spec, &wanted, call).await
+        self.gather.count(&spec, &wanted, turn, call).await
     }
 
     /// One entry for each planned day; rows are taken in day order until the limit is full.
@@ -117,11 +130,11 @@ impl Coordinator {
                 },
                 Fate::OutOfReach { holders } => {
                     let why = self.why_out_of_reach(holders);
-                    missing(planned.day, failure(Cause::Unreachable, why, holders), &mut unanswered)
+                    missing(planned.day, failure(Cause::Unreachable, false, why, holders), &mut unanswered)
                 }
                 Fate::VersionGone { expected, holders } => {
                     let why = format!("no holder has version {expected} any more");
-                    missing(planned.day, failure(Cause::VersionDiffers, why, holders), &mut unanswered)
+                    missing(planned.day, failure(Cause::VersionDiffers, true, why, holders), &mut unanswered)
                 }
             };
             ledger.push(Entry { day: planned.day, team: planned.team.clone(), outcome });
@@ -133,7 +146,8 @@ impl Coordinator {
                 false => RunError::Failed(unread(unanswered.into_iter().collect())),
             });
         }
-        if !unanswered.is_empty() && !plan.query.allow_partial {
+        let too_large = unanswered.iter().any(|(_, failed)| failed.cause == Cause::TooManyGroups);
+        if too_large || (!unanswered.is_empty() && !plan.query.allow_partial) {
             return Err(RunError::Failed(unavailable(unanswered)));
         }
         Ok(ledger)
@@ -220,7 +234,7 @@ impl Coordinator {
             .map(|entry| (entry.day, ()))
             .collect();
         let asks: Vec<_> = plan.asks().filter(|(planned, _)| served.contains_key(&planned.day)).collect();
-        let counted = self.count_days(plan, &asks, call).await;
+        let counted = self.count_days(plan, &asks, self.gather.next_turn(), call).await;
         let failed: BTreeMap<Day, Unanswered> =
             counted.days.into_iter().filter_map(|(day, result)| Some((day, result.err()?))).collect();
         if !failed.is_empty() {
@@ -271,8 +285,8 @@ fn checked_chunks(chunk_rows: Vec<u32>) -> Result<Vec<u32>, QueryError> {
     Ok(chunk_rows)
 }
 
-fn failure(cause: Cause, why: String, nodes_tried: &[NodeId]) -> Unanswered {
-    Unanswered { cause, why, nodes_tried: nodes_tried.to_vec() }
+fn failure(cause: Cause, lost: bool, why: String, nodes_tried: &[NodeId]) -> Unanswered {
+    Unanswered { cause, lost, why, nodes_tried: nodes_tried.to_vec() }
 }
 
 fn missing(day: Day, failed: Unanswered, unanswered: &mut Vec<(Day, Unanswered)>) -> Outcome {
