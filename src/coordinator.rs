@@ -25,10 +25,11 @@ use crate::day::Day;
 use crate::error::{MissingDay, QueryError};
 use crate::frame;
 use crate::gather::{Gather, Unanswered};
+use crate::inventory::Snapshot;
 use crate::metrics::Metrics;
 use crate::outside::{Clock, Random};
 use crate::placement::Placement;
-use crate::plan::{self, Query, QueryPlan};
+use crate::plan::{self, Ask, PlannedDay, Query, QueryPlan};
 use crate::result_set::{Leases, Owner, ResultSet};
 use crate::store::Version;
 use crate::verb::{Call, Cause, Count, Frame, HopStatistics, Read, Selection};
@@ -440,6 +441,7 @@ impl Coordinator {
         call: &Call,
     ) -> Result<Vec<Frame>, QueryError> {
         let plan = &result_set.plan;
+        let known = self.gather.directory().snapshot();
         let asks: BTreeMap<Day, _> =
             plan.asks().map(|(planned, ask)| (planned.day, (planned, ask))).collect();
         let days: Vec<_> = result_set
@@ -448,7 +450,8 @@ impl Coordinator {
             .into_iter()
             .filter_map(|rows| {
                 let (planned, ask) = asks.get(&rows.day)?;
-                Some((rows, Arc::from(planned.team.as_str()), ask.holders.clone()))
+                let holders = self.holders_now(planned, ask, &known);
+                Some((rows, Arc::from(planned.team.as_str()), holders))
             })
             .collect();
         let spec = Read { selection: self.selection(plan) };
@@ -507,6 +510,18 @@ impl Coordinator {
         let key = (asking.client.clone(), asking.request_id.clone());
         self.requests.lock().expect("registering a request does not panic").insert(key.clone(), request);
         Registered { coordinator: self.clone(), key }
+    }
+
+    /// Whom a planned day can be asked of: the plan's holders, then those that the plan left out.
+    ///
+    /// A holder that was down or loading when the plan was made may serve by now: probes take a moment to
+    /// notice, and a result set outlives restarts. One that is known to have another version stays left out.
+    fn holders_now(&self, planned: &PlannedDay, ask: &Ask, known: &Snapshot) -> Vec<NodeId> {
+        let day_at = |holder: &NodeId| known.inventories.get(holder)?.days.get(&planned.day);
+        let may_have_it = |holder: &&NodeId| day_at(holder).is_none_or(|held| held.version == ask.version);
+        let left_out =
+            self.placement.holders(planned.day).iter().filter(|holder| !ask.holders.contains(holder));
+        ask.holders.iter().chain(left_out.filter(may_have_it)).cloned().collect()
     }
 
     fn selection(&self, plan: &QueryPlan) -> Selection {

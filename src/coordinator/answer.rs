@@ -8,7 +8,7 @@ use crate::aggregate::{AggregateSpec, Groups};
 use crate::chunking::ChunkBounds;
 use crate::coverage::{self, Entry, Outcome, Served};
 use crate::gather::{Counted, WantedDay};
-use crate::plan::{Ask, Fate, PlannedDay};
+use crate::plan::Fate;
 
 impl Coordinator {
     /// Counts what the plan asks for, and fixes ledger and boundaries.
@@ -71,6 +71,7 @@ impl Coordinator {
             None => plan.bounds.first_chunk_rows(),
         };
         let limit = plan.query.limit.unwrap_or(u64::MAX).min(u64::from(u32::MAX)) as u32;
+        let known = self.gather.directory().snapshot();
         let wanted: Vec<WantedDay> = asks
             .iter()
             .map(|(planned, ask)| WantedDay {
@@ -78,7 +79,7 @@ impl Coordinator {
                 version: ask.version,
                 team: Arc::from(planned.team.as_str()),
                 rows: ask.rows_to_scan,
-                holders: ask.holders.clone(),
+                holders: self.holders_now(planned, ask, &known),
                 first_rows: match first_rows {
                     Some(rows) if Some(planned.day) == first_day => rows.min(limit),
                     _ => 0,
