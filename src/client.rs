@@ -179,8 +179,8 @@ impl Client {
         }
         let channel = endpoint
             .connect_timeout(Duration::from_secs(5))
-            .initial_stream_window_size(4 << 20)
-            .initial_connection_window_size(16 << 20)
+            .initial_stream_window_size(2 << 20)
+            .initial_connection_window_size(8 << 20)
             .tcp_nodelay(true)
             .http2_keep_alive_interval(Duration::from_secs(5))
             .keep_alive_timeout(Duration::from_secs(5))

@@ -325,8 +325,8 @@ async fn serve(
             .max_decoding_message_size(MAX_LEGACY_REQUEST_BYTES);
     let closing = CancellationToken::new();
     let server = tonic::transport::Server::builder()
-        .initial_stream_window_size(4 << 20)
-        .initial_connection_window_size(16 << 20)
+        .initial_stream_window_size(2 << 20)
+        .initial_connection_window_size(8 << 20)
         .http2_keepalive_interval(Some(Duration::from_secs(20)))
         .http2_keepalive_timeout(Some(Duration::from_secs(20)))
         .add_service(health_service)

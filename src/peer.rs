@@ -94,8 +94,8 @@ impl Neighbour {
             .http2_keep_alive_interval(keepalive)
             .keep_alive_timeout(keepalive)
             .keep_alive_while_idle(true)
-            .initial_stream_window_size(4 << 20)
-            .initial_connection_window_size(16 << 20)
+            .initial_stream_window_size(2 << 20)
+            .initial_connection_window_size(8 << 20)
             .tcp_nodelay(true);
         let target = address.clone();
         let connector = tower::service_fn(move |_: Uri| {

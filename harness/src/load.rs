@@ -6,7 +6,8 @@
 //! runs to the last chunk. Every answer is checked, outside of its latency: equal queries on equal data
 //! have equal bytes, so each answer must equal the first one, and the first one must be consistent.
 //!
-//! All users ask the same query, as the old benchmark did. A node that caches answers shows its cache,
+//! Results that are not read to their end stay under their lease: ten thousand in five minutes are the node's
+//! limit, beyond which it rejects. All users ask the same query, as the old benchmark did. A node that caches answers shows its cache,
 //! and a closed loop slows down with the node that it measures: its percentiles say nothing about the
 //! queue that users who do not wait for each other would see.
 

@@ -153,11 +153,11 @@ bounded! {
     CacheLimits {
         /// Bytes of manifests of finished queries, default 16 MiB. Each takes one to a few kilobytes.
         result_bytes: usize = 16_777_216, 0..=1_073_741_824;
-        /// Bytes of chunks at the node that clients talk to, default 16 MiB. Raising it saves reading the same
+        /// Bytes of chunks at the node that clients talk to, default 8 MiB. Raising it saves reading the same
         /// chunks again.
-        chunk_bytes: usize = 16_777_216, 0..=1_073_741_824;
-        /// Bytes of selections at a holder, default 16 MiB. Raising it saves scans of days read again.
-        selection_bytes: usize = 16_777_216, 0..=2_000_000_000;
+        chunk_bytes: usize = 8_388_608, 0..=1_073_741_824;
+        /// Bytes of selections at a holder, default 8 MiB. Raising it saves scans of days read again.
+        selection_bytes: usize = 8_388_608, 0..=2_000_000_000;
         /// Bytes of finished aggregates, default 32 MiB.
         aggregate_bytes: usize = 33_554_432, 0..=2_000_000_000;
     }

@@ -18,7 +18,9 @@ Examples:
 
 A request is one Query of the OverlayNode contract and its first chunk, and its latency runs from one
 to the other; with --all-chunks it runs to the last chunk. Every answer is compared with the first.
-All users ask the same query, so a node that caches answers shows its cache.
+All users ask the same query, so a node that caches answers shows its cache. A node keeps each result
+that was not read to its end for limits.result_ttl_ms: beyond limits.result_sets requests in that time
+it rejects them, unless --all-chunks reads each to its end.
 
 Exit codes: 0 every request had its right answer; 1 failed; 2 the arguments are not understood.")]
 pub(super) struct Load {
