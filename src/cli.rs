@@ -3,9 +3,14 @@
 //! Exit codes: 0 done; 1 failed; 2 the arguments or the configuration are wrong; 3 a check found something
 //! wrong (`verify-data-loading`, `check-proof`, `system-test`).
 
+mod check_config;
+mod completions;
 mod demo;
 mod embedded;
+mod metrics;
 mod node;
+mod shutdown;
+mod table;
 mod up;
 
 use std::ffi::OsString;
@@ -49,6 +54,14 @@ enum Command {
     Up(up::Up),
     /// Run one process of a configuration
     Node(node::NodeArguments),
+    /// Show the metrics of a node, or of all
+    Metrics(metrics::MetricsCommand),
+    /// Tell a node to stop
+    Shutdown(shutdown::Shutdown),
+    /// Check a configuration, or print its JSON schema
+    CheckConfig(check_config::CheckConfig),
+    /// Print the completions of a shell
+    Completions(completions::Completions),
 }
 
 /// Why a command ends without success.
@@ -102,6 +115,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Demo(demo) => demo.run(),
         Command::Up(up) => up.run(),
         Command::Node(node) => node.run(),
+        Command::Metrics(metrics) => metrics.run(),
+        Command::Shutdown(shutdown) => shutdown.run(),
+        Command::CheckConfig(check) => check.run(),
+        Command::Completions(completions) => completions.run(&mut Arguments::command()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

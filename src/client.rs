@@ -75,6 +75,9 @@ fn status_words(status: &Status) -> String {
     }
 }
 
+/// What a node says of itself when it is asked for its metrics.
+pub type NodeMetrics = v1::GetMetricsReply;
+
 /// A connection to one node.
 #[derive(Clone)]
 pub struct Client {
@@ -276,7 +279,7 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn metrics(&self) -> Result<v1::GetMetricsReply, ClientError> {
+    pub async fn metrics(&self) -> Result<NodeMetrics, ClientError> {
         let reply = self.overlay.clone().get_metrics(v1::GetMetricsRequest {}).await;
         Ok(reply.map_err(|status| self.status(status))?.into_inner())
     }

@@ -1,6 +1,7 @@
 //! The command line of the harness: one file a command.
 
 mod generate;
+mod load;
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -18,6 +19,8 @@ struct Arguments {
 enum Command {
     /// Write a seeded dataset in the shape of the AirNow files
     Generate(generate::Generate),
+    /// Ask a running node many queries, check the answers and measure them
+    Load(load::Load),
 }
 
 /// Runs the command that the process was started with.
@@ -26,6 +29,7 @@ enum Command {
 pub fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Generate(generate) => generate.run(),
+        Command::Load(load) => load.run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,7 +1,8 @@
 //! What proves the overlay: generated data, a naive oracle, topologies, drivers and load.
 //!
 //! Read [`dataset`] for the data that tests run on, [`oracle`] for what the answers should be, [`answer`] for
-//! how an answer is compared with it, and [`cluster`] for what is asked.
+//! how an answer is compared with it, [`cluster`] for what is asked,
+//! and [`load`] for how fast answers come.
 //!
 //! Of the drivers, [`cluster::InProcessCluster`] proves what is answered (contracts, rows, limits);
 //! [`cluster::ProcessCluster`] proves what happens when processes are killed, stopped, starved or restarted.
@@ -11,4 +12,5 @@ pub mod calendar;
 pub mod cli;
 pub mod cluster;
 pub mod dataset;
+pub mod load;
 pub mod oracle;

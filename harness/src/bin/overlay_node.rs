@@ -1,4 +1,4 @@
-//! The shipped command under a name that this package's tests can ask Cargo for.
+//! The command `overlay` once more, so that the harness's tests have a binary of their own package to start.
 
 use std::process::ExitCode;
 

@@ -105,6 +105,9 @@ fn check_pairs(
 }
 
 proptest! {
+    // Each case replays hundreds of steps against a model.
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
     /// Method: any arrivals and removals; over every stretch in which two siblings wait all the time, teams and
     /// the clients of one team, their rows over weight differ by no more than the bound. Order and
     /// completeness are checked on the way.

@@ -128,6 +128,9 @@ impl Model {
 }
 
 proptest! {
+    // Each case replays hundreds of steps against a model.
+    #![proptest_config(ProptestConfig::with_cases(16))]
+
     #[test]
     fn grants_respect_every_limit_and_waste_no_slot(limits in limits(), steps in vec(step(), 0..300)) {
         let mut slots = Slots::new(limits.clone());

@@ -1,0 +1,101 @@
+//! `overlay check-config`: everything that is wrong with a configuration at once, or what it says.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::table::table;
+use super::{Failure, read_overlay};
+use crate::config::{Overlay, Process, json_schema};
+
+/// Check a configuration, or print its JSON schema.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  overlay check-config
+  overlay check-config configs/two_hosts_config.json
+  overlay check-config --schema > overlay.schema.json
+
+Exits 0 when every node could start from the file, warnings or not; 2 with every problem, each
+with its file and key.")]
+pub(crate) struct CheckConfig {
+    /// The configuration
+    #[arg(value_name = "FILE", default_value = "configs/one_host_config.json")]
+    config: PathBuf,
+    /// Print the JSON schema of configurations, and check none
+    #[arg(long)]
+    schema: bool,
+}
+
+impl CheckConfig {
+    pub(crate) fn run(self) -> Result<(), Failure> {
+        let mut out = std::io::stdout().lock();
+        if self.schema {
+            return Ok(writeln!(out, "{:#}", json_schema())?);
+        }
+        let overlay = read_overlay(&self.config, None)?;
+        writeln!(out, "{} describes {} processes.\n", self.config.display(), overlay.processes.len())?;
+        show_processes(&mut out, &overlay)?;
+        show_teams(&mut out, &overlay)?;
+        show_choices(&mut out, &overlay)?;
+        Ok(())
+    }
+}
+
+fn show_processes(out: &mut impl Write, overlay: &Overlay) -> std::io::Result<()> {
+    let mut shown = table(["process", "role", "team", "address", "weight", "neighbours"], &[4]);
+    for process in overlay.processes.values() {
+        shown.add_row([
+            process.id.to_string(),
+            process.role.to_string(),
+            process.team.clone(),
+            process.address(),
+            process.weight.to_string(),
+            joined(&process.neighbours),
+        ]);
+    }
+    writeln!(out, "{shown}\n")
+}
+
+fn show_teams(out: &mut impl Write, overlay: &Overlay) -> std::io::Result<()> {
+    let mut shown = table(["team", "days", "weight", "leader", "members"], &[2]);
+    for team in &overlay.teams {
+        let members = overlay.members(&team.name).map(|process: &Process| &process.id);
+        let last = team.days.last().unwrap_or(team.days.start);
+        shown.add_row([
+            team.name.clone(),
+            format!("{}-{last}", team.days.start),
+            team.weight.to_string(),
+            overlay.team_leader(&team.name).map(|process| process.id.to_string()).unwrap_or_default(),
+            joined(members),
+        ]);
+    }
+    writeln!(out, "{shown}\n")
+}
+
+fn show_choices(out: &mut impl Write, overlay: &Overlay) -> std::io::Result<()> {
+    let edges = overlay.processes.values().flat_map(|process| {
+        let other = |id: &&crate::config::NodeId| **id > process.id;
+        process.neighbours.iter().filter(other).map(|id| format!("{}-{id}", process.id))
+    });
+    let strategies = &overlay.strategies;
+    let replicas = match overlay.replicas {
+        None => "all members of a team hold each of its days".to_owned(),
+        Some(1) => "1 member of a team holds each of its days".to_owned(),
+        Some(replicas) => format!("{replicas} members of a team hold each of its days"),
+    };
+    writeln!(out, "edges       {}", joined(edges))?;
+    writeln!(out, "forwarding  {}", strategies.forwarding)?;
+    writeln!(out, "chunking    {}, chunk_size {}", strategies.chunking, strategies.chunk_size)?;
+    writeln!(out, "fairness    {}", strategies.fairness)?;
+    writeln!(out, "replicas    {replicas}")?;
+    if let Some(root) = &overlay.dataset_root {
+        writeln!(out, "dataset     {}", root.display())?;
+    }
+    Ok(())
+}
+
+fn joined(names: impl IntoIterator<Item = impl ToString>) -> String {
+    names.into_iter().map(|name| name.to_string()).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,279 @@
+//! `overlay metrics`: how one node is, or every process of a configuration.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::table::{table, thousands};
+use super::{DEFAULT_LEADER, Failure, read_overlay, runtime};
+use crate::client::{Client, NodeMetrics};
+use crate::config::Process;
+
+/// Show the metrics of a node, or of all.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  overlay metrics
+  overlay metrics --leader 192.168.1.2:60051 --format prometheus
+  overlay metrics --all --config configs/two_hosts_config.json --format json
+
+Exits 1 when a node could not be reached; with --all the others are shown all the same.")]
+pub(crate) struct MetricsCommand {
+    /// The node to ask
+    #[arg(long, value_name = "HOST:PORT", default_value = DEFAULT_LEADER, conflicts_with = "all")]
+    leader: String,
+    /// Ask every process of the configuration
+    #[arg(long)]
+    all: bool,
+    /// The configuration for --all
+    #[arg(long, value_name = "FILE", default_value = "configs/one_host_config.json", requires = "all")]
+    config: PathBuf,
+    /// How to print them
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    format: Format,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    /// One row a node
+    Table,
+    /// One array with an object for each node
+    Json,
+    /// The OpenMetrics text of every metric; with --all labelled by node
+    Prometheus,
+}
+
+/// The next step where a node does not answer.
+pub(crate) const NOT_REACHED: &str =
+    "start it with `overlay up` or `overlay node`, or give the address where it listens";
+
+/// How long a node may take: it only reads counters.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
+/// A node that was asked.
+struct Asked {
+    address: String,
+    /// What the configuration says of it, with --all.
+    process: Option<Process>,
+    answer: Result<NodeMetrics, String>,
+}
+
+impl MetricsCommand {
+    pub(crate) fn run(self) -> Result<(), Failure> {
+        let runtime = runtime()?;
+        let asked = match self.all {
+            true => runtime.block_on(ask_all(&self.config))?,
+            false => {
+                let answer = runtime.block_on(ask(&self.leader));
+                let answer = answer.map_err(|error| Failure::with_help(error, NOT_REACHED))?;
+                vec![Asked { address: self.leader, process: None, answer: Ok(answer) }]
+            }
+        };
+        let mut out = std::io::stdout().lock();
+        match self.format {
+            Format::Table => show_table(&mut out, &asked)?,
+            Format::Json => writeln!(out, "{:#}", asked.iter().map(Asked::to_json).collect::<Value>())?,
+            Format::Prometheus if self.all => write!(out, "{}", labelled_exposition(&asked))?,
+            Format::Prometheus => {
+                for answer in asked.iter().filter_map(|asked| asked.answer.as_ref().ok()) {
+                    write!(out, "{}", answer.exposition)?;
+                }
+            }
+        }
+        all_answered(&asked)
+    }
+}
+
+async fn ask_all(config: &Path) -> Result<Vec<Asked>, Failure> {
+    let overlay = read_overlay(config, None)?;
+    let asked = overlay.processes.values().map(async |process| {
+        let address = process.address();
+        Asked { answer: ask(&address).await, process: Some(process.clone()), address }
+    });
+    Ok(futures::future::join_all(asked).await)
+}
+
+/// The metrics of the node at `address`, or in words why there are none.
+pub(crate) async fn ask(address: &str) -> Result<NodeMetrics, String> {
+    let client = Client::new(address, "metrics").map_err(|error| error.to_string())?;
+    match tokio::time::timeout(ANSWER_WITHIN, client.metrics()).await {
+        Ok(answer) => answer.map_err(|error| error.to_string()),
+        Err(_) => Err(format!("node at {address} did not answer within {} s", ANSWER_WITHIN.as_secs())),
+    }
+}
+
+fn all_answered(asked: &[Asked]) -> Result<(), Failure> {
+    let failed: Vec<&str> =
+        asked.iter().filter_map(|asked| asked.answer.as_ref().err()).map(String::as_str).collect();
+    match failed.len() {
+        0 => Ok(()),
+        count => {
+            let error = format!("{count} of {} nodes did not answer: {}", asked.len(), failed.join("; "));
+            Err(Failure::with_help(error, NOT_REACHED))
+        }
+    }
+}
+
+impl Asked {
+    fn state(&self) -> &'static str {
+        match &self.answer {
+            Err(_) => "down",
+            Ok(answer) if answer.draining => "draining",
+            Ok(answer) if answer.ready => "ready",
+            Ok(_) => "loading",
+        }
+    }
+
+    /// Node, role and team: what it says, or else what the configuration says.
+    fn identity(&self) -> [String; 3] {
+        match (&self.answer, &self.process) {
+            (Ok(answer), _) => [answer.node.clone(), answer.role.clone(), answer.team.clone()],
+            (_, Some(process)) => [process.id.to_string(), process.role.to_string(), process.team.clone()],
+            _ => Default::default(),
+        }
+    }
+
+    fn to_json(&self) -> Value {
+        let [node, role, team] = self.identity();
+        let mut object = json!({
+            "node": node, "role": role, "team": team, "address": self.address, "state": self.state(),
+        });
+        let more = match &self.answer {
+            Err(error) => json!({ "error": error }),
+            Ok(answer) => json!({
+                "incarnation": answer.incarnation,
+                "files": answer.files,
+                "rows": answer.rows,
+                "days": answer.days,
+                "active_queries": answer.active_queries,
+                "max_active": answer.max_active,
+                "waiting_queries": answer.waiting_queries,
+                "open_result_sets": answer.open_result_sets,
+                "queries_total": answer.queries_total,
+                "chunks_total": answer.chunks_total,
+                "rejected_total": answer.rejected_total,
+                "query_ms_mean": answer.query_seconds_mean * 1e3,
+                "neighbours": answer.neighbours.iter().map(|neighbour| json!({
+                    "node": neighbour.node,
+                    "state": neighbour.state,
+                    "last_error": neighbour.last_error,
+                })).collect::<Value>(),
+            }),
+        };
+        if let (Value::Object(object), Value::Object(more)) = (&mut object, more) {
+            object.extend(more);
+        }
+        object
+    }
+}
+
+fn show_table(out: &mut impl Write, asked: &[Asked]) -> std::io::Result<()> {
+    let header = [
+        "node",
+        "role",
+        "team",
+        "state",
+        "files",
+        "rows",
+        "days",
+        "active",
+        "waiting",
+        "open sets",
+        "queries",
+        "chunks",
+        "rejected",
+        "mean ms",
+        "neighbours down",
+    ];
+    let mut shown = table(header, &[4, 5, 6, 7, 8, 9, 10, 11, 12, 13]);
+    for asked in asked {
+        let mut row = Vec::from(asked.identity());
+        row.push(asked.state().to_owned());
+        match &asked.answer {
+            Err(_) => row.resize(header.len(), "-".to_owned()),
+            Ok(answer) => {
+                let down = answer.neighbours.iter().filter(|neighbour| neighbour.state != "up");
+                row.extend([
+                    thousands(answer.files),
+                    thousands(answer.rows),
+                    answer.days.to_string(),
+                    format!("{}/{}", answer.active_queries, answer.max_active),
+                    answer.waiting_queries.to_string(),
+                    answer.open_result_sets.to_string(),
+                    thousands(answer.queries_total),
+                    thousands(answer.chunks_total),
+                    thousands(answer.rejected_total),
+                    format!("{:.1}", answer.query_seconds_mean * 1e3),
+                    down.map(|neighbour| neighbour.node.as_str()).collect::<Vec<_>>().join(", "),
+                ]);
+            }
+        }
+        shown.add_row(row);
+    }
+    writeln!(out, "{shown}")
+}
+
+/// The metrics of several nodes as one exposition: each family once, each sample with its node.
+fn labelled_exposition(asked: &[Asked]) -> String {
+    let mut families: Vec<(String, Vec<String>)> = Vec::new();
+    for answer in asked.iter().filter_map(|asked| asked.answer.as_ref().ok()) {
+        let mut family = 0;
+        for line in answer.exposition.lines().filter(|line| *line != "# EOF") {
+            if let Some(comment) = line.strip_prefix("# ") {
+                let name = comment.split(' ').nth(1).unwrap_or_default();
+                family = families.iter().position(|(known, _)| known == name).unwrap_or_else(|| {
+                    families.push((name.to_owned(), Vec::new()));
+                    families.len() - 1
+                });
+            }
+            let Some((_, lines)) = families.get_mut(family) else { continue };
+            let line = labelled(line, &answer.node);
+            if !line.starts_with('#') || !lines.contains(&line) {
+                lines.push(line);
+            }
+        }
+    }
+    let lines = families.into_iter().flat_map(|(_, lines)| lines).chain(["# EOF".to_owned()]);
+    lines.map(|line| line + "\n").collect()
+}
+
+/// A sample with the label `node` in front of its others; a comment as it is.
+fn labelled(line: &str, node: &str) -> String {
+    let node = node.replace('\\', r"\\").replace('"', "\\\"");
+    match line.find([' ', '{']) {
+        Some(end) if !line.starts_with('#') => match line[end..].strip_prefix('{') {
+            Some(labels) => format!("{}{{node=\"{node}\",{labels}", &line[..end]),
+            None => format!("{}{{node=\"{node}\"}}{}", &line[..end], &line[end..]),
+        },
+        _ => line.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samples_of_several_nodes_differ_by_their_label() {
+        assert_eq!(labelled("rows_held 5", "A"), r#"rows_held{node="A"} 5"#);
+        assert_eq!(
+            labelled(r#"queries_total{outcome="ok"} 5"#, "A"),
+            r#"queries_total{node="A",outcome="ok"} 5"#
+        );
+        let asked = ["A", "B"].map(|node| Asked {
+            address: String::new(),
+            process: None,
+            answer: Ok(NodeMetrics {
+                node: node.to_owned(),
+                exposition: "# HELP x X.\n# TYPE x gauge\nx 1\n# HELP y Y.\ny 2\n# EOF\n".to_owned(),
+                ..NodeMetrics::default()
+            }),
+        });
+        let expected = "# HELP x X.\n# TYPE x gauge\nx{node=\"A\"} 1\nx{node=\"B\"} 1\n\
+            # HELP y Y.\ny{node=\"A\"} 2\ny{node=\"B\"} 2\n# EOF\n";
+        assert_eq!(labelled_exposition(&asked), expected);
+    }
+}

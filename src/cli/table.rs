@@ -1,0 +1,65 @@
+//! What the commands that print tables share: one look, numbers and days as people read them.
+
+use comfy_table::{CellAlignment, Table, presets::ASCII_MARKDOWN};
+
+use crate::day::Day;
+
+/// An empty table whose columns of `numbers` are aligned to the right.
+pub(crate) fn table<const COLUMNS: usize>(header: [&str; COLUMNS], numbers: &[usize]) -> Table {
+    let mut table = Table::new();
+    table.load_style(ASCII_MARKDOWN).set_header(header);
+    for index in numbers {
+        if let Some(column) = table.column_mut(*index) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table
+}
+
+/// `1,167,525`.
+pub(crate) fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (index, digit) in digits.char_indices() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// `20200810, 20200814-20200820`: days in order, those that follow each other as one range.
+pub(crate) fn day_list(days: impl IntoIterator<Item = Day>) -> String {
+    let mut ranges: Vec<(Day, Day)> = Vec::new();
+    for day in days {
+        match ranges.last_mut() {
+            Some((_, last)) if last.next() == day => *last = day,
+            _ => ranges.push((day, day)),
+        }
+    }
+    let range = |(first, last): &(Day, Day)| match first == last {
+        true => first.to_string(),
+        false => format!("{first}-{last}"),
+    };
+    ranges.iter().map(range).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digits_are_grouped_from_the_right() {
+        let shown = [0, 999, 1000, 1_167_525].map(thousands);
+        assert_eq!(shown, ["0", "999", "1,000", "1,167,525"]);
+    }
+
+    #[test]
+    fn days_that_follow_each_other_are_one_range() {
+        let days = [20200810, 20200830, 20200831, 20200901, 20200903];
+        let days = days.map(|day| Day::from_number(day).unwrap());
+        assert_eq!(day_list(days), "20200810, 20200830-20200901, 20200903");
+        assert_eq!(day_list([]), "");
+    }
+}
