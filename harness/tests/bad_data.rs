@@ -21,11 +21,11 @@ struct Started {
     rows: Option<u64>,
 }
 
-/// The six nodes. Nobody listens at port 1; the node under test is told to bind elsewhere.
+/// The six nodes at ports where nobody listens; the node under test is told to bind elsewhere.
 fn configuration() -> String {
     let mut config = default_topology();
-    for process in config["processes"].as_object_mut().unwrap().values_mut() {
-        process["port"] = 1.into();
+    for (index, process) in config["processes"].as_object_mut().unwrap().values_mut().enumerate() {
+        process["port"] = (index + 1).into();
     }
     config.to_string()
 }

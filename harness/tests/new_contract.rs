@@ -276,6 +276,42 @@ async fn days_out_of_reach_fail_the_query_unless_partial_is_asked() {
     assert_equal_rows(&"healed", &expected_rows(&oracle, &all, Encoding::Arrow), &rows);
 }
 
+/// Goal: days are not given up while a holder of them is up, only because nobody had noticed it yet: neither
+/// by a query, nor by a chunk whose plan is older, nor by a cached result.
+/// Method: A starts while D is down and never probes again; then D comes up, and the others of pink go.
+#[tokio::test(flavor = "multi_thread")]
+async fn holder_that_came_up_unnoticed_is_asked_before_its_days_are_given_up() {
+    let unseen = json!({"limits": {"probe_ms": 600_000}, "cache": {"chunk_bytes": 0}});
+    let mut cluster = InProcessCluster::start(ClusterSpec::fixtures().with(unseen)).await.unwrap();
+    cluster.stop("D").await.unwrap();
+    cluster.restart("A").await.unwrap();
+    let client = cluster.client("A", "late").unwrap();
+    let pink = OracleQuery { team: Some("pink".to_owned()), ..OracleQuery::default() };
+    let chunking = ChunkingChoice { chunk_rows: Some(1_000), ..ChunkingChoice::default() };
+    let query = Query { chunking, ..answer::query(&pink, Encoding::Json) };
+    let before = client.query(&query).await.unwrap();
+    cluster.restart("D").await.unwrap();
+    cluster.stop("E").await.unwrap();
+    cluster.stop("F").await.unwrap();
+    let ozone = OracleQuery { parameter: Some("OZONE".to_owned()), ..pink.clone() };
+    let (result, rows) = ask(&client, &answer::query(&ozone, Encoding::Json)).await.unwrap();
+    assert_equal_rows(&"a query", &expected_rows(&oracle(), &ozone, Encoding::Json), &rows);
+    let second_try = |entry: &Entry| matches!(&entry.outcome, Outcome::Served(served) if served.node == "D" && served.attempt > 1);
+    assert!(result.ledger.iter().any(second_try), "{:?}", result.ledger.last());
+    let by_site =
+        Query { aggregate: Some(answer::aggregate(Measure::Value, &[GroupKey::Site])), ..query.clone() };
+    let groups = ask(&client, &by_site).await.unwrap().1;
+    assert_equal_rows(
+        &"an aggregate",
+        &oracle().aggregate(&pink, Measure::Value, &[GroupKey::Site]),
+        &groups,
+    );
+    let expected = expected_rows(&oracle(), &pink, Encoding::Json);
+    let rows = answer::rows(&before, &read_chunks(&client, &before).await.unwrap());
+    assert_equal_rows(&"an older result", &expected, &rows);
+    assert_equal_rows(&"a cached result", &expected, &ask(&client, &query).await.unwrap().1);
+}
+
 // Errors.
 
 #[tokio::test(flavor = "multi_thread")]
