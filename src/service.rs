@@ -237,7 +237,7 @@ impl v1::overlay_server::Overlay for OverlayService {
             QueryStatus::Waiting { limiting_factor, position, estimated_start } => v1::GetQueryStatusReply {
                 state: "waiting".to_owned(),
                 limiting_factor,
-                position: position as u32,
+                position: position as u32 + 1,
                 estimated_start_ms: estimated_start.as_secs_f64() * 1e3,
             },
         };

@@ -1,0 +1,44 @@
+//! The promise about memory: six processes over the whole dataset, drained, take at most 250 MB together.
+
+#![cfg(target_os = "linux")]
+
+use std::path::PathBuf;
+
+use overlay::frame::Encoding;
+use overlay::plan::Query;
+use overlay_harness::cluster::{ClusterSpec, ProcessCluster};
+
+const MOST_BYTES: u64 = 250_000_000;
+
+/// Method: drain every row as Arrow and then as old JSON, drop what comes, add up the peaks of resident memory.
+#[tokio::test(flavor = "multi_thread")]
+async fn six_processes_that_were_drained_stay_below_250_megabytes() {
+    let Some(root) = std::env::var_os("OVERLAY_DATASET").map(PathBuf::from) else {
+        eprintln!("skipped: OVERLAY_DATASET is not set");
+        return;
+    };
+    let cluster =
+        ProcessCluster::start(env!("CARGO_BIN_EXE_overlay-node"), ClusterSpec::six_nodes(&root)).unwrap();
+    let client = cluster.client("A", "drain").unwrap();
+    for encoding in [Encoding::Arrow, Encoding::JsonLegacy] {
+        let result = client.query(&Query { encoding, ..Query::default() }).await.unwrap();
+        let mut rows = 0;
+        for index in 0..result.chunk_count() {
+            let chunk = client.chunk(&result, index).await.unwrap();
+            rows += chunk.frames.iter().map(|frame| u64::from(frame.rows)).sum::<u64>();
+        }
+        assert_eq!(rows, 1_167_525, "{encoding:?}");
+    }
+    let peaks: Vec<(String, u64)> =
+        cluster.pids().into_iter().map(|(id, pid)| (id, peak_bytes(pid))).collect();
+    let total: u64 = peaks.iter().map(|(_, bytes)| bytes).sum();
+    eprintln!("peak resident memory {} MB: {peaks:?}", total / 1_000_000);
+    assert!(total <= MOST_BYTES, "{total} bytes, at most {MOST_BYTES}: {peaks:?}");
+}
+
+/// The most memory that a process had resident so far.
+fn peak_bytes(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() * 1024
+}

@@ -1,0 +1,691 @@
+//! `overlay.v1`: rows, order and counts whatever is asked and however the node is configured; each error has its code.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use futures::TryStreamExt;
+use overlay::admission::{ClientKey, QueryCost, QueryPermit};
+use overlay::client::{ClientError, QueryResult};
+use overlay::config::{Chunking, Forwarding};
+use overlay::coverage::{self, Entry, Outcome};
+use overlay::day::Day;
+use overlay::frame::Encoding;
+use overlay::plan::{ChunkingChoice, Query};
+use overlay::proto::v1;
+use overlay::proto::v1::overlay_client::OverlayClient;
+use overlay::store::Version;
+use overlay_harness::answer::{self, ask, assert_equal_rows, read_chunks};
+use overlay_harness::cluster::{ClusterSpec, InProcessCluster, fixtures};
+use overlay_harness::oracle::{GroupKey, Measure, Oracle, OracleQuery, OracleRow, TeamRange, random_query};
+use serde_json::{Value, json};
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+
+const ENCODINGS: [Encoding; 3] = [Encoding::Arrow, Encoding::Json, Encoding::JsonLegacy];
+
+async fn fixtures_cluster() -> InProcessCluster {
+    InProcessCluster::start(ClusterSpec::fixtures()).await.unwrap()
+}
+
+fn oracle() -> Oracle {
+    Oracle::read(&fixtures(), &TeamRange::green_and_pink()).unwrap()
+}
+
+fn expected_rows(oracle: &Oracle, query: &OracleQuery, encoding: Encoding) -> Vec<Value> {
+    let json = match encoding {
+        Encoding::JsonLegacy => OracleRow::to_legacy_json,
+        Encoding::Arrow | Encoding::Json => OracleRow::to_json,
+    };
+    oracle.rows(query).into_iter().map(json).collect()
+}
+
+fn random_chunking(rng: &mut fastrand::Rng) -> ChunkingChoice {
+    ChunkingChoice {
+        strategy: rng
+            .choice([None, Some(Chunking::Fixed), Some(Chunking::Adaptive), Some(Chunking::QueryBased)])
+            .flatten(),
+        chunk_rows: rng.choice([None, Some(1), Some(13), Some(500), Some(1_000_000)]).flatten(),
+        chunk_bytes: rng.choice([None, Some(4096), Some(50_000)]).flatten(),
+    }
+}
+
+/// Chunks of one row make a result of thousands of chunks: worth a few, not all.
+fn is_slow(chunking: &ChunkingChoice, rows: usize) -> bool {
+    rows > 300 && (chunking.chunk_rows == Some(1) || chunking.chunk_bytes == Some(4096))
+}
+
+/// Goal: rows, order and counts do not depend on forwarding, encoding or chunking.
+/// Method: random queries under each forwarding strategy, each against the oracle; the client checks the proof.
+#[tokio::test(flavor = "multi_thread")]
+async fn random_queries_give_the_oracles_rows() {
+    let oracle = oracle();
+    let mut rng = fastrand::Rng::with_seed(0x51f3);
+    for forwarding in Forwarding::ALL {
+        let spec = ClusterSpec::fixtures().with(json!({"strategies": {"forwarding": forwarding.name()}}));
+        let cluster = InProcessCluster::start(spec).await.unwrap();
+        let client = cluster.client("A", "random").unwrap();
+        for number in 0..100 {
+            let query = random_query(&mut rng, &oracle);
+            let encoding = ENCODINGS[number % 3];
+            let chunking = random_chunking(&mut rng);
+            let expected = expected_rows(&oracle, &query, encoding);
+            if is_slow(&chunking, expected.len()) {
+                continue;
+            }
+            let asked = Query { chunking, ..answer::query(&query, encoding) };
+            let what = format!("{forwarding}, {encoding:?}, {chunking:?}, query {number}: {query}");
+            let (result, rows) = ask(&client, &asked).await.unwrap_or_else(|error| panic!("{what}\n{error}"));
+            assert_equal_rows(&what, &expected, &rows);
+            assert_eq!(result.manifest.total_records, expected.len() as u64, "{what}");
+            let limit_reached = query.limit.is_some_and(|limit| expected.len() >= limit);
+            assert_eq!(result.manifest.limit_reached, limit_reached, "{what}");
+        }
+    }
+}
+
+/// Goal: groups are exact and ordered whatever they are made of. Method: random keys and measures of random rows.
+#[tokio::test(flavor = "multi_thread")]
+async fn random_aggregates_give_the_oracles_groups() {
+    let oracle = oracle();
+    let mut rng = fastrand::Rng::with_seed(0x51f4);
+    for forwarding in [Forwarding::RoundRobin, Forwarding::Parallel] {
+        let spec = ClusterSpec::fixtures().with(json!({"strategies": {"forwarding": forwarding.name()}}));
+        let cluster = InProcessCluster::start(spec).await.unwrap();
+        let client = cluster.client("A", "random").unwrap();
+        for number in 0..60 {
+            let query = random_query(&mut rng, &oracle);
+            let mut keys = GroupKey::ALL.to_vec();
+            rng.shuffle(&mut keys);
+            keys.truncate(rng.usize(..=4));
+            let measure = Measure::ALL[rng.usize(..3)];
+            let expected = oracle.aggregate(&query, measure, &keys);
+            let chunking = random_chunking(&mut rng);
+            if is_slow(&chunking, expected.len()) {
+                continue;
+            }
+            let encoding = ENCODINGS[number % 2];
+            let asked = Query {
+                aggregate: Some(answer::aggregate(measure, &keys)),
+                chunking,
+                ..answer::query(&query, encoding)
+            };
+            let what =
+                format!("{forwarding}, {encoding:?}, {measure:?} by {keys:?}, query {number}: {query}");
+            let (result, groups) =
+                ask(&client, &asked).await.unwrap_or_else(|error| panic!("{what}\n{error}"));
+            assert_equal_rows(&what, &expected, &groups);
+            assert_eq!(result.manifest.total_records, expected.len() as u64, "{what}");
+        }
+    }
+}
+
+/// Goal: where chunks are cut does not show in the rows. Method: the same bytes, cut in many ways.
+#[tokio::test(flavor = "multi_thread")]
+async fn concatenated_chunks_are_the_same_however_they_are_cut() {
+    let cluster = fixtures_cluster().await;
+    let client = cluster.client("A", "cutter").unwrap();
+    let oracle_query =
+        OracleQuery { parameter: Some("OZONE".to_owned()), limit: Some(700), ..OracleQuery::default() };
+    let mut texts = Vec::new();
+    let mut chunk_counts = Vec::new();
+    for (chunk_rows, chunk_bytes) in [(1, None), (7, None), (100, Some(4096)), (699, None), (1_000_000, None)]
+    {
+        let chunking =
+            ChunkingChoice { strategy: Some(Chunking::Fixed), chunk_rows: Some(chunk_rows), chunk_bytes };
+        let query = Query { chunking, ..answer::query(&oracle_query, Encoding::Json) };
+        let result = client.query(&query).await.unwrap();
+        let chunks = read_chunks(&client, &result).await.unwrap();
+        let payloads = chunks.iter().flat_map(|chunk| &chunk.frames).map(|frame| frame.payload.as_ref());
+        texts.push(payloads.collect::<Vec<_>>().join(&b','));
+        chunk_counts.push(result.chunk_count());
+    }
+    assert!(texts.iter().all(|text| *text == texts[0]), "cut into {chunk_counts:?} chunks");
+    assert_eq!(chunk_counts[0], 700);
+    assert_eq!(*chunk_counts.last().unwrap(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn chunks_may_be_read_in_any_order_in_parallel_and_again() {
+    let cluster = fixtures_cluster().await;
+    let client = cluster.client("A", "reader").unwrap();
+    let chunking = ChunkingChoice { chunk_rows: Some(100), ..ChunkingChoice::default() };
+    let query = Query { chunking, ..answer::query(&OracleQuery::default(), Encoding::Arrow) };
+    let result = client.query(&query).await.unwrap();
+    let in_order = read_chunks(&client, &result).await.unwrap();
+    let mut order: Vec<u32> = (0..result.chunk_count()).chain(0..result.chunk_count()).collect();
+    fastrand::Rng::with_seed(5).shuffle(&mut order);
+    let readings = order.iter().map(|index| client.chunk(&result, *index));
+    let again = futures::future::try_join_all(readings).await.unwrap();
+    for (index, chunk) in order.iter().zip(again) {
+        assert_eq!(chunk.frames, in_order[*index as usize].frames, "chunk {index}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stream_gives_the_chunks_that_get_chunk_gives() {
+    let cluster = fixtures_cluster().await;
+    let client = cluster.client("A", "streamer").unwrap();
+    let result = client.query(&answer::query(&OracleQuery::default(), Encoding::Json)).await.unwrap();
+    let mut raw = raw_client(&cluster, "A").await;
+    let mut chunks = Vec::new();
+    for chunk_index in 0..result.chunk_count() {
+        let request =
+            v1::GetChunkRequest { uid: result.uid.clone(), chunk_index, client_id: "streamer".to_owned() };
+        chunks.push(raw.get_chunk(request).await.unwrap().into_inner());
+    }
+    assert!(chunks.len() > 10 && chunks.last().unwrap().is_last);
+    for first_chunk in [0, 3, result.chunk_count() - 1] {
+        let stream = raw.stream_chunks(stream_request(&result.uid, first_chunk, "streamer")).await.unwrap();
+        let streamed: Vec<v1::Chunk> = stream.into_inner().try_collect().await.unwrap();
+        assert_eq!(streamed, chunks[first_chunk as usize..], "from chunk {first_chunk}");
+    }
+}
+
+// Limits and the ledger.
+
+/// Goal: with a limit the ledger shows which days were needed, and nothing after them was.
+/// Method: a limit that ends inside a day of green; entries against the oracle's counts by day.
+#[tokio::test(flavor = "multi_thread")]
+async fn ledger_says_which_days_the_limit_left_out() {
+    let cluster = fixtures_cluster().await;
+    let oracle = oracle();
+    let client = cluster.client("A", "limited").unwrap();
+    for limit in [1, 40, 500, 2_000, 1_000_000] {
+        let query =
+            OracleQuery { parameter: Some("PM2.5".to_owned()), limit: Some(limit), ..OracleQuery::default() };
+        let (result, rows) = ask(&client, &answer::query(&query, Encoding::Json)).await.unwrap();
+        let mut by_day = BTreeMap::new();
+        for row in oracle.rows(&query) {
+            *by_day.entry(row.day).or_insert(0u64) += 1;
+        }
+        let taken: BTreeMap<u32, u64> = coverage::rows_taken(&result.ledger)
+            .map(|(day, served)| (day.number(), served.rows_taken))
+            .collect();
+        assert_eq!(taken, by_day, "limit {limit}");
+        assert_eq!(result.ledger.len(), 46, "each planned day has its entry");
+        let last = *by_day.last_key_value().unwrap().0;
+        let full = rows.len() == limit;
+        for entry in &result.ledger {
+            let beyond = entry.outcome == Outcome::BeyondLimit;
+            let no_data = matches!(entry.outcome, Outcome::NoData { .. });
+            assert!(!beyond || entry.day.number() > last, "limit {limit}, day {}", entry.day);
+            assert!(!full || no_data || beyond == (entry.day.number() > last), "limit {limit}: {entry:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unreachable_team_is_no_error_when_the_other_fills_the_limit() {
+    let mut cluster = fixtures_cluster().await;
+    let client = cluster.client("A", "limited").unwrap();
+    for id in ["D", "E", "F"] {
+        cluster.stop(id).await.unwrap();
+    }
+    let query = OracleQuery { limit: Some(100), ..OracleQuery::default() };
+    let (result, rows) = ask(&client, &answer::query(&query, Encoding::Json)).await.unwrap();
+    assert_equal_rows(&"green alone", &expected_rows(&oracle(), &query, Encoding::Json), &rows);
+    let pink = || result.ledger.iter().filter(|entry| entry.team == "pink");
+    assert_eq!(pink().count(), 35);
+    assert!(pink().all(|entry| entry.outcome == Outcome::BeyondLimit), "{:?}", pink().next());
+}
+
+// Complete or declared.
+
+/// Goal: a result lacks days only for a client that asked for that, says which, and is not kept for others.
+#[tokio::test(flavor = "multi_thread")]
+async fn days_out_of_reach_fail_the_query_unless_partial_is_asked() {
+    let mut cluster = fixtures_cluster().await;
+    let oracle = oracle();
+    let client = cluster.client("A", "partial").unwrap();
+    let all = OracleQuery { parameter: Some("SO2".to_owned()), ..OracleQuery::default() };
+    let query = answer::query(&all, Encoding::Arrow);
+    for id in ["D", "E", "F"] {
+        cluster.stop(id).await.unwrap();
+    }
+    let refused = status_of(client.query(&query).await);
+    assert_eq!(refused.code(), Code::Unavailable, "{refused}");
+    assert!(refused.message().contains("20200821"), "names a day: {}", refused.message());
+    assert!(
+        ["D", "E", "F"].iter().any(|id| refused.message().contains(id)),
+        "names nodes: {}",
+        refused.message()
+    );
+    assert!(retry_delay(&refused) > Duration::ZERO);
+    let partial = Query { allow_partial: true, ..query.clone() };
+    let (result, rows) = ask(&client, &partial).await.unwrap();
+    let green = OracleQuery { team: Some("green".to_owned()), ..all.clone() };
+    assert_equal_rows(&"green alone", &expected_rows(&oracle, &green, Encoding::Arrow), &rows);
+    let missing: Vec<(&Entry, &str, &[String])> = coverage::missing(&result.ledger).collect();
+    assert_eq!(missing.len(), 35, "all of pink");
+    assert!(
+        missing
+            .iter()
+            .all(|(entry, why, nodes)| entry.team == "pink" && !why.is_empty() && !nodes.is_empty())
+    );
+    for id in ["D", "E", "F"] {
+        cluster.restart(id).await.unwrap();
+    }
+    let rows = eventually(|| async {
+        Some(ask(&client, &partial).await.ok()?)
+            .filter(|(result, _)| coverage::missing(&result.ledger).next().is_none())
+    })
+    .await
+    .1;
+    assert_equal_rows(&"healed", &expected_rows(&oracle, &all, Encoding::Arrow), &rows);
+}
+
+/// Goal: days are not given up while a holder of them is up, only because nobody had noticed it yet: neither
+/// by a query, nor by a chunk whose plan is older, nor by a cached result.
+/// Method: A starts while D is down and never probes again; then D comes up, and the others of pink go.
+#[tokio::test(flavor = "multi_thread")]
+async fn holder_that_came_up_unnoticed_is_asked_before_its_days_are_given_up() {
+    let unseen = json!({"limits": {"probe_ms": 600_000}, "cache": {"chunk_bytes": 0}});
+    let mut cluster = InProcessCluster::start(ClusterSpec::fixtures().with(unseen)).await.unwrap();
+    cluster.stop("D").await.unwrap();
+    cluster.restart("A").await.unwrap();
+    let client = cluster.client("A", "late").unwrap();
+    let pink = OracleQuery { team: Some("pink".to_owned()), ..OracleQuery::default() };
+    let chunking = ChunkingChoice { chunk_rows: Some(1_000), ..ChunkingChoice::default() };
+    let query = Query { chunking, ..answer::query(&pink, Encoding::Json) };
+    let before = client.query(&query).await.unwrap();
+    cluster.restart("D").await.unwrap();
+    cluster.stop("E").await.unwrap();
+    cluster.stop("F").await.unwrap();
+    let ozone = OracleQuery { parameter: Some("OZONE".to_owned()), ..pink.clone() };
+    let (result, rows) = ask(&client, &answer::query(&ozone, Encoding::Json)).await.unwrap();
+    assert_equal_rows(&"a query", &expected_rows(&oracle(), &ozone, Encoding::Json), &rows);
+    let second_try = |entry: &Entry| matches!(&entry.outcome, Outcome::Served(served) if served.node == "D" && served.attempt > 1);
+    assert!(result.ledger.iter().any(second_try), "{:?}", result.ledger.last());
+    let by_site =
+        Query { aggregate: Some(answer::aggregate(Measure::Value, &[GroupKey::Site])), ..query.clone() };
+    let groups = ask(&client, &by_site).await.unwrap().1;
+    assert_equal_rows(
+        &"an aggregate",
+        &oracle().aggregate(&pink, Measure::Value, &[GroupKey::Site]),
+        &groups,
+    );
+    let expected = expected_rows(&oracle(), &pink, Encoding::Json);
+    let rows = answer::rows(&before, &read_chunks(&client, &before).await.unwrap());
+    assert_equal_rows(&"an older result", &expected, &rows);
+    assert_equal_rows(&"a cached result", &expected, &ask(&client, &query).await.unwrap().1);
+}
+
+// Errors.
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_input_is_an_invalid_argument_that_names_the_field() {
+    let cluster = fixtures_cluster().await;
+    let mut raw = raw_client(&cluster, "A").await;
+    let predicate = |change: fn(&mut v1::Predicate)| {
+        let mut predicate = v1::Predicate::default();
+        change(&mut predicate);
+        v1::QueryRequest { predicate: Some(predicate), ..v1::QueryRequest::default() }
+    };
+    let request = |change: fn(&mut v1::QueryRequest)| {
+        let mut request = v1::QueryRequest::default();
+        change(&mut request);
+        request
+    };
+    let chunking =
+        |chunking: v1::Chunking| v1::QueryRequest { chunking: Some(chunking), ..v1::QueryRequest::default() };
+    let aggregate = |of, group_by| v1::QueryRequest {
+        aggregate: Some(v1::Aggregate { of, group_by }),
+        ..v1::QueryRequest::default()
+    };
+    let cases = [
+        ("min_value", predicate(|predicate| predicate.min_value = Some("NaN".to_owned()))),
+        ("max_value", predicate(|predicate| predicate.max_value = Some(String::new()))),
+        (
+            "max_value",
+            predicate(|predicate| {
+                predicate.min_value = Some("5".to_owned());
+                predicate.max_value = Some("4.999".to_owned());
+            }),
+        ),
+        ("lat_min", predicate(|predicate| predicate.lat_min = Some(f64::NAN))),
+        ("lat_max", predicate(|predicate| predicate.lat_max = Some(90.5))),
+        (
+            "lon_min",
+            predicate(|predicate| {
+                predicate.lon_min = Some(2.0);
+                predicate.lon_max = Some(1.0);
+            }),
+        ),
+        ("date_start", request(|request| request.date_start = Some(20200230))),
+        ("date_end", request(|request| request.date_end = Some(0))),
+        (
+            "date_start",
+            request(|request| {
+                request.date_start = Some(20200902);
+                request.date_end = Some(20200901);
+            }),
+        ),
+        ("limit", request(|request| request.limit = Some(u64::MAX))),
+        ("encoding", request(|request| request.encoding = 99)),
+        (
+            "day",
+            request(|request| {
+                request.expected_versions = vec![v1::DayVersion { day: 7, version: vec![0; 16] }];
+            }),
+        ),
+        (
+            "version",
+            request(|request| {
+                request.expected_versions = vec![v1::DayVersion { day: 20200810, version: vec![0; 3] }];
+            }),
+        ),
+        ("id", request(|request| request.request_id = "x".repeat(10_000))),
+        ("id", request(|request| request.client_id = "x".repeat(10_000))),
+        ("aggregate.of", aggregate(99, vec![])),
+        ("group_by", aggregate(1, vec![0])),
+        ("group_by", aggregate(1, vec![4, 4])),
+        ("strategy", chunking(v1::Chunking { strategy: 99, ..v1::Chunking::default() })),
+        ("chunk_rows", chunking(v1::Chunking { chunk_rows: Some(0), ..v1::Chunking::default() })),
+        ("chunk_bytes", chunking(v1::Chunking { chunk_bytes: Some(4095), ..v1::Chunking::default() })),
+        ("chunk_bytes", chunking(v1::Chunking { chunk_bytes: Some(u32::MAX), ..v1::Chunking::default() })),
+    ];
+    for (field, request) in cases {
+        let refused = raw.query(request.clone()).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument, "{field}: {refused}");
+        assert!(refused.message().contains(field), "should name {field}: {}", refused.message());
+        let unexplained = raw.explain(request).await.map_err(|status| status.code());
+        assert!(
+            matches!(unexplained, Err(Code::InvalidArgument)) || ["limit", "id"].contains(&field),
+            "explain, {field}"
+        );
+    }
+    let looped =
+        raw.query(v1::QueryRequest { hops: vec!["A".to_owned()], ..v1::QueryRequest::default() }).await;
+    assert_eq!(looped.unwrap_err().code(), Code::FailedPrecondition);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unknown_expired_and_out_of_range_are_three_errors() {
+    let spec = ClusterSpec::fixtures().with(json!({"limits": {"result_ttl_ms": 300}}));
+    let cluster = InProcessCluster::start(spec).await.unwrap();
+    let client = cluster.client("A", "me").unwrap();
+    let mut raw = raw_client(&cluster, "A").await;
+    let result = client.query(&answer::query(&OracleQuery::default(), Encoding::Arrow)).await.unwrap();
+    let codes = async |raw: &mut OverlayClient<Channel>, uid: &str, index: u32| {
+        let request =
+            v1::GetChunkRequest { uid: uid.to_owned(), chunk_index: index, client_id: "me".to_owned() };
+        let got = raw.get_chunk(request).await.map_or_else(|status| status.code(), |_| Code::Ok);
+        let streamed = raw.stream_chunks(stream_request(uid, index, "me")).await;
+        [got, streamed.map_or_else(|status| status.code(), |_| Code::Ok)]
+    };
+    assert_eq!(codes(&mut raw, &result.uid, 0).await, [Code::Ok; 2]);
+    assert_eq!(codes(&mut raw, &result.uid, result.chunk_count()).await, [Code::OutOfRange; 2]);
+    assert_eq!(codes(&mut raw, &result.uid, u32::MAX).await, [Code::OutOfRange; 2]);
+    assert_eq!(codes(&mut raw, "nonsense", 0).await, [Code::NotFound; 2]);
+    let mut elsewhere = raw_client(&cluster, "B").await;
+    assert_eq!(codes(&mut elsewhere, &result.uid, 0).await, [Code::NotFound; 2], "issued by another node");
+    // Longer than the lease; each touch before kept it.
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    assert_eq!(codes(&mut raw, &result.uid, 0).await, [Code::FailedPrecondition; 2]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_touch_renews_a_lease_up_to_its_greatest_age() {
+    let limits = json!({"limits": {"result_ttl_ms": 600, "result_max_age_ms": 2000}});
+    let cluster = InProcessCluster::start(ClusterSpec::fixtures().with(limits)).await.unwrap();
+    let client = cluster.client("A", "me").unwrap();
+    let opened = tokio::time::Instant::now();
+    let result = client.query(&answer::query(&OracleQuery::default(), Encoding::Arrow)).await.unwrap();
+    let mut ended = Duration::ZERO;
+    while opened.elapsed() < Duration::from_secs(5) {
+        match client.chunk(&result, 1).await {
+            Ok(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+            Err(error) => {
+                assert_eq!(status_of::<()>(Err(error)).code(), Code::FailedPrecondition);
+                ended = opened.elapsed();
+                break;
+            }
+        }
+    }
+    assert!(ended >= Duration::from_secs(2), "kept by touches, ended after {ended:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn uid_is_of_no_use_to_another_client() {
+    let cluster = fixtures_cluster().await;
+    let client = cluster.client("A", "me").unwrap();
+    let result = client.query(&answer::query(&OracleQuery::default(), Encoding::Arrow)).await.unwrap();
+    let mut raw = raw_client(&cluster, "A").await;
+    let mine = |client_id: &str| v1::GetChunkRequest {
+        uid: result.uid.clone(),
+        chunk_index: 0,
+        client_id: client_id.to_owned(),
+    };
+    for client_id in ["you", "", "ME"] {
+        assert_eq!(raw.get_chunk(mine(client_id)).await.unwrap_err().code(), Code::NotFound, "{client_id}");
+        let streamed = raw.stream_chunks(stream_request(&result.uid, 0, client_id)).await;
+        assert_eq!(streamed.map(|_| ()).unwrap_err().code(), Code::NotFound, "{client_id}");
+        let cancelled = raw.cancel(cancel_request(&result.uid, "", client_id)).await.unwrap().into_inner();
+        assert!(!cancelled.found, "{client_id}");
+    }
+    assert!(raw.get_chunk(mine("me")).await.is_ok());
+    assert!(raw.cancel(cancel_request(&result.uid, "", "me")).await.unwrap().into_inner().found);
+    assert_eq!(raw.get_chunk(mine("me")).await.unwrap_err().code(), Code::FailedPrecondition);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn full_queue_is_resource_exhausted_with_a_time_to_come_back() {
+    let spec = ClusterSpec::fixtures().with(json!({"limits": {"max_active": 1, "queue_length": 0}}));
+    let cluster = InProcessCluster::start(spec).await.unwrap();
+    let client = cluster.client("A", "me").unwrap();
+    let place = take_a_place(&cluster).await;
+    let query = answer::query(&OracleQuery { limit: Some(1), ..OracleQuery::default() }, Encoding::Arrow);
+    let refused = status_of(client.query(&query).await);
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
+    assert!(retry_delay(&refused) > Duration::ZERO, "{refused}");
+    assert!(refused.message().contains("limit"), "says which limit: {}", refused.message());
+    drop(place);
+    client.query(&query).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn too_many_open_results_are_resource_exhausted_until_one_was_read_out() {
+    let spec = ClusterSpec::fixtures().with(json!({"limits": {"result_sets": 1}}));
+    let cluster = InProcessCluster::start(spec).await.unwrap();
+    let client = cluster.client("A", "me").unwrap();
+    let query = answer::query(&OracleQuery::default(), Encoding::Arrow);
+    let first = client.query(&query).await.unwrap();
+    let refused = status_of(client.query(&query).await);
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
+    assert!(refused.message().contains("limits.result_sets"), "{}", refused.message());
+    assert!(retry_delay(&refused) > Duration::ZERO);
+    read_chunks(&client, &first).await.unwrap();
+    client.query(&query).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn waiting_query_can_be_asked_about_and_cancelled() {
+    let spec = ClusterSpec::fixtures().with(json!({"limits": {"max_active": 1}}));
+    let cluster = InProcessCluster::start(spec).await.unwrap();
+    let place = take_a_place(&cluster).await;
+    let mut raw = raw_client(&cluster, "A").await;
+    let request = v1::QueryRequest {
+        request_id: "mine".to_owned(),
+        client_id: "me".to_owned(),
+        ..v1::QueryRequest::default()
+    };
+    let mut asking = raw.clone();
+    let waiting = tokio::spawn(async move { asking.query(request).await });
+    let status = eventually(|| {
+        let mut raw = raw.clone();
+        async move {
+            let request =
+                v1::GetQueryStatusRequest { request_id: "mine".to_owned(), client_id: "me".to_owned() };
+            let status = raw.get_query_status(request).await.unwrap().into_inner();
+            (status.state == "waiting").then_some(status)
+        }
+    })
+    .await;
+    assert_eq!(status.position, 1);
+    assert!(!status.limiting_factor.is_empty());
+    let stranger = v1::GetQueryStatusRequest { request_id: "mine".to_owned(), client_id: "you".to_owned() };
+    assert_eq!(raw.get_query_status(stranger).await.unwrap().into_inner().state, "unknown");
+    assert!(!raw.cancel(cancel_request("", "mine", "you")).await.unwrap().into_inner().found);
+    assert!(raw.cancel(cancel_request("", "mine", "me")).await.unwrap().into_inner().found);
+    assert_eq!(waiting.await.unwrap().unwrap_err().code(), Code::Cancelled);
+    let admission = cluster.node("A").state().coordinator.admission();
+    eventually(|| async { (admission.waiting() == 0).then_some(()) }).await;
+    drop(place);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deadline_of_the_client_ends_a_query() {
+    let spec = ClusterSpec::fixtures().with(json!({"limits": {"max_active": 1}}));
+    let cluster = InProcessCluster::start(spec).await.unwrap();
+    let place = take_a_place(&cluster).await;
+    let mut raw = raw_client(&cluster, "A").await;
+    let mut request = tonic::Request::new(v1::QueryRequest::default());
+    request.set_timeout(Duration::from_millis(200));
+    let refused =
+        tokio::time::timeout(Duration::from_secs(5), raw.query(request)).await.unwrap().unwrap_err();
+    assert!([Code::DeadlineExceeded, Code::Cancelled].contains(&refused.code()), "{refused}");
+    let admission = cluster.node("A").state().coordinator.admission();
+    eventually(|| async { (admission.waiting() == 0).then_some(()) }).await;
+    drop(place);
+}
+
+/// Goal: work stops when its client goes away. Method: a waiting query whose call is dropped leaves the queue.
+#[tokio::test(flavor = "multi_thread")]
+async fn client_that_goes_away_leaves_the_queue() {
+    let spec = ClusterSpec::fixtures().with(json!({"limits": {"max_active": 1}}));
+    let cluster = InProcessCluster::start(spec).await.unwrap();
+    let place = take_a_place(&cluster).await;
+    let client = cluster.client("A", "leaver").unwrap();
+    let asking = tokio::spawn(async move { client.query(&Query::default()).await.map(|_| ()) });
+    let admission = cluster.node("A").state().coordinator.admission();
+    eventually(|| async { (admission.waiting() == 1).then_some(()) }).await;
+    asking.abort();
+    eventually(|| async { (admission.waiting() == 0).then_some(()) }).await;
+    drop(place);
+}
+
+// Resuming.
+
+/// Goal: a leader that restarts has forgotten its results, and the client reads on as if it had not.
+#[tokio::test(flavor = "multi_thread")]
+async fn result_is_resumed_at_its_versions_after_the_leader_restarts() {
+    let mut cluster = fixtures_cluster().await;
+    let client = cluster.client("A", "resumer").unwrap();
+    let query = answer::query(&OracleQuery::default(), Encoding::Json);
+    let mut result = client.query(&query).await.unwrap();
+    let undisturbed = read_chunks(&client, &result).await.unwrap();
+    let uid = result.uid.clone();
+    cluster.restart("A").await.unwrap();
+    for (index, expected) in undisturbed.iter().enumerate().skip(3) {
+        let chunk = client.chunk_or_resume(&mut result, index as u32).await.unwrap();
+        let payloads = |chunk: &overlay::client::CheckedChunk| {
+            chunk
+                .frames
+                .iter()
+                .map(|frame| (frame.day, frame.first_row, frame.payload.clone()))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(payloads(&chunk), payloads(expected), "chunk {index}");
+    }
+    assert_ne!(result.uid, uid);
+}
+
+/// Goal: rows of two versions never mix. Method: a file changes and its holders restart while a client reads.
+#[tokio::test(flavor = "multi_thread")]
+async fn result_whose_data_changed_is_lost_and_not_mixed() {
+    let root = tempfile::tempdir().unwrap();
+    copy_days(&fixtures(), root.path(), &["20200819", "20200821", "20200822"]);
+    let mut cluster = InProcessCluster::start(ClusterSpec::six_nodes(root.path())).await.unwrap();
+    let client = cluster.client("A", "resumer").unwrap();
+    let chunking = ChunkingChoice { chunk_rows: Some(20), ..ChunkingChoice::default() };
+    let query = Query { chunking, ..answer::query(&OracleQuery::default(), Encoding::Json) };
+    let mut result = client.query(&query).await.unwrap();
+    let changed = root.path().join("20200821/20200821-01.csv");
+    let text = std::fs::read_to_string(&changed).unwrap();
+    std::fs::write(&changed, text.lines().skip(1).collect::<Vec<_>>().join("\n")).unwrap();
+    for id in ["D", "E", "F"] {
+        cluster.restart(id).await.unwrap();
+    }
+    let day_of = |result: &QueryResult, index: u32| result.chunk_days(index)[0].day.number();
+    let first_changed = (0..result.chunk_count()).find(|index| day_of(&result, *index) == 20200821).unwrap();
+    let unchanged = result.chunk_count() - 1;
+    assert_eq!(day_of(&result, unchanged), 20200822);
+    let lost = status_of(client.chunk_or_resume(&mut result, first_changed + 1).await);
+    assert_eq!(lost.code(), Code::DataLoss, "{lost}");
+    assert!(lost.message().contains("20200821"), "{}", lost.message());
+    client.chunk(&result, unchanged).await.expect("days that did not change can still be read");
+    let expected = Query { expected_versions: versions(&result), ..query.clone() };
+    let refused = status_of(client.query(&expected).await);
+    assert_eq!(refused.code(), Code::DataLoss, "{refused}");
+    let oracle = Oracle::read(root.path(), &TeamRange::green_and_pink()).unwrap();
+    let rows = ask(&client, &query).await.unwrap().1;
+    assert_equal_rows(&"asked anew", &expected_rows(&oracle, &OracleQuery::default(), Encoding::Json), &rows);
+}
+
+// What the tests above are made of.
+
+async fn raw_client(cluster: &InProcessCluster, id: &str) -> OverlayClient<Channel> {
+    let client = OverlayClient::connect(format!("http://{}", cluster.address(id))).await.unwrap();
+    client.max_decoding_message_size(16 << 20)
+}
+
+fn stream_request(uid: &str, first_chunk: u32, client_id: &str) -> v1::StreamChunksRequest {
+    v1::StreamChunksRequest { uid: uid.to_owned(), first_chunk, client_id: client_id.to_owned() }
+}
+
+fn cancel_request(uid: &str, request_id: &str, client_id: &str) -> v1::CancelRequest {
+    v1::CancelRequest {
+        uid: uid.to_owned(),
+        request_id: request_id.to_owned(),
+        client_id: client_id.to_owned(),
+    }
+}
+
+/// Holds the leader's only place, as a query that runs does.
+async fn take_a_place(cluster: &InProcessCluster) -> QueryPermit {
+    let cost = QueryCost {
+        client: ClientKey::new("10.0.0.1", "another"),
+        request_id: None,
+        teams: [("green".into(), 1)].into_iter().collect(),
+    };
+    cluster.node("A").state().coordinator.admission().admit(cost).await.unwrap()
+}
+
+fn status_of<T>(result: Result<T, ClientError>) -> Status {
+    match result {
+        Ok(_) => panic!("should have failed"),
+        Err(ClientError::Status { status, .. }) => *status,
+        Err(error) => panic!("should have been refused by the node: {error}"),
+    }
+}
+
+fn retry_delay(status: &Status) -> Duration {
+    status.get_details_retry_info().and_then(|info| info.retry_delay).unwrap_or_default()
+}
+
+fn versions(result: &QueryResult) -> BTreeMap<Day, Version> {
+    coverage::rows_taken(&result.ledger).map(|(day, served)| (day, served.version)).collect()
+}
+
+fn copy_days(from: &Path, to: &Path, days: &[&str]) {
+    for day in days {
+        std::fs::create_dir(to.join(day)).unwrap();
+        for file in std::fs::read_dir(from.join(day)).unwrap() {
+            let file = file.unwrap();
+            std::fs::copy(file.path(), to.join(day).join(file.file_name())).unwrap();
+        }
+    }
+}
+
+/// Asks until there is an answer, at most ten seconds.
+async fn eventually<T, F: Future<Output = Option<T>>>(mut ask: impl FnMut() -> F) -> T {
+    for _ in 0..500 {
+        if let Some(answer) = ask().await {
+            return answer;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("did not come about within ten seconds");
+}
