@@ -4,11 +4,17 @@
 //! wrong (`verify-data-loading`, `check-proof`, `system-test`).
 
 mod check_config;
+mod check_proof;
 mod completions;
 mod demo;
 mod embedded;
+mod explain;
 mod metrics;
 mod node;
+mod output;
+mod proof;
+mod query;
+mod query_args;
 mod shutdown;
 mod system_test;
 mod table;
@@ -56,6 +62,12 @@ enum Command {
     Up(up::Up),
     /// Run one process of a configuration
     Node(node::NodeArguments),
+    /// Ask a query and write its rows
+    Query(query::QueryCommand),
+    /// Show what a query would do, without running it
+    Explain(explain::Explain),
+    /// Verify a saved proof against the files, offline
+    CheckProof(check_proof::CheckProof),
     /// Show the metrics of a node, or of all
     Metrics(metrics::MetricsCommand),
     /// Tell a node to stop
@@ -121,6 +133,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Demo(demo) => demo.run(),
         Command::Up(up) => up.run(),
         Command::Node(node) => node.run(),
+        Command::Query(query) => query.run(),
+        Command::Explain(explain) => explain.run(),
+        Command::CheckProof(check) => check.run(),
         Command::Metrics(metrics) => metrics.run(),
         Command::Shutdown(shutdown) => shutdown.run(),
         Command::CheckConfig(check) => check.run(),

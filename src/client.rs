@@ -5,6 +5,7 @@
 
 mod old_contract;
 
+use std::error::Error;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -73,6 +74,10 @@ pub enum ClientError {
 
 fn status_words(status: &Status) -> String {
     let code = format!("{:?}", status.code());
+    // What the transport met, such as a refused connection, stands at the end of the causes.
+    if let Some(cause) = std::iter::successors(status.source(), |error| (**error).source()).last() {
+        return format!("{}: {cause} ({code})", status.message());
+    }
     match status.message() {
         "" => code,
         message => format!("{message} ({code})"),
@@ -118,11 +123,54 @@ pub struct CheckedChunk {
     pub frames: Vec<Frame>,
 }
 
+/// What a query would do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExplainedQuery {
+    /// The query in words.
+    pub query: String,
+    /// The planned days, in order.
+    pub days: Vec<ExplainedDay>,
+    /// Rows that all scans together would read.
+    pub rows_to_scan: u64,
+    /// How days are divided among holders.
+    pub forwarding: String,
+    /// How chunks are cut.
+    pub chunking: String,
+    /// How teams share slots.
+    pub fairness: String,
+}
+
+/// What a query would do about one day.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExplainedDay {
+    /// The day.
+    pub day: Day,
+    /// The team that owns it.
+    pub team: String,
+    /// The statistics that show that no row can match; `None`: they do not.
+    pub pruned_by: Option<String>,
+    /// Live holders, in placement order.
+    pub holders: Vec<String>,
+    /// The holder that would be asked first.
+    pub assigned: Option<String>,
+    /// The neighbour that the request would go to; `None`: the node itself.
+    pub via: Option<String>,
+    /// Rows that a scan reads.
+    pub rows_to_scan: u64,
+    /// Rows that can match, from the statistics.
+    pub rows_at_most: u64,
+    /// Why nobody would be asked, where nothing was pruned; empty otherwise.
+    pub note: String,
+}
+
 impl Client {
     /// A client of the node at `address`, written `HOST:PORT`; connects when it is first needed.
     ///
     /// # Errors
     /// [`ClientError::Address`] if it is no address.
+    ///
+    /// # Panics
+    /// Outside of a Tokio runtime.
     pub fn new(address: &str, client_id: &str) -> Result<Self, ClientError> {
         let invalid = || ClientError::Address { address: address.to_owned() };
         let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|_| invalid())?;
@@ -274,9 +322,10 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn explain(&self, query: &Query) -> Result<v1::ExplainReply, ClientError> {
+    pub async fn explain(&self, query: &Query) -> Result<ExplainedQuery, ClientError> {
         let reply = self.overlay.clone().explain(request(query, &self.client_id)).await;
-        Ok(reply.map_err(|status| self.status(status))?.into_inner())
+        let reply = reply.map_err(|status| self.status(status))?.into_inner();
+        explained(reply).map_err(|malformed| self.malformed(malformed))
     }
 
     /// The node's metrics.
@@ -417,6 +466,31 @@ fn check_payload(result: &QueryResult, frame: &Frame) -> Result<(), String> {
 
 fn undecodable(error: &FrameError) -> String {
     format!("a frame does not decode: {error}")
+}
+
+fn explained(reply: v1::ExplainReply) -> Result<ExplainedQuery, Malformed> {
+    let some = |text: String| if text.is_empty() { None } else { Some(text) };
+    let day = |day: v1::PlannedDay| {
+        Ok(ExplainedDay {
+            day: wire::day(day.day)?,
+            team: day.team,
+            pruned_by: some(day.pruned_by),
+            holders: day.holders,
+            assigned: some(day.assigned),
+            via: some(day.via),
+            rows_to_scan: day.rows_to_scan,
+            rows_at_most: day.rows_at_most,
+            note: day.note,
+        })
+    };
+    Ok(ExplainedQuery {
+        query: reply.query,
+        days: reply.days.into_iter().map(day).collect::<Result<_, _>>()?,
+        rows_to_scan: reply.rows_to_scan,
+        forwarding: reply.forwarding,
+        chunking: reply.chunking,
+        fairness: reply.fairness,
+    })
 }
 
 fn request(query: &Query, client_id: &str) -> v1::QueryRequest {

@@ -107,19 +107,20 @@ async fn demonstrate(root: PathBuf) -> Result<(), Failure> {
 async fn show_plan(out: &mut impl Write, client: &Client, query: &Query) -> Result<(), Failure> {
     let plan = client.explain(query).await?;
     writeln!(out, "Plan: {}", plan.query)?;
-    let mut served: BTreeMap<(String, String, String), Vec<u32>> = BTreeMap::new();
+    let mut served: BTreeMap<(String, String, String), Vec<Day>> = BTreeMap::new();
     for day in &plan.days {
-        let (who, via) = match (day.assigned.as_str(), day.pruned_by.as_str()) {
-            ("", "") => (day.note.clone(), String::new()),
-            ("", pruned) => (format!("pruned: {pruned}"), String::new()),
-            (node, _) => (format!("asked of {node}"), format!("through {}", day.via)),
+        let (who, via) = match (&day.assigned, &day.pruned_by) {
+            (None, None) => (day.note.clone(), String::new()),
+            (None, Some(pruned)) => (format!("pruned: {pruned}"), String::new()),
+            (Some(node), _) => {
+                (format!("asked of {node}"), format!("through {}", day.via.as_deref().unwrap_or("itself")))
+            }
         };
         served.entry((day.team.clone(), who, via)).or_default().push(day.day);
     }
     let mut table = table(["team", "days", "", "what", "way"]);
     for ((team, who, via), days) in served {
-        let first = days.first().copied().unwrap_or_default();
-        let last = days.last().copied().unwrap_or_default();
+        let (first, last) = (days[0], days[days.len() - 1]);
         table.add_row([team, days.len().to_string(), format!("{first} to {last}"), who, via]);
     }
     writeln!(out, "{table}\n{} rows to scan\n", plan.rows_to_scan)?;

@@ -169,8 +169,8 @@ impl Checks {
         if distinct.len() != days.len() {
             return Err(format!("the ledger has {} entries for {} days", days.len(), distinct.len()));
         }
-        let planned: Vec<u32> = explained.days.iter().map(|day| day.day).collect();
-        if planned != days.iter().map(|day| day.number()).collect::<Vec<_>>() {
+        let planned: Vec<_> = explained.days.iter().map(|day| day.day).collect();
+        if planned != days {
             return Err("the ledger's days are not the planned ones".to_owned());
         }
         let mut in_ledger = 0;

@@ -1,0 +1,241 @@
+//! The words that `query` and `explain` share, and the query that they stand for.
+
+use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+
+use super::{DEFAULT_LEADER, Failure};
+use crate::aggregate::{AggregateOf, AggregateSpec, GroupKey};
+use crate::client::{Client, ClientError};
+use crate::config::Chunking;
+use crate::day::Day;
+use crate::decimal::Decimal;
+use crate::frame::Encoding;
+use crate::plan::{ChunkingChoice, Query};
+use crate::predicate::{Place, Predicate};
+
+/// What to ask, and of whom.
+#[derive(Debug, Args)]
+pub(crate) struct QueryArgs {
+    /// A parameter, such as PM2.5 or OZONE, in any letter case; `-`, or none: every parameter
+    #[arg(value_name = "PARAMETER", value_parser = parse_parameter)]
+    parameter: Option<Open<String>>,
+    /// The smallest concentration, inclusive and exact; `-`: none. Without MAX: this much and more
+    #[arg(value_name = "MIN", allow_negative_numbers = true, value_parser = parse_min)]
+    min: Option<Open<Decimal>>,
+    /// The largest concentration, inclusive and exact; `-`: none
+    #[arg(value_name = "MAX", allow_negative_numbers = true, value_parser = parse_max)]
+    max: Option<Open<Decimal>>,
+    /// The node to ask; one that is not the leader answers for its own team
+    #[arg(long, value_name = "HOST:PORT", default_value = DEFAULT_LEADER)]
+    leader: String,
+    /// First day
+    #[arg(long, value_name = "YYYYMMDD")]
+    from: Option<Day>,
+    /// Last day, inclusive
+    #[arg(long, value_name = "YYYYMMDD")]
+    to: Option<Day>,
+    /// Only sites inside these degrees
+    #[arg(long, value_name = "MINLON,MINLAT,MAXLON,MAXLAT", allow_hyphen_values = true, value_parser = parse_bbox)]
+    bbox: Option<Place>,
+    /// Only days of this team
+    #[arg(long, value_name = "TEAM")]
+    team: Option<String>,
+    /// Only sites with this in their name, in any letter case
+    #[arg(long, value_name = "TEXT")]
+    site: Option<String>,
+    /// Only agencies with this in their name, in any letter case
+    #[arg(long, value_name = "TEXT")]
+    agency: Option<String>,
+    /// Only rows with this in the name of site or agency, in any letter case
+    #[arg(long, value_name = "TEXT")]
+    search: Option<String>,
+    /// The first N rows, or groups of an aggregate
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    limit: Option<u64>,
+    /// All rows, also on a terminal
+    #[arg(long, conflicts_with = "limit")]
+    all: bool,
+    /// Count, min, max and mean of a column instead of rows
+    #[arg(long, value_name = "COLUMN", value_parser = column_parser())]
+    aggregate: Option<AggregateOf>,
+    /// Group the aggregate by these, in this order (default: one group)
+    #[arg(long, value_name = "KEY,...", value_delimiter = ',', requires = "aggregate", value_parser = key_parser())]
+    by: Vec<GroupKey>,
+    /// How chunks are cut (default: as the node is configured)
+    #[arg(long, value_name = "STRATEGY", value_parser = chunking_parser())]
+    chunking: Option<Chunking>,
+    /// Rows of a fixed chunk (default: as the node is configured)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    chunk_rows: Option<u32>,
+    /// Take what there is when days cannot be reached: missing days are named on standard error
+    #[arg(long)]
+    partial: bool,
+}
+
+/// A bound or name that may be left open with `-`.
+#[derive(Clone, Debug, PartialEq)]
+struct Open<T>(Option<T>);
+
+impl QueryArgs {
+    /// The query in these words, without more than `default_limit` rows unless they say otherwise.
+    ///
+    /// # Errors
+    /// [`Failure::Usage`] for what no single word shows.
+    pub(crate) fn query(&self, encoding: Encoding, default_limit: Option<u64>) -> Result<Query, Failure> {
+        let open = |bound: &Option<Open<Decimal>>| bound.as_ref().and_then(|bound| bound.0);
+        let (min, max) = (open(&self.min), open(&self.max));
+        if let (Some(min), Some(max)) = (min, max)
+            && min > max
+        {
+            let help = "MIN comes first; `-` leaves either open";
+            return Err(Failure::usage(format!("MIN {min} is above MAX {max}"), help));
+        }
+        if let (Some(from), Some(to)) = (self.from, self.to)
+            && from > to
+        {
+            return Err(Failure::usage(
+                format!("--from {from} is after --to {to}"),
+                "both days are inclusive",
+            ));
+        }
+        let lower = |text: &Option<String>| text.as_ref().map(|text| text.to_lowercase());
+        let parameter = self.parameter.as_ref().and_then(|parameter| parameter.0.as_ref());
+        Ok(Query {
+            predicate: Predicate {
+                parameter: parameter.map(|parameter| parameter.to_uppercase()),
+                min,
+                max,
+                place: self.bbox.unwrap_or_default(),
+                site: lower(&self.site),
+                agency: lower(&self.agency),
+                text: lower(&self.search),
+            },
+            date_start: self.from,
+            date_end: self.to,
+            team: self.team.clone(),
+            limit: self.limit.or(if self.all { None } else { default_limit }),
+            aggregate: self.aggregate.map(|of| AggregateSpec { of, group_by: self.by.clone() }),
+            encoding,
+            chunking: ChunkingChoice {
+                strategy: self.chunking,
+                chunk_rows: self.chunk_rows,
+                chunk_bytes: None,
+            },
+            allow_partial: self.partial,
+            ..Query::default()
+        })
+    }
+
+    /// Whether these words choose how many rows come.
+    pub(crate) fn has_limit(&self) -> bool {
+        self.limit.is_some()
+    }
+
+    /// A client of the node that these words name.
+    ///
+    /// # Errors
+    /// [`Failure::Usage`] if they name no address.
+    pub(crate) fn client(&self) -> Result<Client, Failure> {
+        // Each run is a client of its own: only it reads its result sets, and runs share the node in turn.
+        Client::new(&self.leader, &format!("overlay-cli-{}", std::process::id())).map_err(failure)
+    }
+}
+
+/// What a client's error means to who typed the command.
+pub(crate) fn failure(error: ClientError) -> Failure {
+    use tonic::Code;
+    let ClientError::Status { status, .. } = &error else {
+        return match error {
+            ClientError::Address { .. } => Failure::usage(error, "for instance --leader 127.0.0.1:60051"),
+            error => Failure::with_help(
+                error,
+                "nothing of this result can be trusted: report it with the node's log",
+            ),
+        };
+    };
+    let unreached = std::error::Error::source(&**status).is_some();
+    match status.code() {
+        Code::Unavailable if unreached => Failure::with_help(
+            error,
+            "start the overlay with `overlay up`, or name a node that runs with --leader HOST:PORT",
+        ),
+        Code::Unavailable => Failure::with_help(
+            error,
+            "ask again in a moment; with --partial a query goes without days that nobody can answer for",
+        ),
+        Code::InvalidArgument => Failure::usage(error, "`overlay query --help` says what each word may be"),
+        Code::ResourceExhausted => {
+            Failure::with_help(error, "ask again later, or for fewer days, or with --limit")
+        }
+        Code::DataLoss => Failure::with_help(error, "the data changed while they were read: ask again"),
+        _ => Failure::from(error),
+    }
+}
+
+fn parse_parameter(text: &str) -> Result<Open<String>, String> {
+    match text {
+        "-" => Ok(Open(None)),
+        _ if text.parse::<f64>().is_ok() => {
+            Err("a number, and the parameter comes before MIN and MAX (`-`: every parameter)".to_owned())
+        }
+        _ => Ok(Open(Some(text.to_owned()))),
+    }
+}
+
+fn parse_min(text: &str) -> Result<Open<Decimal>, crate::decimal::InvalidDecimal> {
+    Ok(Open(if text == "-" { None } else { Some(Decimal::at_least(text)?) }))
+}
+
+fn parse_max(text: &str) -> Result<Open<Decimal>, crate::decimal::InvalidDecimal> {
+    Ok(Open(if text == "-" { None } else { Some(Decimal::at_most(text)?) }))
+}
+
+fn parse_bbox(text: &str) -> Result<Place, String> {
+    let numbers: Vec<f64> = text
+        .split(',')
+        .map(|part| part.trim().parse().map_err(|_| format!("`{part}` is not a number")))
+        .collect::<Result<_, _>>()?;
+    let [lon_min, lat_min, lon_max, lat_max] = numbers[..] else {
+        return Err(format!("{} numbers, expected 4: MINLON,MINLAT,MAXLON,MAXLAT", numbers.len()));
+    };
+    for (name, min, max, limit) in
+        [("longitude", lon_min, lon_max, 180.0), ("latitude", lat_min, lat_max, 90.0)]
+    {
+        for degrees in [min, max] {
+            // Refuses what is not a number too.
+            if !(-limit..=limit).contains(&degrees) {
+                return Err(format!(
+                    "{name} {degrees} out of range: must be between {} and {limit} (MINLON,MINLAT,MAXLON,MAXLAT)",
+                    -limit
+                ));
+            }
+        }
+        if min > max {
+            return Err(format!("smallest {name} {min} is above the largest, {max}"));
+        }
+    }
+    Ok(Place {
+        lat_min: Some(lat_min),
+        lat_max: Some(lat_max),
+        lon_min: Some(lon_min),
+        lon_max: Some(lon_max),
+    })
+}
+
+fn column_parser() -> impl TypedValueParser<Value = AggregateOf> {
+    PossibleValuesParser::new(["value", "raw_concentration", "aqi"])
+        .try_map(|name| AggregateOf::from_name(&name).ok_or("unknown column"))
+}
+
+fn key_parser() -> impl TypedValueParser<Value = GroupKey> {
+    PossibleValuesParser::new(["parameter", "site", "agency", "day", "hour", "team"])
+        .try_map(|name| GroupKey::from_name(&name).ok_or("unknown key"))
+}
+
+fn chunking_parser() -> impl TypedValueParser<Value = Chunking> {
+    PossibleValuesParser::new(Chunking::ALL.iter().map(|chunking| chunking.name()))
+        .try_map(|name| Chunking::from_name(&name).ok_or("unknown strategy"))
+}
+
+#[cfg(test)]
+mod tests;
