@@ -13,8 +13,9 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::Failure;
-use super::output::{Output, counted, grouped};
+use super::output::{Output, counted};
 use super::proof::{FrameRecord, Proof, parsed};
+use super::table::thousands;
 use crate::coverage::{self, Entry, Outcome, Served};
 use crate::day::Day;
 use crate::load::{self, LoadOptions};
@@ -236,7 +237,7 @@ fn check_days(claim: &Claim, store: &Store, report: &mut Report) -> Vec<(Day, Ve
     report.checked.push(format!(
         "files   {} scanned, {} match; versions, matches and prunings of {} compared",
         counted(scanned, "row"),
-        grouped(matched),
+        thousands(matched),
         counted(store.days().len() as u64, "day")
     ));
     matches

@@ -5,8 +5,9 @@ use std::io::Write;
 use clap::Args;
 use serde_json::json;
 
-use super::output::{self, Output, Page, counted, grouped};
+use super::output::{self, Output, Page, counted};
 use super::query_args::{QueryArgs, failure};
+use super::table::thousands;
 use super::{Failure, runtime};
 use crate::client::{ExplainedDay, ExplainedQuery};
 use crate::frame::Encoding;
@@ -79,15 +80,15 @@ fn lines(explained: &ExplainedQuery, width: Option<u16>) -> Vec<String> {
         format!("plan        {}", explained.query),
         format!(
             "days        {}: {} to ask for, {} pruned, {} else",
-            grouped(days.len() as u64),
-            grouped(asked),
-            grouped(pruned),
-            grouped(days.len() as u64 - asked - pruned)
+            thousands(days.len() as u64),
+            thousands(asked),
+            thousands(pruned),
+            thousands(days.len() as u64 - asked - pruned)
         ),
         format!(
             "cost        {} to scan, at most {} match",
             counted(explained.rows_to_scan, "row"),
-            grouped(at_most)
+            thousands(at_most)
         ),
         format!(
             "strategies  forwarding {}, chunking {}, fairness {}",
@@ -102,7 +103,7 @@ fn lines(explained: &ExplainedQuery, width: Option<u16>) -> Vec<String> {
         Page::new(&["day", "team", "state", "holders", "asked first", "via", "rows to scan", "at most"]);
     for day in days {
         let asked = state(day) == "ask";
-        let number = |number: u64| if asked { grouped(number) } else { String::new() };
+        let number = |number: u64| if asked { thousands(number) } else { String::new() };
         // Nobody between: the node that was asked to explain answers for the day itself.
         let via = if asked { day.via.as_deref().unwrap_or("itself") } else { "" };
         page.row(vec![
@@ -120,12 +121,23 @@ fn lines(explained: &ExplainedQuery, width: Option<u16>) -> Vec<String> {
     lines.extend(page.lines(width));
     if pruned > 0 {
         lines.push(String::new());
-        lines.extend(days.iter().filter_map(|day| {
-            let by = day.pruned_by.as_ref()?;
-            Some(format!("{} pruned: {by}", day.day))
-        }));
+        lines.extend(prunings(days));
     }
     lines
+}
+
+/// `20200811 to 20200813 pruned: largest concentration 12.5`, a line for each run of days.
+fn prunings(days: &[ExplainedDay]) -> Vec<String> {
+    days.chunk_by(|day, next| day.pruned_by == next.pruned_by)
+        .filter_map(|run| {
+            let by = run[0].pruned_by.as_ref()?;
+            let (first, last) = (run[0].day, run[run.len() - 1].day);
+            Some(match first == last {
+                true => format!("{first} pruned: {by}"),
+                false => format!("{first} to {last} pruned: {by}"),
+            })
+        })
+        .collect()
 }
 
 fn object(explained: &ExplainedQuery) -> serde_json::Value {
@@ -208,6 +220,13 @@ day       team   state           holders  asked first  via  rows to scan  at mos
 
 20200811 pruned: largest concentration 12.5";
         assert_eq!(lines(&explained(), None).join("\n"), expected);
+    }
+
+    #[test]
+    fn days_pruned_for_one_reason_share_a_line() {
+        let pruned = |number, by: &str| ExplainedDay { pruned_by: Some(by.to_owned()), ..day(number) };
+        let days = [pruned(20200831, "x"), pruned(20200901, "x"), day(20200902), pruned(20200903, "x")];
+        assert_eq!(prunings(&days), ["20200831 to 20200901 pruned: x", "20200903 pruned: x"]);
     }
 
     #[test]

@@ -1,14 +1,16 @@
 //! Where a command's result goes: standard output, or a file that is there whole or not at all.
 
+mod page;
 mod rows;
-mod table;
 
 use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
+pub(crate) use page::{Page, terminal_width};
 pub(crate) use rows::{Format, RowWriter, columns};
-pub(crate) use table::{Page, terminal_width};
+
+use super::table::thousands;
 
 /// Where bytes go. Dropping it before [`Output::finish`] leaves no file behind.
 pub(crate) struct Output {
@@ -103,22 +105,9 @@ pub(crate) fn stdout_is_terminal() -> bool {
     io::stdout().is_terminal()
 }
 
-/// A number as a person reads it: `225,521`.
-pub(crate) fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
-}
-
 /// `1 row`, `2,000 rows`.
 pub(crate) fn counted(number: u64, noun: &str) -> String {
-    format!("{} {noun}{}", grouped(number), if number == 1 { "" } else { "s" })
+    format!("{} {noun}{}", thousands(number), if number == 1 { "" } else { "s" })
 }
 
 #[cfg(test)]
@@ -158,13 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_grouped_by_thousands() {
-        for (number, text) in
-            [(0, "0"), (999, "999"), (1000, "1,000"), (225521, "225,521"), (1234567, "1,234,567")]
-        {
-            assert_eq!(grouped(number), text);
-        }
-        assert_eq!(counted(1, "row"), "1 row");
-        assert_eq!(counted(2000, "row"), "2,000 rows");
+    fn what_is_counted_has_its_plural() {
+        assert_eq!([1, 2000].map(|count| counted(count, "row")), ["1 row", "2,000 rows"]);
     }
 }

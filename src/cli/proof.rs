@@ -25,7 +25,6 @@ const FORMAT: u32 = 1;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Proof {
-    /// The version of this layout.
     overlay_proof: u32,
     /// Who answered.
     pub(super) node: String,

@@ -13,9 +13,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tokio::sync::mpsc;
 
 use super::node::Signals;
-use super::output::{self, Format, Output, RowWriter, counted, grouped};
+use super::output::{self, Format, Output, RowWriter, counted};
 use super::proof::{FrameRecord, Proof};
 use super::query_args::{QueryArgs, failure};
+use super::table::{day_list, thousands};
 use super::{Failure, runtime};
 use crate::client::{CheckedChunk, Client, ClientError, QueryResult};
 use crate::coverage::{self, Entry, Outcome};
@@ -117,7 +118,10 @@ impl QueryCommand {
             let chunk = chunk.map_err(failure)?;
             for frame in &chunk.frames {
                 writer.frame(&frame.payload).map_err(|error| self.unwritten(error))?;
-                nodes.insert(frame.node.to_string());
+                // A frame of groups is put together by the node that was asked.
+                if frame.day.is_some() {
+                    nodes.insert(frame.node.to_string());
+                }
                 bar.inc(u64::from(frame.rows));
                 if let Some(proof) = &mut proof {
                     proof.frames.push(FrameRecord::new(chunk.index, frame));
@@ -196,15 +200,7 @@ fn summary(rows: u64, chunks: u32, took: Duration, query: &Query, nodes: &BTreeS
 
 /// What a reader of the rows could not see from them.
 fn notes(query: &Query, ledger: &[Entry], rows: u64, limit_chosen: bool) -> Vec<String> {
-    let mut notes: Vec<String> = coverage::missing(ledger)
-        .map(|(entry, why, nodes_tried)| {
-            let tried = match nodes_tried {
-                [] => String::new(),
-                nodes => format!(" (tried {})", nodes.join(", ")),
-            };
-            format!("warning: day {} of team {} is missing: {why}{tried}", entry.day, entry.team)
-        })
-        .collect();
+    let mut notes: Vec<String> = ledger.chunk_by(lost_alike).filter_map(missing_days).collect();
     if ledger.is_empty() {
         notes.push("note: no team owns a day of this query".to_owned());
     } else if rows == 0
@@ -222,7 +218,7 @@ fn notes(query: &Query, ledger: &[Entry], rows: u64, limit_chosen: bool) -> Vec<
     {
         let said = match query.aggregate {
             Some(_) => format!("the first {}, there may be more", counted(rows, "group")),
-            None => format!("{} of {more} rows", grouped(rows)),
+            None => format!("{} of {more} rows", thousands(rows)),
         };
         notes.push(match limit_chosen {
             true => format!("note: {said}: --limit cut the result"),
@@ -230,6 +226,24 @@ fn notes(query: &Query, ledger: &[Entry], rows: u64, limit_chosen: bool) -> Vec<
         });
     }
     notes
+}
+
+/// Whether two days are missing for one reason.
+fn lost_alike(entry: &Entry, next: &Entry) -> bool {
+    let missing = matches!(entry.outcome, Outcome::Missing { .. });
+    missing && (&entry.team, &entry.outcome) == (&next.team, &next.outcome)
+}
+
+/// One line for a run of days that are missing for one reason.
+fn missing_days(run: &[Entry]) -> Option<String> {
+    let (first, why, nodes_tried) = coverage::missing(run).next()?;
+    let days = day_list(run.iter().map(|entry| entry.day));
+    let are = if run.len() == 1 { "is" } else { "are" };
+    let tried = match nodes_tried {
+        [] => String::new(),
+        nodes => format!(" (tried {})", nodes.join(", ")),
+    };
+    Some(format!("warning: {days} of team {} {are} missing: {why}{tried}", first.team))
 }
 
 fn is_without(parameter: &str, outcome: &Outcome) -> bool {
@@ -252,8 +266,8 @@ fn more_than(ledger: &[Entry], rows: u64, query: &Query) -> Option<String> {
     let matched = matched.fold(0, u64::saturating_add);
     let unknown = ledger.iter().any(|entry| entry.outcome == Outcome::BeyondLimit);
     match (matched > rows, unknown) {
-        (true, true) => Some(format!("at least {}", grouped(matched))),
-        (true, false) => Some(grouped(matched)),
+        (true, true) => Some(format!("at least {}", thousands(matched))),
+        (true, false) => Some(thousands(matched)),
         (false, true) => Some("perhaps more".to_owned()),
         (false, false) => None,
     }

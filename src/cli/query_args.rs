@@ -159,9 +159,10 @@ pub(crate) fn failure(error: ClientError) -> Failure {
             error,
             "start the overlay with `overlay up`, or name a node that runs with --leader HOST:PORT",
         ),
-        Code::Unavailable => {
-            Failure::with_help(error, "ask again in a moment, or take what there is with --partial")
-        }
+        Code::Unavailable => Failure::with_help(
+            error,
+            "ask again in a moment; with --partial a query goes without days that nobody can answer for",
+        ),
         Code::InvalidArgument => Failure::usage(error, "`overlay query --help` says what each word may be"),
         Code::ResourceExhausted => {
             Failure::with_help(error, "ask again later, or for fewer days, or with --limit")

@@ -10,7 +10,7 @@ use std::io::{self, Write};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::table::TableWriter;
+use super::page::TableWriter;
 use crate::frame::{self, Encoding};
 use crate::plan::Query;
 
@@ -62,7 +62,6 @@ pub(crate) fn columns(query: &Query) -> Vec<String> {
 }
 
 /// Writes frames, in the order in which they are given.
-#[expect(clippy::large_enum_variant, reason = "there is one writer in a run")]
 pub(crate) enum RowWriter<W: Write> {
     /// A frame is the inside of an array as it is.
     Json {
@@ -71,7 +70,7 @@ pub(crate) enum RowWriter<W: Write> {
     },
     Ndjson(W),
     Csv {
-        out: csv::Writer<W>,
+        out: Box<csv::Writer<W>>,
         columns: Vec<String>,
     },
     Arrow(W),
@@ -96,7 +95,7 @@ impl<W: Write> RowWriter<W> {
             }
             Format::Ndjson => RowWriter::Ndjson(out),
             Format::Csv => {
-                let mut out = csv::Writer::from_writer(out);
+                let mut out = Box::new(csv::Writer::from_writer(out));
                 out.write_record(&columns)?;
                 RowWriter::Csv { out, columns }
             }

@@ -30,12 +30,22 @@ fn a_cut_is_said_with_what_is_known_of_the_rest() {
 
 #[test]
 fn missing_days_are_named() {
-    let missing =
-        Outcome::Missing { why: "refused".to_owned(), nodes_tried: vec!["E".to_owned(), "F".to_owned()] };
-    let ledger = [entry(20200821, missing), entry(20200822, served(1, 1))];
+    let missing = |why: &str| Outcome::Missing {
+        why: why.to_owned(),
+        nodes_tried: vec!["E".to_owned(), "F".to_owned()],
+    };
+    let ledger = [
+        entry(20200831, missing("refused")),
+        entry(20200901, missing("refused")),
+        entry(20200902, missing("too late")),
+        entry(20200903, served(1, 1)),
+    ];
     assert_eq!(
         notes(&Query::default(), &ledger, 1, false),
-        ["warning: day 20200821 of team green is missing: refused (tried E, F)"]
+        [
+            "warning: 20200831-20200901 of team green are missing: refused (tried E, F)",
+            "warning: 20200902 of team green is missing: too late (tried E, F)",
+        ]
     );
 }
 

@@ -11,9 +11,12 @@ use super::rows::texts;
 /// Rows of a page. The first one decides how wide columns are, so that `--all` need not be kept whole.
 const PAGE_ROWS: usize = 2000;
 
-/// What a table of rows shows, the most important first; the rest is for the other formats.
+/// What a table of rows shows; the rest is for the other formats.
 const MAIN_COLUMNS: [&str; 7] =
-    ["timestamp", "parameter", "value", "site_name", "unit", "aqi", "agency_name"];
+    ["timestamp", "parameter", "value", "unit", "aqi", "site_name", "agency_name"];
+
+/// What is left out on a narrow terminal, in this order.
+const LEFT_OUT: [&str; 7] = ["agency_name", "aqi", "unit", "via", "holders", "at most", "site_name"];
 
 /// What may be cut short, in this order.
 const TEXT_COLUMNS: [&str; 4] = ["agency_name", "site_name", "holders", "why"];
@@ -96,8 +99,8 @@ impl Page {
     }
 }
 
-/// How wide each column is shown; 0: not at all. The last of [`MAIN_COLUMNS`] are left out where even short
-/// names leave no room for them; then names are cut.
+/// How wide each column is shown; 0: not at all. Columns are left out where even short names leave no room
+/// for them; then names are cut.
 fn fit(header: &[String], widths: &[usize], terminal: Option<u16>) -> Vec<usize> {
     // The last column's padding is not printed.
     let Some(terminal) = terminal.map(|width| usize::from(width) + PADDING) else {
@@ -114,7 +117,7 @@ fn fit(header: &[String], widths: &[usize], terminal: Option<u16>) -> Vec<usize>
         texts.iter().for_each(|text| least[*text] = least[*text].min(LEAST_TEXT_WIDTH));
         total(&least)
     };
-    for dropped in MAIN_COLUMNS.iter().skip(1).rev().filter_map(place_of) {
+    for dropped in LEFT_OUT.iter().filter_map(place_of) {
         if least(&shown) > terminal {
             shown[dropped] = 0;
         }
