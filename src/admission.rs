@@ -3,25 +3,27 @@
 //! [`QueryAdmission`] stands where clients are answered: a query takes one slot of the node and one of each team
 //! that its plan touches, all at once or none. [`ComputeSlots`] stands where rows are scanned or encoded, and grants
 //! what really is scarce, in pieces. Both queue first, in a bounded queue, and then refuse with an [`Overloaded`] that
-//! says which limit and when to come back. When the queries' queue is full, the last of the longest line is refused, who
-//! need not be the one that comes: nobody can keep others out by filling it.
+//! says which limit and when to come back. When a queue is full, the last of the longest line is refused, who need
+//! not be the one that comes: nobody can keep others out by filling it.
 //!
 //! Invariants: each of the two has one owner, a state behind a mutex that nobody holds across an await; a permit
 //! goes back on drop, also when its task panics or its client vanishes; nothing here knows the network or the
 //! system's clock (time is tokio's, which a simulation drives).
 //!
-//! Reading order: `fair_queue` (who is next), `slots` (what is free, pure), `queries`, `compute`.
+//! Reading order: `fair_queue` (who is next), `slots` (what is free, pure), `queries`, `compute`, `in_flight`.
 
 mod compute;
 mod drain_rate;
 mod fair_queue;
+mod in_flight;
 mod queries;
 mod slots;
 
 use std::time::Duration;
 
-pub use compute::{ComputePermit, ComputeSlots, Requester};
+pub use compute::{ComputeLimits, ComputePermit, ComputeSlots, Requester};
 pub use fair_queue::{ClientKey, DEBT_LIMIT_QUANTA, FairQueue, Popped, Ticket, Weights};
+pub use in_flight::{InFlight, InFlightPermit};
 pub use queries::{QueryAdmission, QueryCost, QueryPermit, QueryStatus};
 pub use slots::QueryLimits;
 
@@ -34,27 +36,24 @@ pub enum AdmissionError {
     /// The node is shutting down and admits nobody any more.
     #[error("node is draining: no new queries are admitted; ask another node")]
     Draining,
-    /// Somebody cancelled the query while it waited.
-    #[error("query was cancelled while it waited for admission")]
-    Cancelled,
 }
 
 /// A bounded queue is full.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error(
-    "queue full: {found} {what} waiting, limit {limit} ({limit_name}); retry after {} ms",
+    "queue full: {found} {what}, limit {limit} ({limit_name}); retry after {} ms",
     .retry_after.as_millis()
 )]
 pub struct Overloaded {
-    /// What waits in the queue, in the plural.
+    /// What there is too much of, in the plural: `queries waiting`, `peer requests in flight`.
     pub what: &'static str,
     /// The limit's key in the configuration.
     pub limit_name: &'static str,
     /// The limit's value.
     pub limit: u64,
-    /// How many wait.
+    /// How many there are.
     pub found: u64,
-    /// What the refused one would have waited for: `max_active`, `team green`, `reserved`.
+    /// What the refused one would have waited for: `max_active`, `team green`, `reserved`, `compute_slots`.
     pub limiting_factor: String,
     /// When to come back: when half of those who wait will have started, at the measured drain rate.
     pub retry_after: Duration,

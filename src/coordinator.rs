@@ -403,11 +403,7 @@ impl Coordinator {
             None => {
                 let requester = Requester { team: chunk_team(&result_set, index), client: client.clone() };
                 let rows = (range.end - range.start).max(1);
-                let overloaded = |overloaded: crate::admission::Overloaded| QueryError::Overloaded {
-                    retry_after: overloaded.retry_after,
-                    message: overloaded.to_string(),
-                };
-                let permit = self.reads.acquire(&requester, rows).await.map_err(overloaded)?;
+                let permit = self.reads.acquire(&requester, rows).await?;
                 let call = self.call(client, deadline);
                 let frames = match &result_set.plan.query.aggregate {
                     Some(_) => self.aggregate_frames(&result_set, range, &call).await?,
@@ -587,11 +583,12 @@ fn unavailable(days: Vec<(Day, Unanswered)>) -> QueryError {
     if let Some((_, unanswered)) = with(Cause::TooManyGroups) {
         return QueryError::TooLarge(unanswered.why.clone());
     }
-    if let Some((_, unanswered)) = with(Cause::Overloaded) {
-        return QueryError::Overloaded {
-            message: unanswered.why.clone(),
-            retry_after: Duration::from_secs(1),
-        };
+    let overloaded = days.iter().filter_map(|(_, unanswered)| match unanswered.cause {
+        Cause::Overloaded { retry_after } => Some((retry_after, &unanswered.why)),
+        _ => None,
+    });
+    if let Some((retry_after, why)) = overloaded.max() {
+        return QueryError::Overloaded { message: why.clone(), retry_after };
     }
     QueryError::Unavailable(missing_days(days))
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use crate::admission::AdmissionError;
+use crate::admission::{AdmissionError, Overloaded};
 use crate::day::Day;
 use crate::plan::InvalidQuery;
 use crate::result_set::{LeaseError, TooManyResultSets};
@@ -107,6 +107,12 @@ impl From<InvalidQuery> for QueryError {
     }
 }
 
+impl From<Overloaded> for QueryError {
+    fn from(overloaded: Overloaded) -> Self {
+        QueryError::Overloaded { message: overloaded.to_string(), retry_after: overloaded.retry_after }
+    }
+}
+
 impl From<TooManyResultSets> for QueryError {
     fn from(full: TooManyResultSets) -> Self {
         QueryError::Overloaded { message: full.to_string(), retry_after: full.retry_after }
@@ -117,14 +123,10 @@ impl QueryError {
     /// An admission error at `node`.
     pub fn from_admission(error: AdmissionError, node: &str) -> Self {
         match error {
-            AdmissionError::Overloaded(overloaded) => QueryError::Overloaded {
-                message: overloaded.to_string(),
-                retry_after: overloaded.retry_after,
-            },
+            AdmissionError::Overloaded(overloaded) => overloaded.into(),
             AdmissionError::Draining => {
                 QueryError::NotServing { node: node.to_owned(), state: "shutting down" }
             }
-            AdmissionError::Cancelled => QueryError::Cancelled,
         }
     }
 

@@ -310,10 +310,10 @@ impl Gather {
                             }
                         }
                     }
-                    Err(PeerError::Overloaded { why, .. }) => {
+                    Err(PeerError::Overloaded { why, retry_after, .. }) => {
                         let failure = |item| Failure {
                             item,
-                            cause: Cause::Overloaded,
+                            cause: Cause::Overloaded { retry_after },
                             why: why.clone(),
                             nodes_tried: vec![next.clone()],
                         };
@@ -390,7 +390,8 @@ impl Gather {
         for answer in answers.answers {
             self.directory.learn(answer.inventory, answer.unchanged);
         }
-        for failure in answers.failures.iter().filter(|failure| failure.cause != Cause::Overloaded) {
+        let overloaded = |cause| matches!(cause, Cause::Overloaded { .. });
+        for failure in answers.failures.iter().filter(|failure| !overloaded(failure.cause)) {
             self.directory.mark(&failure.item.node, &failure.why);
         }
     }

@@ -443,12 +443,20 @@ impl<'a> Work<'a> {
         let asked = Instant::now();
         let permit = match self.holder.slots.acquire(&requester, cost.max(1)).await {
             Ok(permit) => permit,
-            Err(overloaded) => return Err(Refusal(Cause::Overloaded, overloaded.to_string())),
+            Err(overloaded) => {
+                let retry_after = overloaded.retry_after;
+                return Err(Refusal(Cause::Overloaded { retry_after }, overloaded.to_string()));
+            }
         };
         let granted = Instant::now();
         self.statistics.queue_ms += milliseconds(granted - asked);
-        let result = self.holder.compute.run(piece).await;
-        drop(permit);
+        // The slot goes with the piece: one that nobody waits for any more keeps it to its end.
+        let holding = move || {
+            let result = piece();
+            drop(permit);
+            result
+        };
+        let result = self.holder.compute.run(holding).await;
         Ok(Done { result, took: granted.elapsed() })
     }
 

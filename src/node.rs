@@ -8,12 +8,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::admission::{ClientKey, ComputeSlots, QueryAdmission, QueryLimits, Weights};
+use crate::admission::{
+    ClientKey, ComputeLimits, ComputeSlots, InFlight, QueryAdmission, QueryLimits, Weights,
+};
 use crate::config::{NodeId, Overlay, Process, Role};
 use crate::coordinator::{Coordinator, Parts};
 use crate::day::Day;
@@ -219,15 +221,19 @@ fn wire_together(
         teams: overlay.teams.iter().map(|team| (team.name.clone(), team.weight)).collect(),
         clients: overlay.clients.clone(),
     };
-    let quantum = limits.quantum_rows;
-    let fair = |slots: usize| ComputeSlots::new(slots, quantum, limits.compute_queue_length, weights.clone());
+    let quantum_rows = limits.quantum_rows;
+    let fair = |slots, what, limiting_factor| {
+        let queue_length = limits.compute_queue_length;
+        let limits = ComputeLimits { slots, queue_length, quantum_rows, what, limiting_factor };
+        ComputeSlots::new(limits, weights.clone())
+    };
     let cores = || std::thread::available_parallelism().map_or(1, usize::from);
     let holder = Arc::new(Holder::new(
         process.id.clone(),
         incarnation,
         placed,
         &overlay,
-        fair(limits.compute_slots.unwrap_or_else(cores)),
+        fair(limits.compute_slots.unwrap_or_else(cores), "pieces of work waiting", "compute_slots"),
         outside.compute,
         metrics.clone(),
     ));
@@ -263,7 +269,7 @@ fn wire_together(
     let parts = Parts {
         gather: gather.clone(),
         admission,
-        reads: fair(limits.reads_in_flight),
+        reads: fair(limits.reads_in_flight, "chunk reads waiting", "reads_in_flight"),
         leases,
         clock: outside.clock,
         random: outside.random.clone(),
@@ -272,7 +278,7 @@ fn wire_together(
     let coordinator = Arc::new(Coordinator::new(process.id.clone(), overlay.clone(), placement, parts));
     let peer_hosts = peer_hosts(&overlay, &process);
     Arc::new(NodeState {
-        peer_requests: Semaphore::new(limits.peer_requests),
+        peer_requests: InFlight::new("peer requests in flight", "limits.peer_requests", limits.peer_requests),
         process,
         coordinator,
         gather,

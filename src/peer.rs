@@ -11,6 +11,7 @@ use std::time::Duration;
 use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint, Uri};
+use tonic_types::StatusExt;
 
 use crate::config::{NodeId, Overlay, Process};
 use crate::day::Day;
@@ -27,6 +28,9 @@ const MAX_ANSWER_BYTES: usize = 64 << 20;
 
 /// The share of the remaining time that one attempt may use, so that another can still be made.
 const ATTEMPT_SHARE: f64 = 0.6;
+
+/// When to come back to an overloaded neighbour that does not say when.
+const RETRY_OVERLOADED: Duration = Duration::from_secs(1);
 
 /// A neighbour in the overlay.
 pub struct Neighbour {
@@ -67,6 +71,8 @@ pub enum PeerError {
         address: String,
         /// The limit, in its words.
         why: String,
+        /// When to come back, it says.
+        retry_after: Duration,
     },
     /// The answer contradicts the request.
     #[error("neighbour `{node}` ({address}) answered nonsense: {what}")]
@@ -288,7 +294,13 @@ impl Neighbour {
         match tokio::time::timeout_at(Instant::now() + timeout, ask(timeout)).await {
             Ok(Ok(response)) => Ok(response.into_inner()),
             Ok(Err(status)) if status.code() == tonic::Code::ResourceExhausted => {
-                Err(PeerError::Overloaded { node, address, why: status.message().to_owned() })
+                let retry_after = status.get_details_retry_info().and_then(|info| info.retry_delay);
+                Err(PeerError::Overloaded {
+                    node,
+                    address,
+                    why: status.message().to_owned(),
+                    retry_after: retry_after.unwrap_or(RETRY_OVERLOADED),
+                })
             }
             Ok(Err(status)) => Err(PeerError::Transport { node, address, why: cause_chain(&status) }),
             Err(_) => Err(PeerError::TimedOut { node, address, waited: timeout }),
@@ -343,7 +355,7 @@ fn check_frame(
 fn day_failure<I>(item: I, failure: v1::DayFailure) -> Failure<I> {
     Failure {
         item,
-        cause: wire::cause_from(failure.cause),
+        cause: wire::cause_from(&failure),
         why: failure.why,
         nodes_tried: wire::node_ids(&failure.nodes_tried),
     }

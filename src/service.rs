@@ -8,7 +8,7 @@ use futures::stream::BoxStream;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::{Request, Response, Status};
 
-use crate::admission::{ClientKey, QueryStatus};
+use crate::admission::{ClientKey, InFlightPermit, QueryStatus};
 use crate::config::NodeId;
 use crate::coordinator::{Answered, Asking, ChunkRead, Explanation};
 use crate::error::QueryError;
@@ -383,11 +383,7 @@ fn metrics_reply(state: &NodeState) -> v1::GetMetricsReply {
 
 impl PeerService {
     /// Checks who asks and takes one of the places for peers.
-    fn admit<T>(
-        &self,
-        request: &Request<T>,
-        hops: &[String],
-    ) -> Result<tokio::sync::SemaphorePermit<'_>, Status> {
+    fn admit<T>(&self, request: &Request<T>, hops: &[String]) -> Result<InFlightPermit, Status> {
         let state = &self.0;
         if !state.is_peer(address(request)) {
             let why = format!("peer verbs are for the neighbours of node `{}`", state.process.id);
@@ -396,14 +392,7 @@ impl PeerService {
         if hops.iter().any(|hop| hop == state.process.id.as_str()) {
             return Err(QueryError::Loop(state.process.id.to_string()).to_status());
         }
-        let limit = state.overlay.limits.peer_requests;
-        state.peer_requests.try_acquire().map_err(|_| {
-            QueryError::Overloaded {
-                message: format!("{limit} peer requests in flight, limit {limit} (limits.peer_requests)"),
-                retry_after: Duration::from_millis(100),
-            }
-            .to_status()
-        })
+        state.peer_requests.try_acquire().map_err(|overloaded| QueryError::from(overloaded).to_status())
     }
 
     fn call(&self, timeout: Option<Duration>, hops: &[String], client: ClientKey) -> Call {

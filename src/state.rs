@@ -5,9 +5,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::admission::InFlight;
 use crate::config::{Overlay, Process};
 use crate::coordinator::Coordinator;
 use crate::gather::Gather;
@@ -41,7 +42,7 @@ pub struct NodeState {
     /// Counts.
     pub metrics: Arc<Metrics>,
     /// Bounds the peer requests in flight.
-    pub peer_requests: Semaphore,
+    pub peer_requests: InFlight,
     /// The addresses of this node and of its neighbours.
     pub peer_hosts: BTreeSet<IpAddr>,
     /// Which start of the process this is.

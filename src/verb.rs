@@ -4,6 +4,7 @@
 //! that item; a request never fails as a whole but by its transport.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -226,7 +227,10 @@ pub enum Cause {
     /// The node is loading or draining.
     NotReady,
     /// A bounded queue on the way is full.
-    Overloaded,
+    Overloaded {
+        /// When to come back, says who refused.
+        retry_after: Duration,
+    },
     /// More groups than `limits.max_groups`.
     TooManyGroups,
     /// The answer contradicted the request.

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::aggregate::{AggregateOf, AggregateSpec, GroupId, GroupKey, Groups, KeyValue, Partial};
 use crate::config::{Chunking, NodeId};
@@ -327,27 +328,34 @@ pub(crate) fn day_failure_to<I>(failure: Failure<I>, day: Day, node: &NodeId) ->
         Cause::NotHeld => v1::FailureCause::NotHeld,
         Cause::VersionDiffers => v1::FailureCause::VersionDiffers,
         Cause::NotReady => v1::FailureCause::NotReady,
-        Cause::Overloaded => v1::FailureCause::Overloaded,
+        Cause::Overloaded { .. } => v1::FailureCause::Overloaded,
         Cause::TooManyGroups => v1::FailureCause::TooManyGroups,
         Cause::BadAnswer => v1::FailureCause::BadAnswer,
         Cause::OutOfRange => v1::FailureCause::OutOfRange,
+    };
+    let retry_after = match failure.cause {
+        Cause::Overloaded { retry_after } => retry_after,
+        _ => Duration::ZERO,
     };
     v1::DayFailure {
         day: day.number(),
         node: node.to_string(),
         cause: cause.into(),
+        retry_after_ms: retry_after.as_millis() as u64,
         why: failure.why,
         nodes_tried: names(&failure.nodes_tried),
     }
 }
 
-pub(crate) fn cause_from(number: i32) -> Cause {
-    match v1::FailureCause::try_from(number) {
+pub(crate) fn cause_from(failure: &v1::DayFailure) -> Cause {
+    match v1::FailureCause::try_from(failure.cause) {
         Ok(v1::FailureCause::Unreachable) => Cause::Unreachable,
         Ok(v1::FailureCause::NotHeld) => Cause::NotHeld,
         Ok(v1::FailureCause::VersionDiffers) => Cause::VersionDiffers,
         Ok(v1::FailureCause::NotReady) => Cause::NotReady,
-        Ok(v1::FailureCause::Overloaded) => Cause::Overloaded,
+        Ok(v1::FailureCause::Overloaded) => {
+            Cause::Overloaded { retry_after: Duration::from_millis(failure.retry_after_ms) }
+        }
         Ok(v1::FailureCause::TooManyGroups) => Cause::TooManyGroups,
         Ok(v1::FailureCause::OutOfRange) => Cause::OutOfRange,
         Ok(v1::FailureCause::BadAnswer | v1::FailureCause::Unspecified) | Err(_) => Cause::BadAnswer,

@@ -1,13 +1,13 @@
 //! Compute slots: the right to scan or encode one piece of rows.
 //!
 //! Pieces of all queries meet here, so this is where a heavy query and a light one share the processor: by rows, over
-//! teams, over addresses inside a team, over the ids of an address. A piece is charged with its estimate when it
-//! starts, and trued up with the measured rows when its permit is dropped.
+//! teams, over addresses inside a team, over the ids of an address. What a piece costs is known before it starts: its
+//! rows, or its encoded rows times what encoding one costs. So nothing has to be trued up.
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
@@ -26,6 +26,21 @@ pub struct Requester {
     pub client: ClientKey,
 }
 
+/// How many pieces run and wait, and what they are called when that is too many.
+#[derive(Clone, Debug)]
+pub struct ComputeLimits {
+    /// Pieces at a time; at least 1.
+    pub slots: usize,
+    /// Pieces that wait at a time; more are refused.
+    pub queue_length: usize,
+    /// The rows of one turn at weight 1; pieces of scanning are not larger.
+    pub quantum_rows: u64,
+    /// What waits, in the plural: `pieces of work waiting`.
+    pub what: &'static str,
+    /// What the slots are called as a limiting factor.
+    pub limiting_factor: &'static str,
+}
+
 /// A handle; all clones share the same slots.
 #[derive(Clone, Debug)]
 pub struct ComputeSlots {
@@ -34,46 +49,43 @@ pub struct ComputeSlots {
 
 #[derive(Debug)]
 struct Shared {
-    queue_length: usize,
+    limits: ComputeLimits,
     state: Mutex<State>,
 }
 
 #[derive(Debug)]
 struct State {
     free: usize,
-    queue: FairQueue<oneshot::Sender<()>>,
-    /// Slots that have been granted, by ticket.
-    granted: BTreeMap<Ticket, Instant>,
+    queue: FairQueue<oneshot::Sender<Result<(), Overloaded>>>,
+    granted: BTreeSet<Ticket>,
     drain_rate: DrainRate,
 }
 
 impl ComputeSlots {
-    /// `slots` (at least 1) pieces at a time, and at most `queue_length` that wait.
-    ///
-    /// Units: `quantum_rows` are the rows of one turn at weight 1; pieces should not be larger.
-    pub fn new(slots: usize, quantum_rows: u64, queue_length: usize, weights: Weights) -> Self {
+    /// All slots are free.
+    pub fn new(limits: ComputeLimits, weights: Weights) -> Self {
         let state = State {
-            free: slots.max(1),
-            queue: FairQueue::new(quantum_rows, weights),
-            granted: BTreeMap::new(),
+            free: limits.slots.max(1),
+            queue: FairQueue::new(limits.quantum_rows, weights),
+            granted: BTreeSet::new(),
             drain_rate: DrainRate::default(),
         };
-        let shared = Arc::new(Shared { queue_length, state: Mutex::new(state) });
-        Self { shared }
+        Self { shared: Arc::new(Shared { limits, state: Mutex::new(state) }) }
     }
 
     /// Waits for a slot for a piece of about `rows` rows.
     ///
     /// # Errors
-    /// [`Overloaded`] if no slot is free and the queue is full.
+    /// [`Overloaded`] if the queue is full and no other client's line is longer, or if it is the last of the
+    /// longest line when another piece comes.
     ///
     /// # Cancel safety
     /// Dropping the future leaves the queue; a slot granted at that moment goes on to the next.
     pub async fn acquire(&self, who: &Requester, rows: u64) -> Result<ComputePermit, Overloaded> {
-        let (waiting, granted) = self.enqueue(who, rows)?;
-        // The sender leaves the queue only to grant: only a waiter takes itself out.
-        let _ = granted.await;
-        Ok(waiting.into_permit(who, rows))
+        let (place, outcome) = self.enqueue(who, rows)?;
+        // Only a waiter takes itself out without an outcome, and this one waits.
+        outcome.await.expect("whoever waits gets an outcome")?;
+        Ok(ComputePermit { _place: place })
     }
 
     /// Slots that nobody has.
@@ -81,21 +93,27 @@ impl ComputeSlots {
         self.shared.lock().free
     }
 
-    /// Pieces that wait.
-    pub fn waiting(&self) -> usize {
-        self.shared.lock().queue.len()
-    }
-
-    fn enqueue(&self, who: &Requester, rows: u64) -> Result<(Place, oneshot::Receiver<()>), Overloaded> {
-        let (sender, granted) = oneshot::channel();
+    fn enqueue(
+        &self,
+        who: &Requester,
+        rows: u64,
+    ) -> Result<(Place, oneshot::Receiver<Result<(), Overloaded>>), Overloaded> {
+        let limits = &self.shared.limits;
+        let (sender, outcome) = oneshot::channel();
         let mut state = self.shared.lock();
-        if state.free == 0 && state.queue.len() >= self.shared.queue_length {
-            return Err(state.overloaded(self.shared.queue_length));
-        }
         let ticket = state.queue.push(&who.team, &who.client, rows, sender);
         state.grant();
-        let shared = self.shared.clone();
-        Ok((Place { shared, ticket }, granted))
+        if state.queue.len() > limits.queue_length {
+            let refused = state.queue.last_of_the_longest_line(ticket, |_| false);
+            let overloaded = state.overloaded(limits);
+            let waiter = state.queue.remove(refused);
+            if refused == ticket {
+                return Err(overloaded);
+            }
+            let _ = waiter.map(|waiter| waiter.send(Err(overloaded)));
+        }
+        state.note_whether_busy();
+        Ok((Place { shared: self.shared.clone(), ticket }, outcome))
     }
 }
 
@@ -114,20 +132,25 @@ impl State {
                 return;
             };
             self.free -= 1;
-            self.granted.insert(next.ticket, Instant::now());
+            self.granted.insert(next.ticket);
             // A waiter leaves the queue, under this lock, before its receiver goes: this is never refused.
-            let _ = next.item.send(());
+            let _ = next.item.send(Ok(()));
         }
     }
 
-    fn overloaded(&self, queue_length: usize) -> Overloaded {
-        let waiting = self.queue.len();
+    fn note_whether_busy(&mut self) {
+        self.drain_rate.set_busy(self.free == 0, Instant::now());
+    }
+
+    /// The refusal of one of those that wait.
+    fn overloaded(&self, limits: &ComputeLimits) -> Overloaded {
+        let waiting = self.queue.len() - 1;
         Overloaded {
-            what: "pieces of work",
+            what: limits.what,
             limit_name: "limits.compute_queue_length",
-            limit: queue_length as u64,
+            limit: limits.queue_length as u64,
             found: waiting as u64,
-            limiting_factor: "compute_slots".into(),
+            limiting_factor: limits.limiting_factor.into(),
             retry_after: self.drain_rate.time_for(waiting / 2 + 1, Instant::now()),
         }
     }
@@ -140,20 +163,15 @@ struct Place {
     ticket: Ticket,
 }
 
-impl Place {
-    fn into_permit(self, who: &Requester, estimated_rows: u64) -> ComputePermit {
-        ComputePermit { place: self, who: who.clone(), estimated_rows, measured_rows: None }
-    }
-}
-
 impl Drop for Place {
     fn drop(&mut self) {
         let mut state = self.shared.lock();
-        if state.queue.remove(self.ticket).is_none() && state.granted.remove(&self.ticket).is_some() {
+        if state.queue.remove(self.ticket).is_none() && state.granted.remove(&self.ticket) {
             state.free += 1;
             state.drain_rate.record(Instant::now());
             state.grant();
         }
+        state.note_whether_busy();
     }
 }
 
@@ -161,27 +179,5 @@ impl Drop for Place {
 #[must_use = "dropping the permit gives the slot back"]
 #[derive(Debug)]
 pub struct ComputePermit {
-    place: Place,
-    who: Requester,
-    estimated_rows: u64,
-    measured_rows: Option<u64>,
-}
-
-impl ComputePermit {
-    /// Says how many rows the piece really took; the difference is charged when the permit is dropped.
-    pub fn measured(&mut self, rows: u64) {
-        self.measured_rows = Some(rows);
-    }
-}
-
-impl Drop for ComputePermit {
-    /// Charges first, so that the slot, which is given back afterwards, is granted by the true accounts.
-    fn drop(&mut self) {
-        if let Some(measured) = self.measured_rows {
-            let correction = super::correction(self.estimated_rows, measured);
-            let mut state = self.place.shared.lock();
-            let Requester { team, client } = &self.who;
-            state.queue.charge(team, client, correction);
-        }
-    }
+    _place: Place,
 }

@@ -23,6 +23,7 @@
 //! Source: M. Shreedhar, G. Varghese, Efficient Fair Queueing using Deficit Round Robin, SIGCOMM 1995.
 
 mod account;
+mod longest_line;
 #[cfg(test)]
 mod tests;
 
@@ -177,13 +178,10 @@ impl<T> FairQueue<T> {
 
     /// How many items would be served before this one if none came and all were eligible.
     ///
-    /// Bounds: replays the queue, so as many steps as items wait.
+    /// Bounds: sorts what waits.
     pub fn position(&self, ticket: Ticket) -> Option<usize> {
         self.items.get(&ticket)?;
-        let mut replay = self.root.clone();
-        let largest = i128::from(self.largest_cost);
-        let served = || replay.pop(&mut |_| true, largest, &mut Vec::new());
-        std::iter::from_fn(served).position(|served| served == ticket)
+        self.root.service_order().into_iter().position(|(served, _)| served == ticket)
     }
 
     /// Items that wait.

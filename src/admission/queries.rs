@@ -1,4 +1,4 @@
-//! Admission of queries: waiting, permits, cancelling, draining. What is free and who is next stands in `slots`.
+//! Admission of queries: waiting, permits, draining. What is free and who is next stands in `slots`.
 
 #[cfg(test)]
 mod tests;
@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use super::drain_rate::DrainRate;
 use super::fair_queue::{ClientKey, Ticket};
@@ -21,7 +20,7 @@ use super::{AdmissionError, Overloaded};
 pub struct QueryCost {
     /// Who asks.
     pub client: ClientKey,
-    /// The name under which the client can ask for the query's status and cancel it.
+    /// The name under which the query's status can be asked for.
     pub request_id: Option<String>,
     /// Rows of the planned days, by team. A query without teams takes only a slot of the node.
     pub teams: BTreeMap<Arc<str>, u64>,
@@ -73,14 +72,13 @@ struct Waiter {
 }
 
 /// How waiting ends.
-type Outcome = Result<CancellationToken, AdmissionError>;
+type Outcome = Result<(), AdmissionError>;
 
 #[derive(Debug)]
 struct Running {
     client: ClientKey,
     request_id: Option<String>,
     plan: Plan,
-    cancelled: CancellationToken,
 }
 
 /// What a client calls its queries by.
@@ -113,23 +111,16 @@ impl QueryAdmission {
     ///
     /// # Errors
     /// [`AdmissionError::Overloaded`] if the queue is full and no other client's line is longer, or if it is the last of the
-    /// longest line when another query comes; [`AdmissionError::Cancelled`] if
-    /// [`QueryAdmission::cancel`] named it, [`AdmissionError::Draining`] from [`QueryAdmission::drain`] on.
+    /// longest line when another query comes; [`AdmissionError::Draining`] from [`QueryAdmission::drain`] on.
     ///
     /// # Cancel safety
     /// Dropping the future leaves the queue; slots granted at that moment go on to the next.
     pub async fn admit(&self, query: QueryCost) -> Result<QueryPermit, AdmissionError> {
         let arrived = Instant::now();
         let (place, limiting_factor, outcome) = self.enqueue(query)?;
-        // The sender goes only with an outcome: only a waiter takes itself out without one.
-        let cancelled = outcome.await.unwrap_or(Err(AdmissionError::Cancelled))?;
-        Ok(QueryPermit {
-            waited: arrived.elapsed(),
-            limiting_factor,
-            cancelled,
-            measured: BTreeMap::new(),
-            place,
-        })
+        // Only a waiter takes itself out without an outcome, and this one waits.
+        outcome.await.expect("whoever waits gets an outcome")?;
+        Ok(QueryPermit { waited: arrived.elapsed(), limiting_factor, measured: BTreeMap::new(), place })
     }
 
     /// Where a client's latest query with this request id is.
@@ -146,31 +137,6 @@ impl QueryAdmission {
             true => QueryStatus::Running,
             false => QueryStatus::Unknown,
         }
-    }
-
-    /// Cancels a client's queries with this request id, waiting or running; `false` if there are none.
-    ///
-    /// A running query keeps its slots until its permit is dropped.
-    pub fn cancel(&self, request_id: &str, client: &ClientKey) -> bool {
-        let named = Name { request_id, client };
-        let mut state = self.shared.lock();
-        let waiting = state.slots.queue().iter();
-        let waiting: Vec<_> = waiting
-            .filter(|(_, query)| named.is(&query.client, query.waiter.request_id.as_deref()))
-            .map(|(ticket, _)| ticket)
-            .collect();
-        state.refuse(&waiting, &AdmissionError::Cancelled);
-        state.grant();
-        self.shared.publish(&state);
-        let running = state.running.values();
-        let running: Vec<_> = running
-            .filter(|query| named.is(&query.client, query.request_id.as_deref()))
-            .map(|query| query.cancelled.clone())
-            .collect();
-        // Whoever listens runs code of its own: not under the lock.
-        drop(state);
-        running.iter().for_each(CancellationToken::cancel);
-        !(waiting.is_empty() && running.is_empty())
     }
 
     /// Queries that run.
@@ -190,6 +156,7 @@ impl QueryAdmission {
         let waiting = state.slots.queue().iter();
         let waiting: Vec<_> = waiting.map(|(ticket, _)| ticket).collect();
         state.refuse(&waiting, &AdmissionError::Draining);
+        self.shared.publish(&mut state);
     }
 
     /// Waits until no query runs.
@@ -224,7 +191,7 @@ impl QueryAdmission {
             state.refuse(&[refused], &overloaded);
             state.grant();
         }
-        self.shared.publish(&state);
+        self.shared.publish(&mut state);
         drop(state);
         let place = Place { shared: self.shared.clone(), ticket, client, estimated: query.teams };
         Ok((place, factor, outcome))
@@ -237,24 +204,22 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn publish(&self, state: &State) {
+    /// Tells those who wait for no query to run, and the drain rate, what has changed.
+    fn publish(&self, state: &mut State) {
         self.active.send_replace(state.slots.active());
+        let busy = !state.slots.queue().is_empty();
+        state.drain_rate.set_busy(busy, Instant::now());
     }
 }
 
 impl State {
     fn grant(&mut self) {
         while let Some((ticket, query)) = self.slots.grant_next() {
-            let cancelled = CancellationToken::new();
-            let running = Running {
-                client: query.client,
-                request_id: query.waiter.request_id,
-                plan: query.plan,
-                cancelled: cancelled.clone(),
-            };
+            let running =
+                Running { client: query.client, request_id: query.waiter.request_id, plan: query.plan };
             self.running.insert(ticket, running);
             // A waiter leaves the queue, under this lock, before its receiver goes: this is never refused.
-            let _ = query.waiter.outcome.send(Ok(cancelled));
+            let _ = query.waiter.outcome.send(Ok(()));
         }
     }
 
@@ -275,7 +240,7 @@ impl State {
         // Without the one that is refused.
         let waiting = self.slots.queue().len() - 1;
         Overloaded {
-            what: "queries",
+            what: "queries waiting",
             limit_name: "limits.queue_length",
             limit: self.slots.limits().queue_length as u64,
             found: waiting as u64,
@@ -315,7 +280,7 @@ impl Drop for Place {
         }
         // Also when a waiter left: it may have held a reservation.
         state.grant();
-        self.shared.publish(&state);
+        self.shared.publish(&mut state);
     }
 }
 
@@ -325,7 +290,6 @@ impl Drop for Place {
 pub struct QueryPermit {
     waited: Duration,
     limiting_factor: Option<String>,
-    cancelled: CancellationToken,
     measured: BTreeMap<Arc<str>, u64>,
     place: Place,
 }
@@ -339,11 +303,6 @@ impl QueryPermit {
     /// What made it wait when it came: `max_active`, `team <name>` or `reserved`; `None` if it started at once.
     pub fn limiting_factor(&self) -> Option<&str> {
         self.limiting_factor.as_deref()
-    }
-
-    /// Cancelled when [`QueryAdmission::cancel`] names this query; the holder then stops and drops the permit.
-    pub fn cancelled(&self) -> &CancellationToken {
-        &self.cancelled
     }
 
     /// Says how many rows were really read, by team; the difference is charged when the permit is dropped.

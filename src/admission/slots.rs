@@ -17,7 +17,6 @@
 //! `max_bypass` times (see the fair queue for the time between turns), plus D for each older query with a
 //! reservation or the right to one, plus D.
 
-mod longest_line;
 #[cfg(test)]
 mod tests;
 
@@ -179,6 +178,11 @@ impl<W> Slots<W> {
         let position = self.queue.position(ticket)?;
         let behind = position.max(self.reservations.len());
         Some(self.rank(ticket).unwrap_or(behind))
+    }
+
+    /// Whom to refuse when the queue is full. A query with a reservation is spared.
+    pub(super) fn last_of_the_longest_line(&self, newcomer: Ticket) -> Ticket {
+        self.queue.last_of_the_longest_line(newcomer, |ticket| self.rank(ticket).is_some())
     }
 
     pub(super) fn limits(&self) -> &QueryLimits {

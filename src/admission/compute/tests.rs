@@ -3,13 +3,29 @@
 use super::*;
 use std::time::Duration;
 
+fn compute_slots(slots: usize, queue_length: usize) -> ComputeSlots {
+    let limits = ComputeLimits {
+        slots,
+        queue_length,
+        quantum_rows: 100,
+        what: "pieces of work waiting",
+        limiting_factor: "compute_slots",
+    };
+    ComputeSlots::new(limits, Weights::default())
+}
+
+/// Pieces that wait.
+fn waiting(slots: &ComputeSlots) -> usize {
+    slots.shared.lock().queue.len()
+}
+
 fn requester(client: &str) -> Requester {
     Requester { team: "green".into(), client: ClientKey::new("10.0.0.1", client) }
 }
 
 #[tokio::test(start_paused = true)]
 async fn slots_are_granted_up_to_the_limit_and_come_back_on_drop() {
-    let slots = ComputeSlots::new(2, 100, 10, Weights::default());
+    let slots = compute_slots(2, 10);
     let first = slots.acquire(&requester("a"), 100).await.unwrap();
     let second = slots.acquire(&requester("a"), 100).await.unwrap();
     assert_eq!(slots.free_slots(), 0);
@@ -18,17 +34,17 @@ async fn slots_are_granted_up_to_the_limit_and_come_back_on_drop() {
         async move { slots.acquire(&requester("b"), 100).await }
     });
     tokio::task::yield_now().await;
-    assert_eq!(slots.waiting(), 1);
+    assert_eq!(waiting(&slots), 1);
     drop(first);
     let third = third.await.unwrap().unwrap();
-    assert_eq!((slots.free_slots(), slots.waiting()), (0, 0));
+    assert_eq!((slots.free_slots(), waiting(&slots)), (0, 0));
     drop((second, third));
     assert_eq!(slots.free_slots(), 2);
 }
 
 #[tokio::test(start_paused = true)]
 async fn full_queue_is_overloaded() {
-    let slots = ComputeSlots::new(1, 100, 0, Weights::default());
+    let slots = compute_slots(1, 0);
     let running = slots.acquire(&requester("a"), 100).await.unwrap();
     let refused = slots.acquire(&requester("b"), 100).await.unwrap_err();
     assert_eq!(
@@ -39,46 +55,36 @@ async fn full_queue_is_overloaded() {
     let _again = slots.acquire(&requester("b"), 100).await.unwrap();
 }
 
-/// Goal: a client whose pieces are heavier than estimated gets no more rows than another one.
-/// Method: two clients keep their lines full through one slot; one estimates 100 rows and takes 400.
+/// Method: one client fills the queue; another one still gets in, and the last of the long line is refused.
 #[tokio::test(start_paused = true)]
-async fn measured_rows_are_shared_not_estimates() {
-    let slots = ComputeSlots::new(1, 100, 1_000, Weights::default());
-    let blocker = slots.acquire(&requester("c"), 1).await.unwrap();
-    let (sender, mut done) = tokio::sync::mpsc::unbounded_channel();
-    for _ in 0..200 {
-        for (client, rows) in [("honest", 100), ("heavy", 400)] {
-            let (slots, sender) = (slots.clone(), sender.clone());
-            tokio::spawn(async move {
-                let mut permit = slots.acquire(&requester(client), 100).await.unwrap();
-                permit.measured(rows);
-                tokio::time::sleep(Duration::from_millis(rows)).await;
-                sender.send((client, rows)).unwrap();
-            });
-        }
+async fn flooding_client_does_not_keep_others_out_of_the_queue() {
+    let slots = compute_slots(1, 2);
+    let running = slots.acquire(&requester("flood"), 100).await.unwrap();
+    let (flood, light) = (requester("flood"), requester("light"));
+    let mut first = Box::pin(slots.acquire(&flood, 100));
+    let mut second = Box::pin(slots.acquire(&flood, 100));
+    let mut other = Box::pin(slots.acquire(&light, 100));
+    for waiting in [&mut first, &mut second, &mut other] {
+        assert!(futures::poll!(waiting).is_pending());
     }
-    tokio::task::yield_now().await;
-    drop(blocker);
-    let mut rows = BTreeMap::from([("honest", 0), ("heavy", 0)]);
-    for _ in 0..200 {
-        let (client, taken) = done.recv().await.unwrap();
-        *rows.get_mut(client).unwrap() += taken;
-    }
-    // One turn, plus the largest piece of each of the two.
-    assert!(rows["honest"].abs_diff(rows["heavy"]) <= 100 + 400 + 400, "{rows:?}");
+    assert_eq!(second.await.unwrap_err().found, 2);
+    // The lines are 1 and 1 long: the next one of the flood would not be shorter.
+    assert_eq!(slots.acquire(&flood, 100).await.unwrap_err().limiting_factor, "compute_slots");
+    drop(running);
+    drop(first.await.unwrap());
+    let _permit = other.await.unwrap();
 }
 
 /// Method: tasks that end, panic or are aborted at any moment; then all slots must be free.
 #[tokio::test(start_paused = true)]
 async fn every_slot_comes_home_after_panics_and_aborts() {
-    let slots = ComputeSlots::new(3, 100, 1_000, Weights::default());
+    let slots = compute_slots(3, 1_000);
     let mut tasks = Vec::new();
     for index in 0..300_u64 {
         let slots = slots.clone();
         tasks.push(tokio::spawn(async move {
             let requester = requester(&format!("client{}", index % 7));
-            let mut permit = slots.acquire(&requester, index).await.unwrap();
-            permit.measured(index * 3 % 100);
+            let _permit = slots.acquire(&requester, index).await.unwrap();
             tokio::time::sleep(Duration::from_millis(index * 7 % 40)).await;
             if index % 3 == 0 {
                 // Unwinds like a panic, without a message on stderr.
@@ -93,13 +99,13 @@ async fn every_slot_comes_home_after_panics_and_aborts() {
     for task in tasks {
         let _ = task.await;
     }
-    assert_eq!((slots.free_slots(), slots.waiting()), (3, 0));
+    assert_eq!((slots.free_slots(), waiting(&slots)), (3, 0));
 }
 
 /// The slot has been granted, the waiter has not seen it yet, and its future goes: the next one gets it.
 #[tokio::test(start_paused = true)]
 async fn slot_granted_to_a_vanished_waiter_goes_on_to_the_next() {
-    let slots = ComputeSlots::new(1, 100, 10, Weights::default());
+    let slots = compute_slots(1, 10);
     let first = slots.acquire(&requester("a"), 1).await.unwrap();
     let (vanishing_requester, next_requester) = (requester("b"), requester("c"));
     let mut vanishing = Box::pin(slots.acquire(&vanishing_requester, 1));
@@ -107,8 +113,8 @@ async fn slot_granted_to_a_vanished_waiter_goes_on_to_the_next() {
     let mut next = Box::pin(slots.acquire(&next_requester, 1));
     assert!(futures::poll!(&mut next).is_pending());
     drop(first);
-    assert_eq!((slots.free_slots(), slots.waiting()), (0, 1));
+    assert_eq!((slots.free_slots(), waiting(&slots)), (0, 1));
     drop(vanishing);
-    assert_eq!((slots.free_slots(), slots.waiting()), (0, 0));
+    assert_eq!((slots.free_slots(), waiting(&slots)), (0, 0));
     let _permit = next.await.unwrap();
 }

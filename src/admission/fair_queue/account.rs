@@ -159,6 +159,44 @@ impl Account {
         self.choose(eligible).map(|choice| choice.entry)
     }
 
+    /// All entries in the order in which they would be served if all were eligible.
+    ///
+    /// Each child's entries are merged by the visit at which the child could pay for them, then by turn.
+    pub(super) fn service_order(&self) -> Vec<(Ticket, i128)> {
+        if self.turns.is_empty() {
+            return self.entries.iter().map(|entry| (entry.ticket, entry.cost)).collect();
+        }
+        let mut ranked = Vec::with_capacity(self.waiting);
+        for (index, key) in self.turns.iter().enumerate() {
+            let Some(child) = self.children.get(key) else {
+                continue;
+            };
+            let mut paying = child.clone_accounts();
+            let mut visit = 0;
+            for (place, (ticket, cost)) in child.service_order().into_iter().enumerate() {
+                let fewest = i128::from(place == 0 && !self.is_visited(index));
+                let visits = paying.visits_for(cost).max(fewest);
+                visit += visits;
+                paying.deficit += visits * paying.quantum - cost;
+                paying.pay_what_is_owed();
+                ranked.push((visit, self.order(index), ticket, cost));
+            }
+        }
+        ranked.sort_by_key(|(visit, order, ..)| (*visit, *order));
+        ranked.into_iter().map(|(.., ticket, cost)| (ticket, cost)).collect()
+    }
+
+    /// What this account has and owes, without what waits in it.
+    fn clone_accounts(&self) -> Account {
+        Account { quantum: self.quantum, deficit: self.deficit, owed: self.owed, ..Account::new(0) }
+    }
+
+    /// Visits that it needs before it can pay `cost`.
+    fn visits_for(&self, cost: i128) -> i128 {
+        let missing = (cost - self.deficit).max(0);
+        (missing + self.quantum - 1) / self.quantum
+    }
+
     /// Round robin, without going round: the child that needs the fewest visits, then the first in turn.
     fn choose(&self, eligible: &mut dyn FnMut(Ticket) -> bool) -> Option<Choice> {
         let mut best: Option<Choice> = None;
@@ -167,10 +205,8 @@ impl Account {
             let Some(entry) = child.next(eligible) else {
                 continue;
             };
-            let missing = (entry.cost - child.deficit).max(0);
-            let visits = (missing + child.quantum - 1) / child.quantum;
             let fewest = i128::from(!self.is_visited(index));
-            let choice = Choice { entry, index, visits: visits.max(fewest) };
+            let choice = Choice { entry, index, visits: child.visits_for(entry.cost).max(fewest) };
             if choice.visits == fewest {
                 return Some(choice);
             }

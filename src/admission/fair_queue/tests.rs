@@ -104,6 +104,13 @@ fn check_pairs(
     Ok(())
 }
 
+/// The order in which everything that waits is served, found by serving it.
+fn replay(queue: &FairQueue<Item>) -> Vec<Ticket> {
+    let mut root = queue.root.clone();
+    let largest = i128::from(queue.largest_cost);
+    std::iter::from_fn(|| root.pop(&mut |_| true, largest, &mut Vec::new())).collect()
+}
+
 proptest! {
     // Each case replays hundreds of steps against a model.
     #![proptest_config(ProptestConfig::with_cases(32))]
@@ -158,6 +165,35 @@ proptest! {
                 check_pairs(pairs, &client_weights, waits, served)?;
             }
         }
+    }
+
+    /// Method: any arrivals, services, removals and corrections; then the order that is told is the order of serving.
+    #[test]
+    fn position_is_where_the_item_is_served(
+        steps in steps(),
+        corrections in vec((0..3usize, 0..3usize, -1_000..1_000i64), 0..8),
+        team_weights in vec(1..5u64, 3),
+        client_weights in vec(1..5u64, 3),
+    ) {
+        let mut queue = FairQueue::new(QUANTUM, weights(&team_weights, &client_weights));
+        let mut waiting = Vec::new();
+        let every = steps.len() / (corrections.len() + 1) + 1;
+        let mut corrections = corrections.into_iter();
+        for (index, step) in steps.into_iter().enumerate() {
+            match step {
+                Step::Push(t, c, cost) => waiting.push(push(&mut queue, t, c, cost)),
+                Step::Pop => drop(queue.pop_next(|_| true)),
+                Step::Remove(index) => drop(waiting.get(index % waiting.len()).map(|one| queue.remove(*one))),
+            }
+            if index % every == 0 && let Some((t, c, rows)) = corrections.next() {
+                queue.charge(&team(t), &client(c), rows);
+            }
+        }
+        let served = replay(&queue);
+        let told: Vec<_> = (0..served.len())
+            .map(|place| served.iter().find(|one| queue.position(**one) == Some(place)).copied().unwrap())
+            .collect();
+        prop_assert_eq!(told, served);
     }
 
     /// Method: a fluid server divides each served row at once by weight among the clients, all of which always wait.
