@@ -1,7 +1,7 @@
 //! How a result is cut into chunks: the three strategies, within a bound of bytes. Pure.
 //!
-//! Boundaries follow from the row counts of the days and from the data alone, so that they are the same
-//! on every topology.
+//! Boundaries follow from the row counts and the data of the days that rows are taken from, so that they are the same
+//! on every topology, and whoever is out of reach.
 
 use crate::config::Chunking;
 
@@ -23,7 +23,7 @@ pub struct ChunkBounds {
     pub fixed_rows: u32,
     /// Encoded bytes that a chunk may have.
     pub chunk_bytes: u32,
-    /// Bytes that one row may take, over the planned days.
+    /// Bytes that one row may take, over the days that rows are taken from.
     pub worst_row_bytes: u32,
     /// Bytes that a frame takes beside its rows.
     pub frame_overhead_bytes: u32,

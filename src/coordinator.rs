@@ -6,33 +6,35 @@
 
 mod answer;
 mod explain;
+mod read;
+mod requests;
+mod runs;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
-use futures::future::{BoxFuture, Shared, WeakShared};
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
-use crate::admission::{ClientKey, ComputeSlots, QueryAdmission, QueryCost, QueryStatus, Requester};
+use crate::admission::{ClientKey, ComputeSlots, QueryAdmission, QueryCost, QueryStatus};
 use crate::aggregate::{GroupId, Partial};
 use crate::cache::ByteCache;
 use crate::config::{NodeId, Overlay, Role};
-use crate::coverage::Outcome;
+use crate::coverage;
 use crate::day::Day;
 use crate::error::{MissingDay, QueryError};
-use crate::frame;
 use crate::gather::{Gather, Unanswered};
+use crate::inventory::Snapshot;
 use crate::metrics::Metrics;
-use crate::outside::{Clock, Random};
+use crate::outside::{Clock, Compute, Random};
 use crate::placement::Placement;
-use crate::plan::{self, Ask, Query, QueryPlan};
+use crate::plan::{self, Ask, Fate, Query, QueryPlan};
 use crate::result_set::{Leases, Owner, ResultSet};
-use crate::store::Version;
-use crate::verb::{Call, Cause, Count, Frame, HopStatistics, Read, Selection};
+use crate::verb::{Call, Cause, Frame, HopStatistics, Selection};
+
+use self::requests::{Found, Registered, Requests};
+use self::runs::{Join, RunName, Runs};
 
 pub use explain::{ExplainedDay, Explanation};
 
@@ -44,18 +46,22 @@ pub struct Coordinator {
     me: NodeId,
     overlay: Arc<Overlay>,
     placement: Arc<Placement>,
-    gather: Arc<Gather>,
+    gather: Gather,
     admission: QueryAdmission,
     reads: ComputeSlots,
     leases: Leases,
     results: ByteCache<Arc<str>, Arc<ResultSet>>,
     chunks: ByteCache<(Arc<str>, u32), Arc<Vec<Frame>>>,
     aggregates: ByteCache<Arc<str>, Arc<Vec<(GroupId, Partial)>>>,
-    running: Mutex<BTreeMap<Arc<str>, Running>>,
-    requests: Mutex<BTreeMap<(ClientKey, String), Request>>,
-    next_run: AtomicU64,
+    /// Held while an aggregate is computed again: one at a time, or many readers of a large one would be many copies.
+    recounting: tokio::sync::Mutex<()>,
+    runs: Runs,
+    requests: Requests,
+    /// When nodes that are marked were last asked for a query's sake. Held while they are: one question serves all.
+    sought: tokio::sync::Mutex<BTreeMap<NodeId, Instant>>,
     clock: Clock,
     random: Random,
+    compute: Compute,
     metrics: Arc<Metrics>,
 }
 
@@ -100,19 +106,13 @@ pub struct ChunkRead {
     pub is_last: bool,
 }
 
-/// A run that equal queries may join.
-struct Running {
-    run: WeakShared<BoxFuture<'static, Result<Ran, RunError>>>,
-    charged_to: ClientKey,
-    run_id: String,
-}
-
-/// A request that can be asked about and cancelled.
-struct Request {
-    cancel: CancellationToken,
-    serial: u64,
-    charged_to: ClientKey,
-    run_id: String,
+/// Where a request is.
+#[derive(Clone, Debug, PartialEq)]
+pub enum RequestStatus {
+    /// Its plan is being made.
+    Planning,
+    /// As admission sees it.
+    Planned(QueryStatus),
 }
 
 #[derive(Clone)]
@@ -121,6 +121,17 @@ struct Ran {
     waited: Duration,
     limiting_factor: String,
     statistics: Arc<Vec<HopStatistics>>,
+}
+
+impl Ran {
+    fn from_cache(result_set: Arc<ResultSet>) -> Self {
+        let (waited, limiting_factor) = (Duration::ZERO, String::new());
+        Ran { result_set, waited, limiting_factor, statistics: Arc::default() }
+    }
+
+    fn is_whole(&self) -> bool {
+        coverage::missing(&self.result_set.ledger).next().is_none()
+    }
 }
 
 #[derive(Clone)]
@@ -133,7 +144,7 @@ enum RunError {
 /// What a coordinator is made of beside the overlay.
 pub struct Parts {
     /// Reaches the overlay.
-    pub gather: Arc<Gather>,
+    pub gather: Gather,
     /// Admits queries.
     pub admission: QueryAdmission,
     /// Admits chunk reads.
@@ -144,6 +155,8 @@ pub struct Parts {
     pub clock: Clock,
     /// Random bits for uids.
     pub random: Random,
+    /// Where groups are encoded.
+    pub compute: Compute,
     /// Where it counts.
     pub metrics: Arc<Metrics>,
 }
@@ -152,6 +165,7 @@ impl Coordinator {
     /// Answers clients of the node `me`.
     pub fn new(me: NodeId, overlay: Arc<Overlay>, placement: Arc<Placement>, parts: Parts) -> Self {
         let cache = &overlay.cache;
+        let runs = Runs::new(overlay.limits.queue_length);
         Coordinator {
             me,
             results: ByteCache::new(cache.result_bytes),
@@ -163,11 +177,13 @@ impl Coordinator {
             admission: parts.admission,
             reads: parts.reads,
             leases: parts.leases,
-            running: Mutex::default(),
-            requests: Mutex::default(),
-            next_run: AtomicU64::new(1),
+            recounting: tokio::sync::Mutex::default(),
+            runs,
+            requests: Requests::default(),
+            sought: tokio::sync::Mutex::default(),
             clock: parts.clock,
             random: parts.random,
+            compute: parts.compute,
             metrics: parts.metrics,
         }
     }
@@ -193,8 +209,10 @@ impl Coordinator {
         let started = self.clock.now();
         let deadline = asking.deadline;
         let answered = match tokio::time::timeout_at(deadline, self.answer(asking)).await {
+            Ok(Err(QueryError::DeadlineExceeded { .. })) | Err(_) => {
+                Err(QueryError::DeadlineExceeded { waited: started.elapsed() })
+            }
             Ok(answered) => answered,
-            Err(_) => Err(QueryError::DeadlineExceeded { waited: deadline - started }),
         };
         let outcome = answered.as_ref().map_or_else(QueryError::outcome, |_| "ready");
         self.metrics.query(outcome, started.elapsed());
@@ -203,311 +221,162 @@ impl Coordinator {
 
     async fn answer(self: &Arc<Self>, asking: Asking) -> Result<Answered, QueryError> {
         asking.query.check(&self.overlay)?;
+        let registered = self.requests.register(&asking.client, &asking.request_id);
+        let ran = tokio::select! {
+            biased;
+            () = registered.cancel.cancelled() => return Err(QueryError::Cancelled),
+            ran = self.result(&asking, &registered) => ran?,
+        };
+        let result_set = ran.result_set;
+        let (random, now) = (self.random.bits(), self.clock.now());
+        let uid = self.leases.open(result_set.clone(), asking.owner, random, now)?;
+        let Ran { waited, limiting_factor, statistics, .. } = ran;
+        Ok(Answered { uid, result_set, waited, limiting_factor, statistics })
+    }
+
+    /// The result of a query: kept, of a run of another one, or of its own.
+    async fn result(self: &Arc<Self>, asking: &Asking, registered: &Registered) -> Result<Ran, QueryError> {
+        let query = &asking.query;
+        let mut join = Join::Any;
+        // A limit may be full before the days out of reach are needed. Without one they are needed for sure.
+        let mut sought = query.limit.is_none() || query.aggregate.is_some();
         for plan_count in 1.. {
-            let plan = self.plan(&asking.query, &asking.client, asking.deadline).await;
+            let plan = self.plan(query, &asking.client, sought).await;
+            let lacks_days = plan.days.iter().any(|planned| matches!(planned.fate, Fate::OutOfReach { .. }));
             let key: Arc<str> = plan.key().into();
             let cached = self.results.get(&key);
             self.metrics.cache_use("result", cached.is_some());
-            let ran = match cached {
-                Some(result_set) => Ran {
-                    result_set,
-                    waited: Duration::ZERO,
-                    limiting_factor: String::new(),
-                    statistics: Arc::default(),
-                },
-                None => match self.run_shared(key, plan, &asking).await {
-                    Ok(ran) => ran,
-                    Err(RunError::Stale(_)) if plan_count < MAX_PLANS => continue,
-                    // Another asker's deadline passed, this one's has not yet.
-                    Err(RunError::Failed(QueryError::DeadlineExceeded { .. }))
-                        if self.clock.now() < asking.deadline =>
-                    {
-                        continue;
-                    }
-                    Err(RunError::Stale(error) | RunError::Failed(error)) => return Err(error),
-                },
-            };
-            let uid = self.leases.open(
-                ran.result_set.clone(),
-                asking.owner.clone(),
-                self.random.bits(),
-                self.clock.now(),
-            )?;
-            return Ok(Answered {
-                uid,
-                result_set: ran.result_set,
-                waited: ran.waited,
-                limiting_factor: ran.limiting_factor,
-                statistics: ran.statistics,
-            });
+            if let Some(result_set) = cached {
+                return Ok(Ran::from_cache(result_set));
+            }
+            let joined = self
+                .runs
+                .join_or_start(&key, asking, join, |name| self.clone().run(key.clone(), plan, name).boxed());
+            registered.waits_for(&joined.name);
+            let ran = joined.run.await;
+            match &ran {
+                Ok(ran) if ran.is_whole() => {}
+                Err(RunError::Stale(_)) if plan_count < MAX_PLANS => continue,
+                Err(RunError::Failed(error)) if !error.is_transient() => {}
+                _ if join == Join::Any && !joined.name.is_as_good_as_own(asking) => {
+                    join = Join::AsGoodAsOwn;
+                    continue;
+                }
+                _ if lacks_days && !sought => {
+                    sought = true;
+                    continue;
+                }
+                _ => {}
+            }
+            return ran.map_err(|(RunError::Stale(error) | RunError::Failed(error))| error);
         }
         unreachable!("the loop ends by returning")
     }
 
-    /// Plans a query after asking for the inventories that it lacks.
-    async fn plan(&self, query: &Query, client: &ClientKey, deadline: Instant) -> QueryPlan {
+    /// Plans a query after asking for the inventories that it lacks: of nodes that nothing is known of, and if `seek`,
+    /// also of those that are marked, where nobody else holds a day.
+    async fn plan(&self, query: &Query, client: &ClientKey, seek: bool) -> QueryPlan {
         let own_team = match self.overlay.process(&self.me) {
             Some(process) if process.role != Role::Leader => Some(process.team.as_str()),
             _ => None,
         };
         let days = query.planned_days(&self.overlay, own_team);
-        let mut snapshot = self.gather.directory().snapshot();
+        let directory = self.gather.relay().directory();
+        if !self.unknown_holders(&days, &directory.snapshot(), seek).is_empty() {
+            self.learn_holders(&days, client, seek).await;
+        }
+        plan::plan(query.clone(), days, &self.overlay, &self.placement, &directory.snapshot())
+    }
+
+    fn unknown_holders(&self, days: &[(Day, String)], snapshot: &Snapshot, seek: bool) -> BTreeSet<NodeId> {
         let mut unknown = BTreeSet::new();
-        for (day, _) in &days {
+        for (day, _) in days {
             let holders = self.placement.holders(*day);
-            let lost =
-                !holders.iter().any(|holder| snapshot.serves(holder) && !snapshot.marked.contains(holder));
-            let asked =
-                |holder: &&NodeId| !snapshot.serves(holder) && (lost || !snapshot.marked.contains(*holder));
-            unknown.extend(holders.iter().filter(asked).cloned());
+            let is_marked = |holder: &NodeId| snapshot.marked.contains(holder);
+            let is_lost = !holders.iter().any(|holder| snapshot.serves(holder) && !is_marked(holder));
+            let wanted = |holder: &&NodeId| match is_marked(holder) {
+                true => seek && is_lost,
+                false => !snapshot.serves(holder),
+            };
+            unknown.extend(holders.iter().filter(wanted).cloned());
         }
-        if !unknown.is_empty() {
-            let call = self.call(client, deadline);
-            self.gather.learn(unknown, &call).await;
-            snapshot = self.gather.directory().snapshot();
-        }
-        plan::plan(query.clone(), days, &self.overlay, &self.placement, &snapshot)
+        unknown
     }
 
-    /// Joins an equal run, or starts one; the first asker pays for it.
-    async fn run_shared(
-        self: &Arc<Self>,
-        key: Arc<str>,
-        plan: QueryPlan,
-        asking: &Asking,
-    ) -> Result<Ran, RunError> {
-        let (run, charged_to, run_id) = self.join_or_start(key, plan, asking);
-        let cancel = CancellationToken::new();
-        let _registered = (!asking.request_id.is_empty()).then(|| {
-            let serial = self.next_run.fetch_add(1, Ordering::Relaxed);
-            let request = Request { cancel: cancel.clone(), serial, charged_to, run_id };
-            self.register(asking, request)
+    /// Asks the holders in question what they hold, one question at a time for all queries. A marked one is asked only
+    /// if nobody has within the time between two probes.
+    async fn learn_holders(&self, days: &[(Day, String)], client: &ClientKey, seek: bool) {
+        let relay = self.gather.relay();
+        let mut sought = self.sought.lock().await;
+        let snapshot = relay.directory().snapshot();
+        let now = self.clock.now();
+        let mut unknown = self.unknown_holders(days, &snapshot, seek);
+        unknown.retain(|node| {
+            let asked = sought.get(node).is_some_and(|asked| now - *asked < self.overlay.limits.probe());
+            !(asked && snapshot.marked.contains(node))
         });
-        tokio::select! {
-            biased;
-            () = cancel.cancelled() => Err(RunError::Failed(QueryError::Cancelled)),
-            ran = run => ran,
+        if !unknown.is_empty() {
+            let call = self.call(client, now + relay.probe_time());
+            relay.learn(unknown.iter().cloned(), &call).await;
+            let now = self.clock.now();
+            sought.extend(unknown.into_iter().map(|node| (node, now)));
         }
     }
 
-    fn join_or_start(
-        self: &Arc<Self>,
-        key: Arc<str>,
-        plan: QueryPlan,
-        asking: &Asking,
-    ) -> (Shared<BoxFuture<'static, Result<Ran, RunError>>>, ClientKey, String) {
-        let mut running = self.running.lock().expect("joining a run does not panic");
-        running.retain(|_, running| running.run.upgrade().is_some());
-        if let Some(found) = running.get(&key)
-            && let Some(run) = found.run.upgrade()
-            && run.peek().is_none()
-        {
-            return (run, found.charged_to.clone(), found.run_id.clone());
-        }
-        let run_id = self.next_run.fetch_add(1, Ordering::Relaxed).to_string();
-        let run = self
-            .clone()
-            .run(key.clone(), plan, asking.client.clone(), run_id.clone(), asking.deadline)
-            .boxed()
-            .shared();
-        if let Some(weak) = run.downgrade() {
-            let entry = Running { run: weak, charged_to: asking.client.clone(), run_id: run_id.clone() };
-            running.insert(key, entry);
-        }
-        (run, asking.client.clone(), run_id)
-    }
-
-    async fn run(
-        self: Arc<Self>,
-        key: Arc<str>,
-        plan: QueryPlan,
-        client: ClientKey,
-        run_id: String,
-        deadline: Instant,
-    ) -> Result<Ran, RunError> {
+    async fn run(self: Arc<Self>, key: Arc<str>, plan: QueryPlan, name: RunName) -> Result<Ran, RunError> {
+        let RunName { id, charged_to, deadline } = name;
         let teams = plan.cost_by_team().into_iter().map(|(team, rows)| (Arc::from(team), rows)).collect();
-        let cost = QueryCost { client: client.clone(), request_id: Some(run_id), teams };
+        let cost = QueryCost { client: charged_to.clone(), request_id: Some(id), teams };
+        // Who asks says how long that was.
+        let out_of_time = |_| RunError::Failed(QueryError::DeadlineExceeded { waited: Duration::ZERO });
         let admitted = tokio::time::timeout_at(deadline, self.admission.admit(cost)).await;
-        let out_of_time = || RunError::Failed(QueryError::DeadlineExceeded { waited: Duration::ZERO });
         let mut permit = admitted
-            .map_err(|_| out_of_time())?
+            .map_err(out_of_time)?
             .map_err(|error| RunError::Failed(QueryError::from_admission(error, &self.me)))?;
         self.metrics.waited(permit.waited());
-        let call = self.call(&client, deadline);
-        let work = self.count_and_cut(key, plan, &call);
-        let (result_set, statistics) =
-            tokio::time::timeout_at(deadline, work).await.map_err(|_| out_of_time())??;
-        permit.measured(rows_scanned(&result_set));
-        Ok(Ran {
+        let call = self.call(&charged_to, deadline);
+        let mut scanned = BTreeMap::new();
+        let work = self.count_and_cut(key, plan, &call, &mut scanned);
+        let counted = tokio::time::timeout_at(deadline, work).await;
+        permit.measured(scanned);
+        let (result_set, statistics) = counted.map_err(out_of_time)??;
+        let ran = Ran {
             result_set: Arc::new(result_set),
             waited: permit.waited(),
             limiting_factor: permit.limiting_factor().unwrap_or_default().to_owned(),
             statistics: Arc::new(statistics),
-        })
-        .inspect(|ran: &Ran| self.keep(ran))
+        };
+        self.keep(&ran);
+        Ok(ran)
     }
 
     /// Keeps a complete result for equal queries.
     fn keep(&self, ran: &Ran) {
-        let result_set = &ran.result_set;
-        if crate::coverage::missing(&result_set.ledger).next().is_none() {
+        if ran.is_whole() {
+            let result_set = &ran.result_set;
             let bytes = result_set.bytes() + result_set.key.len();
             self.results.insert(result_set.key.clone(), result_set.clone(), bytes);
         }
     }
 
-    /// Reads a chunk, as often as wanted while the lease lasts.
-    ///
-    /// # Errors
-    /// [`QueryError`]: unknown, expired, out of range, unavailable and lost are all different.
-    pub async fn chunk(
-        self: &Arc<Self>,
-        uid: &str,
-        index: i64,
-        reader: &Owner,
-        client: &ClientKey,
-        deadline: Instant,
-    ) -> Result<ChunkRead, QueryError> {
-        let started = self.clock.now();
-        let reading = self.read_chunk(uid, index, reader, client, deadline);
-        let read = match tokio::time::timeout_at(deadline, reading).await {
-            Ok(read) => read,
-            Err(_) => Err(QueryError::DeadlineExceeded { waited: deadline - started }),
-        };
-        let bytes = read
-            .as_ref()
-            .map_or(0, |chunk| chunk.frames.iter().map(|frame| frame.payload.len() as u64).sum());
-        let outcome = read.as_ref().map_or_else(QueryError::outcome, |_| "success");
-        self.metrics.chunk(outcome, bytes);
-        read
-    }
-
-    async fn read_chunk(
-        self: &Arc<Self>,
-        uid: &str,
-        index: i64,
-        reader: &Owner,
-        client: &ClientKey,
-        deadline: Instant,
-    ) -> Result<ChunkRead, QueryError> {
-        let result_set = self.leases.touch(uid, reader, self.clock.now())?;
-        let chunk_count = result_set.chunk_count();
-        let out_of_range = || QueryError::OutOfRange { index, chunk_count };
-        let index = u32::try_from(index).map_err(|_| out_of_range())?;
-        let range = result_set.chunk_range(index).ok_or_else(out_of_range)?;
-        let cache_key = (result_set.key.clone(), index);
-        let cached = self.chunks.get(&cache_key);
-        self.metrics.cache_use("chunk", cached.is_some());
-        let frames = match cached {
-            Some(frames) => frames,
-            None => {
-                let requester = Requester { team: chunk_team(&result_set, index), client: client.clone() };
-                let rows = (range.end - range.start).max(1);
-                let permit = self.reads.acquire(&requester, rows).await?;
-                let call = self.call(client, deadline);
-                let frames = match &result_set.plan.query.aggregate {
-                    Some(_) => self.aggregate_frames(&result_set, range, &call).await?,
-                    None => self.row_frames(&result_set, index, &call).await?,
-                };
-                drop(permit);
-                self.keep_chunk(cache_key, frames)
-            }
-        };
-        let is_last = index + 1 == chunk_count;
-        if is_last {
-            self.leases.read_out(uid);
-        }
-        Ok(ChunkRead { frames, chunk_count, is_last })
-    }
-
-    fn keep_chunk(&self, key: (Arc<str>, u32), frames: Vec<Frame>) -> Arc<Vec<Frame>> {
-        let frames = Arc::new(frames);
-        let payload: usize = frames.iter().map(|frame| frame.payload.len() + size_of::<Frame>()).sum();
-        self.chunks.insert(key.clone(), frames.clone(), payload + key.0.len());
-        frames
-    }
-
-    async fn row_frames(
-        &self,
-        result_set: &ResultSet,
-        index: u32,
-        call: &Call,
-    ) -> Result<Vec<Frame>, QueryError> {
-        let plan = &result_set.plan;
-        let asks: BTreeMap<Day, _> =
-            plan.asks().map(|(planned, ask)| (planned.day, (planned, ask))).collect();
-        let days: Vec<_> = result_set
-            .chunk_days(index)
-            .unwrap_or_default()
-            .into_iter()
-            .filter_map(|rows| {
-                let (planned, ask) = asks.get(&rows.day)?;
-                Some((rows, Arc::from(planned.team.as_str()), self.all_holders(planned.day, ask)))
-            })
-            .collect();
-        let spec = Read { selection: self.selection(plan) };
-        self.gather.read(&spec, &days, call).await.map_err(unread)
-    }
-
-    async fn aggregate_frames(
-        &self,
-        result_set: &ResultSet,
-        range: std::ops::Range<u64>,
-        call: &Call,
-    ) -> Result<Vec<Frame>, QueryError> {
-        let plan = &result_set.plan;
-        let Some(spec) = &plan.query.aggregate else {
-            return Ok(Vec::new());
-        };
-        if range.is_empty() {
-            return Ok(Vec::new());
-        }
-        let groups = match self.aggregates.get(&result_set.key) {
-            Some(groups) => groups,
-            None => self.aggregate_again(result_set, call).await?,
-        };
-        let chunk = groups.get(range.start as usize..range.end as usize).unwrap_or_default();
-        let payload = frame::encode_groups(spec, chunk, plan.query.encoding);
-        Ok(vec![Frame {
-            day: None,
-            version: aggregate_version(result_set),
-            first_row: range.start,
-            rows: chunk.len() as u32,
-            digest: frame::digest(&payload),
-            payload,
-            node: self.me.clone(),
-        }])
-    }
-
     /// Ends a lease, or withdraws a request; whether there was one that belongs to the client.
     pub fn cancel(&self, uid: &str, request_id: &str, reader: &Owner, client: &ClientKey) -> bool {
-        let key = (client.clone(), request_id.to_owned());
-        let requests = self.requests.lock().expect("registering a request does not panic");
-        let withdrawn = requests.get(&key).map(|request| request.cancel.cancel()).is_some();
+        let withdrawn = self.requests.cancel(client, request_id);
         withdrawn | (!uid.is_empty() && self.leases.close(uid, reader))
     }
 
     /// What a request waits for.
-    pub fn status(&self, request_id: &str, client: &ClientKey) -> QueryStatus {
-        let key = (client.clone(), request_id.to_owned());
-        let requests = self.requests.lock().expect("registering a request does not panic");
-        match requests.get(&key) {
-            Some(request) => self.admission.status(&request.run_id, &request.charged_to),
-            None => QueryStatus::Unknown,
+    pub fn status(&self, request_id: &str, client: &ClientKey) -> RequestStatus {
+        match self.requests.find(client, request_id) {
+            Found::Unknown => RequestStatus::Planned(QueryStatus::Unknown),
+            Found::Planning => RequestStatus::Planning,
+            Found::Run(run) => RequestStatus::Planned(self.admission.status(&run.id, &run.charged_to)),
         }
     }
 
-    fn register(self: &Arc<Self>, asking: &Asking, request: Request) -> Registered {
-        let key = (asking.client.clone(), asking.request_id.clone());
-        let serial = request.serial;
-        self.requests.lock().expect("registering a request does not panic").insert(key.clone(), request);
-        Registered { coordinator: self.clone(), key, serial }
-    }
-
-    /// The holders that a plan knew, then those that have come since: they refuse if their version differs.
-    fn all_holders(&self, day: Day, ask: &Ask) -> Vec<NodeId> {
-        let later = self.placement.holders(day).iter().filter(|holder| !ask.holders.contains(holder));
-        ask.holders.iter().chain(later).cloned().collect()
+    /// The holders of a day that the plan does not name: they have come since, or have another version.
+    fn other_holders(&self, day: Day, ask: &Ask) -> impl Iterator<Item = NodeId> {
+        self.placement.holders(day).iter().filter(|holder| !ask.holders.contains(holder)).cloned()
     }
 
     fn selection(&self, plan: &QueryPlan) -> Selection {
@@ -517,54 +386,6 @@ impl Coordinator {
     fn call(&self, client: &ClientKey, deadline: Instant) -> Call {
         Call { hops: Vec::new(), client: client.clone(), deadline }
     }
-}
-
-/// Takes a request off the register when it ends, however it ends.
-struct Registered {
-    coordinator: Arc<Coordinator>,
-    key: (ClientKey, String),
-    serial: u64,
-}
-
-impl Drop for Registered {
-    fn drop(&mut self) {
-        if let Ok(mut requests) = self.coordinator.requests.lock() {
-            // A later request of the same id may have taken the place.
-            if requests.get(&self.key).is_some_and(|request| request.serial == self.serial) {
-                requests.remove(&self.key);
-            }
-        }
-    }
-}
-
-/// What counting really cost: the rows of the days that were counted, by team.
-fn rows_scanned(result_set: &ResultSet) -> BTreeMap<Arc<str>, u64> {
-    let mut rows: BTreeMap<Arc<str>, u64> = BTreeMap::new();
-    let counted: BTreeSet<Day> = result_set
-        .ledger
-        .iter()
-        .filter(|entry| matches!(entry.outcome, Outcome::Served(_)))
-        .map(|entry| entry.day)
-        .collect();
-    for (planned, ask) in result_set.plan.asks().filter(|(planned, _)| counted.contains(&planned.day)) {
-        *rows.entry(Arc::from(planned.team.as_str())).or_default() += ask.rows_to_scan;
-    }
-    rows
-}
-
-/// The team that pays for reading a chunk: the one of its first day.
-fn chunk_team(result_set: &ResultSet, index: u32) -> Arc<str> {
-    let first = result_set.chunk_days(index).and_then(|days| Some(days.first()?.day));
-    let planned = result_set.plan.days.iter().find(|planned| first.is_none_or(|day| planned.day == day));
-    Arc::from(planned.map_or("", |planned| planned.team.as_str()))
-}
-
-/// The version of an aggregate: of all the versions that went into it.
-fn aggregate_version(result_set: &ResultSet) -> Version {
-    let versions: Vec<u8> = crate::coverage::rows_taken(&result_set.ledger)
-        .flat_map(|(day, served)| [&day.number().to_be_bytes()[..], &served.version.0].concat())
-        .collect();
-    Version(frame::digest(&versions).0)
 }
 
 /// The error of a chunk whose days nobody could read.

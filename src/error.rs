@@ -154,6 +154,13 @@ impl QueryError {
         }
     }
 
+    /// Whether the same query might succeed without any change of it: with more time, at another place in the queue, or
+    /// when other nodes can be reached.
+    pub fn is_transient(&self) -> bool {
+        use QueryError::{DeadlineExceeded, Overloaded, Unavailable};
+        matches!(self, Unavailable(_) | Overloaded { .. } | DeadlineExceeded { .. })
+    }
+
     /// The short name of the outcome, for metrics.
     pub fn outcome(&self) -> &'static str {
         match self {

@@ -16,7 +16,8 @@
 //! | [`service`] | `overlay.v1` over the node: messages in, messages out |
 //! | [`state`] | what the services of one node share; who may ask what |
 //! | [`coordinator`] | the client verbs: plan, admit, count, cut into chunks, read chunks |
-//! | [`gather`] | counts and reads over store and neighbours; attempts, failover |
+//! | [`gather`] | counts and reads for the node that plans; attempts, each on another holder |
+//! | [`relay`] | brings requests to the nodes they are addressed to, around a neighbour that fails |
 //! | [`peer`] | the typed connection to a neighbour; checks every answer |
 //! | [`wire`] | between values and messages |
 //! | [`holder`] | answers for the days that this node holds, under compute slots |
@@ -48,7 +49,7 @@
 //!    planned day and prunes days by date, place and statistics.
 //! 3. An equal result comes from the cache; an equal run in flight is joined; else [`admission`] grants
 //!    all slots at once.
-//! 4. [`gather`] divides the days among live holders and [`gather::Gather::relay`]s the counts along the
+//! 4. [`gather`] divides the days among live holders and [`relay`] brings the counts along the
 //!    overlay's edges. Days that come back unanswered go to another holder.
 //! 5. The [`coverage`] ledger gets one entry a day, [`result_set`] fixes the chunk boundaries, and the
 //!    value goes under a lease. From here on nothing is open anywhere.
@@ -77,8 +78,18 @@
 //! - Rows whose aggregated column is missing are left out: a group of only missing values does not appear.
 //!   Sites that share a name are one group.
 //! - A result from the cache takes no slot.
-//! - At `limits.result_sets`, the set that was touched longest ago among those read to their last chunk
-//!   makes room; if there is none, the query is refused with the time of the next lease's end.
+//! - At `limits.result_set_bytes`, the client that has most gives up the result set that it touched longest ago.
+//!   Only if nobody has two is a query refused, with the time of the next lease's end.
+//! - `chunk_bytes` is divided by the worst encoded row of the days that rows are taken from, not of all planned
+//!   days: else a day beyond the limit, in reach or not, could move a boundary.
+//! - A frame is encoded in one piece, whatever its rows: it is charged with what encoding them costs, and `chunk_bytes`
+//!   keeps it to some milliseconds.
+//! - A result from the cache is answered also while its holders are out of reach: it was complete when it was counted,
+//!   as any result is whose holders fail after its query. Its chunks then say so.
+//! - A query that joined the run of another one, and would get less than a whole result only because that one had
+//!   less time or a worse place in the queue, runs again on its own.
+//! - Planning asks a node that is known to be down only if the query needs a day that nobody else holds, and then at
+//!   most once between two probes for all queries together.
 //! - Chunks have at most as many rows as their strategy says, and fewer where their worst encoding would
 //!   exceed `chunk_bytes`; each further frame in a chunk costs its overhead.
 //! - Messages name decimals as billionths; concentrations have at most nine decimals.
@@ -108,6 +119,7 @@ pub mod peer;
 pub mod placement;
 pub mod plan;
 pub mod predicate;
+pub mod relay;
 pub mod result_set;
 pub mod route;
 pub mod scan;

@@ -3,7 +3,6 @@
 //! A node owns every task that it starts. When it ends, or is dropped, nothing of it runs on.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,9 +28,10 @@ use crate::outside::{Incoming, Outside};
 use crate::peer::Neighbour;
 use crate::placement::Placement;
 use crate::proto::{self, legacy, v1};
+use crate::relay::Relay;
 use crate::result_set::Leases;
 use crate::service::{OverlayService, PeerService};
-use crate::state::{NodeState, Stop};
+use crate::state::{Hosts, NodeState, Stop};
 use crate::verb::Call;
 
 /// Rejected rows of each day that are kept with file, line and reason; all are counted.
@@ -43,6 +43,9 @@ const MAX_PEER_REQUEST_BYTES: usize = 16 << 20;
 /// Bytes of a request of the old contract that are read, so that one beyond `limits.filter_bytes` gets
 /// its answer in `status` as that contract has it.
 const MAX_LEGACY_REQUEST_BYTES: usize = 16 << 20;
+
+/// What a node that stops at once still gives the answer to the one who told it to.
+const LAST_ANSWER: Duration = Duration::from_millis(100);
 
 /// What a node is made of.
 pub struct Setup {
@@ -227,13 +230,12 @@ fn wire_together(
         let limits = ComputeLimits { slots, queue_length, quantum_rows, what, limiting_factor };
         ComputeSlots::new(limits, weights.clone())
     };
-    let cores = || std::thread::available_parallelism().map_or(1, usize::from);
     let holder = Arc::new(Holder::new(
         process.id.clone(),
         incarnation,
         placed,
         &overlay,
-        fair(limits.compute_slots.unwrap_or_else(cores), "pieces of work waiting", "compute_slots"),
+        fair(limits.compute_slots.unwrap_or(outside.cores), "pieces of work waiting", "compute_slots"),
         outside.compute,
         metrics.clone(),
     ));
@@ -243,9 +245,9 @@ fn wire_together(
         .filter_map(|id| overlay.process(id))
         .map(|other| (other.id.clone(), Neighbour::new(other, &overlay, outside.connect.clone())))
         .collect();
-    let gather = Arc::new(Gather::new(
+    let relay = Arc::new(Relay::new(
         process.id.clone(),
-        overlay.clone(),
+        &overlay,
         neighbours,
         holder.clone(),
         Arc::new(Directory::default()),
@@ -264,27 +266,31 @@ fn wire_together(
         incarnation,
         limits.result_ttl(),
         limits.result_max_age(),
-        limits.result_sets,
+        limits.result_set_bytes,
     );
     let parts = Parts {
-        gather: gather.clone(),
+        gather: Gather::new(overlay.clone(), relay.clone()),
         admission,
         reads: fair(limits.reads_in_flight, "chunk reads waiting", "reads_in_flight"),
         leases,
         clock: outside.clock,
         random: outside.random.clone(),
+        compute: outside.compute,
         metrics: metrics.clone(),
     };
     let coordinator = Arc::new(Coordinator::new(process.id.clone(), overlay.clone(), placement, parts));
     let peer_hosts = peer_hosts(&overlay, &process);
+    let own_host = Hosts::new([process.host.as_str()].into_iter());
     Arc::new(NodeState {
         peer_requests: InFlight::new("peer requests in flight", "limits.peer_requests", limits.peer_requests),
         process,
         coordinator,
-        gather,
+        relay,
         holder,
         metrics,
         peer_hosts,
+        own_host,
+        connect: outside.connect.clone(),
         incarnation,
         stop: watch::channel(Stop::Running).0,
         overlay,
@@ -296,10 +302,10 @@ fn incarnation(outside: &Outside) -> u64 {
     (outside.clock.unix_ms() << 16) | (outside.random.bits() & 0xffff) | 1
 }
 
-/// Where this node and its neighbours are configured to be. Host names are for networks that have tokens.
-fn peer_hosts(overlay: &Overlay, process: &Process) -> BTreeSet<IpAddr> {
+/// Where this node and its neighbours are configured to be, as far as their hosts are addresses.
+fn peer_hosts(overlay: &Overlay, process: &Process) -> Hosts {
     let near = process.neighbours.iter().filter_map(|id| overlay.process(id)).chain([process]);
-    near.filter_map(|process| process.host.parse::<IpAddr>().ok()).map(|ip| ip.to_canonical()).collect()
+    Hosts::new(near.map(|process| process.host.as_str()))
 }
 
 type Health = tonic_health::server::HealthReporter;
@@ -349,10 +355,14 @@ async fn serve(
         grace_ends = drained(&state, &health) => grace_ends,
     };
     closing.cancel();
+    let at_once = async {
+        stopped(&state, Stop::AtOnce).await;
+        tokio::time::sleep(LAST_ANSWER).await;
+    };
     tokio::select! {
         biased;
         ended = &mut server => ended.map_err(|error| failed(error.to_string())),
-        () = stopped(&state, Stop::AtOnce) => Ok(()),
+        () = at_once => Ok(()),
         () = tokio::time::sleep_until(grace_ends) => Ok(()),
     }
 }
@@ -455,9 +465,13 @@ fn load_placed(
 /// Asks nodes how they are: all members for the leader, for others those that they have dealt with.
 async fn watch_others(state: Arc<NodeState>) -> Result<(), NodeError> {
     let probe = state.overlay.limits.probe();
+    let directory = state.relay.directory();
     let is_leader = state.process.role == Role::Leader;
     loop {
-        let snapshot = state.gather.directory().snapshot();
+        for hosts in [&state.peer_hosts, &state.own_host] {
+            hosts.resolve(state.connect.as_ref()).await;
+        }
+        let snapshot = directory.snapshot();
         let mut nodes: BTreeSet<NodeId> = snapshot.inventories.into_keys().chain(snapshot.marked).collect();
         if is_leader {
             nodes.extend(state.overlay.processes.keys().cloned());
@@ -467,9 +481,9 @@ async fn watch_others(state: Arc<NodeState>) -> Result<(), NodeError> {
             let call = Call {
                 hops: Vec::new(),
                 client: ClientKey::new("", ""),
-                deadline: Instant::now() + probe * 5,
+                deadline: Instant::now() + state.relay.probe_time(),
             };
-            state.gather.learn(nodes, &call).await;
+            state.relay.learn(nodes, &call).await;
         }
         state.coordinator.leases().sweep(Instant::now());
         tokio::time::sleep(probe).await;

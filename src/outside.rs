@@ -5,7 +5,7 @@
 //! starts a thread while serving.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
@@ -27,6 +27,8 @@ pub struct Outside {
     pub connect: Arc<dyn Connect>,
     /// Runs scans and encodings.
     pub compute: Compute,
+    /// Scans and encodings that can run at once; at least 1.
+    pub cores: usize,
 }
 
 impl Outside {
@@ -37,6 +39,7 @@ impl Outside {
             random: Random::seeded(fastrand::u64(..)),
             connect: Arc::new(ConnectTcp),
             compute: Compute::Pool,
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
         }
     }
 }
@@ -99,6 +102,11 @@ pub trait Connect: Send + Sync {
     /// # Errors
     /// Whatever the network reports.
     fn connect(&self, address: &str) -> BoxFuture<'static, io::Result<Box<dyn Stream>>>;
+
+    /// The addresses of a host that is written as a name; none where names mean nothing.
+    fn resolve(&self, _host: &str) -> BoxFuture<'static, Vec<IpAddr>> {
+        Box::pin(std::future::ready(Vec::new()))
+    }
 }
 
 /// Connects by TCP, without delaying small segments.
@@ -111,6 +119,19 @@ impl Connect for ConnectTcp {
             let stream = tokio::net::TcpStream::connect(address).await?;
             stream.set_nodelay(true)?;
             Ok(Box::new(stream) as Box<dyn Stream>)
+        })
+    }
+
+    fn resolve(&self, host: &str) -> BoxFuture<'static, Vec<IpAddr>> {
+        let host = host.to_owned();
+        Box::pin(async move {
+            match tokio::net::lookup_host((host.as_str(), 0)).await {
+                Ok(addresses) => addresses.map(|address| address.ip()).collect(),
+                Err(error) => {
+                    tracing::debug!(host, %error, "the name of a neighbour's host has no address");
+                    Vec::new()
+                }
+            }
         })
     }
 }

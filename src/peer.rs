@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
-use tokio::time::Instant;
+use tonic::Code;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tonic_types::StatusExt;
 
@@ -19,15 +19,17 @@ use crate::frame;
 use crate::outside::{Connect, remaining};
 use crate::proto::v1;
 use crate::verb::{
-    Answers, Call, Count, CountItem, DayCount, Failure, Frame, InventoryAnswer, InventoryItem, Read, ReadItem,
+    Answers, Call, Cause, Count, CountItem, DayCount, Failure, Frame, InventoryAnswer, InventoryItem, Read,
+    ReadItem,
 };
 use crate::wire::{self, Malformed};
 
 /// Bytes of an answer between nodes. A count carries up to `limits.max_groups` groups.
 const MAX_ANSWER_BYTES: usize = 64 << 20;
 
-/// The share of the remaining time that one attempt may use, so that another can still be made.
-const ATTEMPT_SHARE: f64 = 0.6;
+/// What the neighbour gets beyond the time that it is waited for, so that it is always this side that gives up: what it
+/// would say of the time does not tell a slow neighbour from one that is out of order.
+const BEYOND: Duration = Duration::from_millis(100);
 
 /// When to come back to an overloaded neighbour that does not say when.
 const RETRY_OVERLOADED: Duration = Duration::from_secs(1);
@@ -73,6 +75,16 @@ pub enum PeerError {
         why: String,
         /// When to come back, it says.
         retry_after: Duration,
+    },
+    /// The answer has more bytes than a message between nodes may have: only groups can be so many.
+    #[error("neighbour `{node}` ({address}) has more groups than {} MiB: {why}", MAX_ANSWER_BYTES >> 20)]
+    TooLarge {
+        /// The neighbour.
+        node: NodeId,
+        /// Where it listens.
+        address: String,
+        /// What the transport reported.
+        why: String,
     },
     /// The answer contradicts the request.
     #[error("neighbour `{node}` ({address}) answered nonsense: {what}")]
@@ -153,10 +165,14 @@ impl Neighbour {
             answers.answers.push(InventoryAnswer { inventory, unchanged: message.unchanged });
         }
         for failure in reply.unreachable {
-            let item = asked.take(failure.node)?.clone();
+            let item = asked.take(failure.node.clone())?.clone();
+            let overloaded = failure.retry_after_ms.map(Duration::from_millis);
             answers.failures.push(Failure {
                 item,
-                cause: crate::verb::Cause::Unreachable,
+                cause: match overloaded {
+                    Some(retry_after) => Cause::Overloaded { retry_after },
+                    None => Cause::Unreachable,
+                },
                 why: failure.why,
                 nodes_tried: wire::node_ids(&failure.nodes_tried),
             });
@@ -284,26 +300,31 @@ impl Neighbour {
         Ok(answers)
     }
 
-    /// Waits for an answer as long as the caller's deadline leaves room for another attempt.
+    /// Waits for an answer until the call's deadline.
     async fn within<T, F>(&self, call: &Call, ask: impl FnOnce(Duration) -> F) -> Result<T, PeerError>
     where
         F: Future<Output = Result<tonic::Response<T>, tonic::Status>>,
     {
-        let timeout = remaining(call.deadline).mul_f64(ATTEMPT_SHARE);
+        let waited = remaining(call.deadline);
         let (node, address) = (self.id.clone(), self.address.clone());
-        match tokio::time::timeout_at(Instant::now() + timeout, ask(timeout)).await {
+        match tokio::time::timeout_at(call.deadline, ask(waited + BEYOND)).await {
             Ok(Ok(response)) => Ok(response.into_inner()),
-            Ok(Err(status)) if status.code() == tonic::Code::ResourceExhausted => {
-                let retry_after = status.get_details_retry_info().and_then(|info| info.retry_delay);
-                Err(PeerError::Overloaded {
-                    node,
-                    address,
-                    why: status.message().to_owned(),
-                    retry_after: retry_after.unwrap_or(RETRY_OVERLOADED),
-                })
-            }
-            Ok(Err(status)) => Err(PeerError::Transport { node, address, why: cause_chain(&status) }),
-            Err(_) => Err(PeerError::TimedOut { node, address, waited: timeout }),
+            Ok(Err(status)) => Err(match status.code() {
+                Code::ResourceExhausted => {
+                    let retry_after = status.get_details_retry_info().and_then(|info| info.retry_delay);
+                    PeerError::Overloaded {
+                        node,
+                        address,
+                        why: status.message().to_owned(),
+                        retry_after: retry_after.unwrap_or(RETRY_OVERLOADED),
+                    }
+                }
+                Code::DeadlineExceeded => PeerError::TimedOut { node, address, waited },
+                // What tonic says of a message beyond the size that the client takes.
+                Code::OutOfRange => PeerError::TooLarge { node, address, why: cause_chain(&status) },
+                _ => PeerError::Transport { node, address, why: cause_chain(&status) },
+            }),
+            Err(_) => Err(PeerError::TimedOut { node, address, waited }),
         }
     }
 

@@ -76,12 +76,6 @@ impl Placement {
     }
 }
 
-impl From<&Overlay> for Placement {
-    fn from(overlay: &Overlay) -> Self {
-        Placement::new(overlay)
-    }
-}
-
 /// The members that hold `day`, the preferred one first.
 ///
 /// Shape: `min(replicas, members.len())` different members, whatever the order of `members`.

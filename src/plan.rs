@@ -12,7 +12,7 @@ use crate::config::{Chunking, NodeId, Overlay};
 use crate::day::{Day, DayRange};
 use crate::decimal::Decimal;
 use crate::frame::{self, Encoding};
-use crate::inventory::{DayInventory, Snapshot};
+use crate::inventory::Snapshot;
 use crate::placement::Placement;
 use crate::predicate::{Place, Predicate};
 use crate::store::{DayStatistics, Version};
@@ -117,6 +117,8 @@ pub struct Ask {
     pub rows_to_scan: u64,
     /// Rows that can match, from the statistics.
     pub rows_at_most: u64,
+    /// Bytes that one row may take in the query's encoding.
+    pub worst_row_bytes: u32,
     /// Holders of the pinned version in placement order, those that are marked last.
     pub holders: Vec<NodeId>,
 }
@@ -257,7 +259,7 @@ pub fn plan(
             fate: fate(&query, day, placement.holders(day), snapshot),
         })
         .collect();
-    let bounds = chunk_bounds(&query, &days, overlay, placement, snapshot);
+    let bounds = chunk_bounds(&query, &days, overlay);
     QueryPlan { query, days, bounds }
 }
 
@@ -291,6 +293,7 @@ fn fate(query: &Query, day: Day, holders: &[NodeId], snapshot: &Snapshot) -> Fat
         version: inventory.version,
         rows_to_scan: inventory.statistics.rows,
         rows_at_most: rows_at_most(&query.predicate, &inventory.statistics),
+        worst_row_bytes: query.encoding.of(&inventory.statistics.worst_row_bytes),
         holders: known
             .iter()
             .filter(|(_, other)| other.version == inventory.version)
@@ -361,26 +364,11 @@ fn rows_at_most(predicate: &Predicate, statistics: &DayStatistics) -> u64 {
     wanted_parameters(predicate, statistics).map(|of| of.rows - if by_value { of.missing } else { 0 }).sum()
 }
 
-/// Chunk bounds follow from the data of the planned days alone, so that they are the same on every topology.
-fn chunk_bounds(
-    query: &Query,
-    days: &[PlannedDay],
-    overlay: &Overlay,
-    placement: &Placement,
-    snapshot: &Snapshot,
-) -> ChunkBounds {
-    let worst = |planned: &PlannedDay| {
-        let version = match &planned.fate {
-            Fate::Ask(ask) => ask.version,
-            Fate::Pruned { version, .. } => *version,
-            _ => return None,
-        };
-        let holds = |holder| -> Option<&DayInventory> {
-            let inventory = snapshot.inventories.get(holder)?.days.get(&planned.day)?;
-            (inventory.version == version).then_some(inventory)
-        };
-        let inventory = placement.holders(planned.day).iter().find_map(holds)?;
-        Some(query.encoding.of(&inventory.statistics.worst_row_bytes))
+/// How chunks are cut, as far as it is known before it is known which days rows are taken from.
+fn chunk_bounds(query: &Query, days: &[PlannedDay], overlay: &Overlay) -> ChunkBounds {
+    let worst = |planned: &PlannedDay| match &planned.fate {
+        Fate::Ask(ask) => Some(ask.worst_row_bytes),
+        _ => None,
     };
     let choice = &query.chunking;
     ChunkBounds {
@@ -396,7 +384,9 @@ impl QueryPlan {
     /// Equal for plans that give equal results: predicate, days and versions, limit, encoding, chunks.
     pub fn key(&self) -> String {
         let Query { predicate, limit, aggregate, encoding, allow_partial, .. } = &self.query;
-        let mut key = format!("{predicate:?}|{limit:?}|{aggregate:?}|{encoding:?}|{:?}", self.bounds);
+        let ChunkBounds { strategy, fixed_rows, chunk_bytes, .. } = self.bounds;
+        let mut key = format!("{predicate:?}|{limit:?}|{aggregate:?}|{encoding:?}");
+        let _ = write!(key, "|{strategy:?} {fixed_rows} {chunk_bytes}");
         // A query that accepts missing days must not share the run of one that does not.
         let _ = write!(key, "|{allow_partial}");
         for planned in &self.days {

@@ -96,12 +96,6 @@ impl Graph {
     }
 }
 
-impl From<&Overlay> for Graph {
-    fn from(overlay: &Overlay) -> Self {
-        Graph::new(overlay)
-    }
-}
-
 /// A live holder as the planning node sees it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Candidate {
@@ -111,8 +105,6 @@ pub struct Candidate {
     pub weight: f64,
     /// Compute slots that it last reported free.
     pub free_compute_slots: u32,
-    /// Edges between it and the planning node; shown by `Explain`, [`assign`] does not look at it.
-    pub distance: u32,
 }
 
 /// A planned day and who can answer for it.

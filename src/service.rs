@@ -5,15 +5,16 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::BoxStream;
+use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::{Request, Response, Status};
 
 use crate::admission::{ClientKey, InFlightPermit, QueryStatus};
-use crate::config::NodeId;
-use crate::coordinator::{Answered, Asking, ChunkRead, Explanation};
+use crate::config::{MAX_OWNED_DAYS, NodeId};
+use crate::coordinator::{Answered, Asking, ChunkRead, Explanation, RequestStatus};
 use crate::error::QueryError;
 use crate::frame::{self, Encoding};
-use crate::outside::PeerAddress;
+use crate::outside::{PeerAddress, remaining};
 use crate::plan::Fate;
 use crate::proto::v1;
 use crate::result_set::Owner;
@@ -140,7 +141,9 @@ impl v1::overlay_server::Overlay for OverlayService {
         };
         let coordinator = &self.0.coordinator;
         let answered = coordinator.query(asking).await.map_err(|error| error.to_status())?;
-        let first = coordinator.chunk(&answered.uid, 0, &owner, &client, deadline).await.ok();
+        // It saves a round trip where it is at hand; the manifest does not wait for it for long.
+        let soon = deadline.min(Instant::now() + remaining(deadline) / 4);
+        let first = coordinator.chunk(&answered.uid, 0, &owner, &client, soon).await.ok();
         let mut hops = request.hops;
         hops.push(self.0.process.id.to_string());
         Ok(Response::new(reply(answered, first, hops, coordinator.leases().ttl())))
@@ -167,7 +170,7 @@ impl v1::overlay_server::Overlay for OverlayService {
         let (owner, client) = owner(&host, &request.client_id);
         let state = self.0.clone();
         let uid = request.uid.clone();
-        let result_set = state.coordinator.leases().touch(&uid, &owner, tokio::time::Instant::now());
+        let result_set = state.coordinator.leases().touch(&uid, &owner, Instant::now());
         let result_set = result_set.map_err(|error| QueryError::from(error).to_status())?;
         let chunk_count = result_set.chunk_count();
         if request.first_chunk >= chunk_count {
@@ -210,7 +213,7 @@ impl v1::overlay_server::Overlay for OverlayService {
         let request = request.into_inner();
         let query = self.query_of(&request)?;
         let (_, client) = owner(&host, &request.client_id);
-        let explaining = self.0.coordinator.explain(&query, &client, deadline);
+        let explaining = self.0.coordinator.explain(&query, &client);
         let explanation = match tokio::time::timeout_at(deadline, explaining).await {
             Ok(explained) => explained.map_err(|error| error.to_status())?,
             Err(_) => {
@@ -228,18 +231,23 @@ impl v1::overlay_server::Overlay for OverlayService {
         let request = request.into_inner();
         let (_, client) = owner(&host, &request.client_id);
         let reply = match self.0.coordinator.status(&request.request_id, &client) {
-            QueryStatus::Unknown => {
+            RequestStatus::Planning => {
+                v1::GetQueryStatusReply { state: "planning".to_owned(), ..Default::default() }
+            }
+            RequestStatus::Planned(QueryStatus::Unknown) => {
                 v1::GetQueryStatusReply { state: "unknown".to_owned(), ..Default::default() }
             }
-            QueryStatus::Running => {
+            RequestStatus::Planned(QueryStatus::Running) => {
                 v1::GetQueryStatusReply { state: "running".to_owned(), ..Default::default() }
             }
-            QueryStatus::Waiting { limiting_factor, position, estimated_start } => v1::GetQueryStatusReply {
-                state: "waiting".to_owned(),
-                limiting_factor,
-                position: position as u32 + 1,
-                estimated_start_ms: estimated_start.as_secs_f64() * 1e3,
-            },
+            RequestStatus::Planned(QueryStatus::Waiting { limiting_factor, position, estimated_start }) => {
+                v1::GetQueryStatusReply {
+                    state: "waiting".to_owned(),
+                    limiting_factor,
+                    position: position as u32 + 1,
+                    estimated_start_ms: estimated_start.as_secs_f64() * 1e3,
+                }
+            }
         };
         Ok(Response::new(reply))
     }
@@ -351,7 +359,7 @@ fn explain_reply(state: &NodeState, explanation: Explanation) -> v1::ExplainRepl
 fn metrics_reply(state: &NodeState) -> v1::GetMetricsReply {
     let gauges = state.gauges();
     let totals = state.metrics.totals();
-    let marks = state.gather.directory().marks();
+    let marks = state.relay.directory().marks();
     let neighbour = |id: &NodeId| v1::NeighbourState {
         node: id.to_string(),
         state: if marks.contains_key(id) { "down" } else { "up" }.to_owned(),
@@ -383,7 +391,12 @@ fn metrics_reply(state: &NodeState) -> v1::GetMetricsReply {
 
 impl PeerService {
     /// Checks who asks and takes one of the places for peers.
-    fn admit<T>(&self, request: &Request<T>, hops: &[String]) -> Result<InFlightPermit, Status> {
+    fn admit<T>(
+        &self,
+        request: &Request<T>,
+        hops: &[String],
+        items: usize,
+    ) -> Result<InFlightPermit, Status> {
         let state = &self.0;
         if !state.is_peer(address(request)) {
             let why = format!("peer verbs are for the neighbours of node `{}`", state.process.id);
@@ -391,6 +404,14 @@ impl PeerService {
         }
         if hops.iter().any(|hop| hop == state.process.id.as_str()) {
             return Err(QueryError::Loop(state.process.id.to_string()).to_status());
+        }
+        let processes = state.overlay.processes.len();
+        for (what, found, most) in
+            [("hops", hops.len(), 2 * processes), ("items", items, processes.max(MAX_OWNED_DAYS))]
+        {
+            if found > most {
+                return Err(invalid(format!("{found} {what}, limit {most} (of the configuration)")));
+            }
         }
         state.peer_requests.try_acquire().map_err(|overloaded| QueryError::from(overloaded).to_status())
     }
@@ -403,16 +424,20 @@ impl PeerService {
 #[tonic::async_trait]
 impl v1::peer_server::Peer for PeerService {
     async fn inventory(&self, request: Request<v1::InventoryRequest>) -> ServiceResult<v1::InventoryReply> {
-        let _place = self.admit(&request, &request.get_ref().hops)?;
+        let _place = self.admit(&request, &request.get_ref().hops, request.get_ref().nodes.len())?;
         let call = self.call(timeout(&request), &request.get_ref().hops, ClientKey::new("", ""));
         let item = |node: v1::NodeRequest| InventoryItem {
             node: NodeId::from(node.node.as_str()),
             known_incarnation: node.known_incarnation,
         };
         let items = request.into_inner().nodes.into_iter().map(item).collect();
-        let answers = self.0.gather.relay(&Inventory, items, &call).await;
+        let answers = self.0.relay.relay(&Inventory, items, &call).await;
         let unreachable = |failure: Failure<InventoryItem>| v1::Unreachable {
             node: failure.item.node.to_string(),
+            retry_after_ms: match failure.cause {
+                Cause::Overloaded { retry_after } => Some(retry_after.as_millis() as u64),
+                _ => None,
+            },
             why: failure.why,
             nodes_tried: wire::names(&failure.nodes_tried),
         };
@@ -425,7 +450,7 @@ impl v1::peer_server::Peer for PeerService {
     }
 
     async fn count(&self, request: Request<v1::CountRequest>) -> ServiceResult<v1::CountReply> {
-        let _place = self.admit(&request, &request.get_ref().hops)?;
+        let _place = self.admit(&request, &request.get_ref().hops, request.get_ref().days.len())?;
         let timeout = timeout(&request);
         let request = request.into_inner();
         let client = ClientKey::new(request.client_address.as_str(), request.client_id.as_str());
@@ -435,7 +460,7 @@ impl v1::peer_server::Peer for PeerService {
             aggregate: request.aggregate.as_ref().map(wire::aggregate_from).transpose().map_err(invalid)?,
         };
         let items: Result<Vec<_>, _> = request.days.iter().map(wire::count_item_from).collect();
-        let answers = self.0.gather.relay(&spec, items.map_err(invalid)?, &call).await;
+        let answers = self.0.relay.relay(&spec, items.map_err(invalid)?, &call).await;
         if answers.groups.len() > self.0.overlay.limits.max_groups {
             return Ok(Response::new(self.too_many_groups(&request.days)?));
         }
@@ -457,14 +482,14 @@ impl v1::peer_server::Peer for PeerService {
     }
 
     async fn read(&self, request: Request<v1::ReadRequest>) -> ServiceResult<v1::ReadReply> {
-        let _place = self.admit(&request, &request.get_ref().hops)?;
+        let _place = self.admit(&request, &request.get_ref().hops, request.get_ref().days.len())?;
         let timeout = timeout(&request);
         let request = request.into_inner();
         let client = ClientKey::new(request.client_address.as_str(), request.client_id.as_str());
         let call = self.call(timeout, &request.hops, client);
         let spec = Read { selection: selection(request.predicate.as_ref(), request.encoding)? };
         let items: Result<Vec<_>, _> = request.days.iter().map(wire::read_item_from).collect();
-        let answers = self.0.gather.relay(&spec, items.map_err(invalid)?, &call).await;
+        let answers = self.0.relay.relay(&spec, items.map_err(invalid)?, &call).await;
         let failure = |failure: Failure<ReadItem>| {
             let (day, node) = (failure.item.day, failure.item.node.clone());
             wire::day_failure_to(failure, day, &node)

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -11,10 +11,10 @@ use tokio::time::Instant;
 use crate::admission::InFlight;
 use crate::config::{Overlay, Process};
 use crate::coordinator::Coordinator;
-use crate::gather::Gather;
 use crate::holder::Holder;
 use crate::metrics::{Gauges, Metrics};
-use crate::outside::PeerAddress;
+use crate::outside::{Connect, PeerAddress};
+use crate::relay::Relay;
 
 /// How a node was told to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,6 +27,43 @@ pub enum Stop {
     AtOnce,
 }
 
+/// The hosts of a node and its neighbours: addresses, and names with the addresses that they had when last looked up.
+pub struct Hosts {
+    names: BTreeSet<String>,
+    addresses: BTreeSet<IpAddr>,
+    resolved: Mutex<BTreeSet<IpAddr>>,
+}
+
+impl Hosts {
+    /// Hosts as the configuration writes them. Names have no address until [`Self::resolve`].
+    pub fn new<'a>(hosts: impl Iterator<Item = &'a str>) -> Self {
+        let (mut names, mut addresses) = (BTreeSet::new(), BTreeSet::new());
+        for host in hosts {
+            match host.parse::<IpAddr>() {
+                Ok(ip) => drop(addresses.insert(ip.to_canonical())),
+                Err(_) => drop(names.insert(host.to_owned())),
+            }
+        }
+        Hosts { names, addresses, resolved: Mutex::default() }
+    }
+
+    /// Looks the names up again. A name that has no address now keeps none.
+    pub async fn resolve(&self, connect: &dyn Connect) {
+        if self.names.is_empty() {
+            return;
+        }
+        let lookups = self.names.iter().map(|name| connect.resolve(name));
+        let found = futures::future::join_all(lookups).await;
+        let found = found.into_iter().flatten().map(|ip| ip.to_canonical()).collect();
+        *self.resolved.lock().expect("storing addresses does not panic") = found;
+    }
+
+    fn contain(&self, ip: IpAddr) -> bool {
+        self.addresses.contains(&ip)
+            || self.resolved.lock().expect("storing addresses does not panic").contains(&ip)
+    }
+}
+
 /// What the services of one node share.
 pub struct NodeState {
     /// The node's place in the overlay.
@@ -36,7 +73,7 @@ pub struct NodeState {
     /// Answers clients.
     pub coordinator: Arc<Coordinator>,
     /// Answers peers, by way of the overlay.
-    pub gather: Arc<Gather>,
+    pub relay: Arc<Relay>,
     /// Answers peers, from its own data.
     pub holder: Arc<Holder>,
     /// Counts.
@@ -44,7 +81,11 @@ pub struct NodeState {
     /// Bounds the peer requests in flight.
     pub peer_requests: InFlight,
     /// The addresses of this node and of its neighbours.
-    pub peer_hosts: BTreeSet<IpAddr>,
+    pub peer_hosts: Hosts,
+    /// The addresses of this node alone.
+    pub own_host: Hosts,
+    /// Knows the addresses of hosts that are written as names.
+    pub connect: Arc<dyn Connect>,
     /// Which start of the process this is.
     pub incarnation: u64,
     /// How the node was told to stop.
@@ -79,7 +120,7 @@ impl NodeState {
     pub fn is_peer(&self, address: PeerAddress) -> bool {
         address.0.is_none_or(|address| {
             let ip = address.ip().to_canonical();
-            ip.is_loopback() || self.peer_hosts.contains(&ip)
+            ip.is_loopback() || self.peer_hosts.contain(ip)
         })
     }
 
@@ -87,7 +128,7 @@ impl NodeState {
     pub fn is_own(&self, address: PeerAddress) -> bool {
         address.0.is_none_or(|address| {
             let ip = address.ip().to_canonical();
-            ip.is_loopback() || self.process.host.parse() == Ok(ip)
+            ip.is_loopback() || self.own_host.contain(ip)
         })
     }
 
@@ -100,7 +141,7 @@ impl NodeState {
     /// The gauges as they are now.
     pub fn gauges(&self) -> Gauges {
         let admission = self.coordinator.admission();
-        let snapshot = self.gather.directory().snapshot();
+        let snapshot = self.relay.directory().snapshot();
         let store = self.holder.store();
         let rejected = |batch: &crate::store::DayBatch| batch.statistics.rejected_rows;
         Gauges {
@@ -112,5 +153,41 @@ impl NodeState {
             rows_held: store.map_or(0, |store| store.row_count()),
             rejected_rows: store.map_or(0, |store| store.days().map(rejected).sum()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::net::Ipv4Addr;
+
+    use futures::future::BoxFuture;
+
+    use super::*;
+    use crate::outside::Stream;
+
+    /// A network with one name, `node-b`.
+    struct Named(Ipv4Addr);
+
+    impl Connect for Named {
+        fn connect(&self, _address: &str) -> BoxFuture<'static, io::Result<Box<dyn Stream>>> {
+            unreachable!("nothing is connected to")
+        }
+
+        fn resolve(&self, host: &str) -> BoxFuture<'static, Vec<IpAddr>> {
+            let found = if host == "node-b" { vec![IpAddr::V4(self.0)] } else { Vec::new() };
+            Box::pin(std::future::ready(found))
+        }
+    }
+
+    #[tokio::test]
+    async fn host_that_is_a_name_has_the_address_that_it_was_last_found_at() {
+        let hosts = Hosts::new(["10.0.0.1", "node-b", "nobody"].into_iter());
+        let [first, second, third] = [1, 2, 3].map(|last| IpAddr::from([10, 0, 0, last]));
+        assert!(hosts.contain(first) && !hosts.contain(second));
+        hosts.resolve(&Named(Ipv4Addr::new(10, 0, 0, 2))).await;
+        assert!(hosts.contain(first) && hosts.contain(second) && !hosts.contain(third));
+        hosts.resolve(&Named(Ipv4Addr::new(10, 0, 0, 3))).await;
+        assert!(!hosts.contain(second) && hosts.contain(third));
     }
 }

@@ -113,8 +113,9 @@ bounded! {
         grace_ms: u64 = 10_000, 0..=3_600_000;
         /// Rows of one result, default 100 million. A result costs memory by its chunks, not by its rows.
         max_rows: u64 = 100_000_000, 1..=1_000_000_000;
-        /// Groups of one aggregate, at each hop, default 200,000. Raising it costs about 100 bytes a group.
-        max_groups: usize = 200_000, 1..=10_000_000;
+        /// Groups of one aggregate, at each hop, default 200,000. Raising it costs about 100 bytes a group; an answer
+        /// between nodes has at most 64 MiB.
+        max_groups: usize = 200_000, 1..=1_000_000;
         /// Bytes of one chunk, default 1 MiB. gRPC clients accept messages of 4 MiB unless told otherwise, so
         /// the bound leaves a quarter for the frames' own fields.
         chunk_bytes: usize = 1_048_576, 4096..=3_145_728;
@@ -123,8 +124,9 @@ bounded! {
         /// Milliseconds that a result set stays at most, however often it is touched, default one hour; at
         /// least `result_ttl_ms`.
         result_max_age_ms: u64 = 3_600_000, 1..=604_800_000;
-        /// Result sets open at once, default 10,000. Each costs about a kilobyte.
-        result_sets: usize = 10_000, 1..=10_000_000;
+        /// Bytes of result sets under a lease, default 64 MiB. One over 46 days takes some 15 KB. At the limit the client
+        /// that has most gives up the one that it touched longest ago.
+        result_set_bytes: usize = 67_108_864, 65_536..=1_073_741_824;
         /// Chunk reads at once at the node that clients talk to, default 256. Each costs up to `chunk_bytes`.
         reads_in_flight: usize = 256, 1..=65_536;
         /// Requests of peers at once, default 1024: all queries and chunk reads of a leader, and as many again.

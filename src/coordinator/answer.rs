@@ -1,29 +1,44 @@
 //! From plan to result set: counts the planned days, writes the ledger, cuts the chunks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::*;
-use crate::aggregate::{AggregateSpec, Groups};
-use crate::chunking::ChunkBounds;
-use crate::chunking::MAX_CHUNKS;
-use crate::coverage::{self, Entry, Served};
-use crate::gather::{Counted, WantedDay};
-use crate::plan::{Ask, Fate, PlannedDay};
+use crate::aggregate::{AggregateSpec, GroupId, Groups, Partial};
+use crate::chunking::{ChunkBounds, MAX_CHUNKS};
+use crate::config::NodeId;
+use crate::coverage::{self, Entry, Outcome, Served};
+use crate::day::Day;
+use crate::error::QueryError;
+use crate::frame;
+use crate::gather::{Counted, Unanswered, WantedDay};
+use crate::plan::{Ask, Fate, PlannedDay, QueryPlan};
+use crate::result_set::ResultSet;
+use crate::verb::{Call, Cause, Count, Frame, HopStatistics};
+
+use super::{Coordinator, RunError, unavailable, unread};
+
+/// Rows scanned, by team.
+pub(super) type Scanned = BTreeMap<Arc<str>, u64>;
 
 impl Coordinator {
-    /// Counts what the plan asks for, and fixes ledger and boundaries.
+    /// Counts what the plan asks for, and fixes ledger and boundaries. Adds to `scanned` also if it fails.
     pub(super) async fn count_and_cut(
         &self,
         key: Arc<str>,
         plan: QueryPlan,
         call: &Call,
+        scanned: &mut Scanned,
     ) -> Result<(ResultSet, Vec<HopStatistics>), RunError> {
         let turn = self.gather.next_turn();
         let mut counted = match plan.query.aggregate.is_some() {
             true => self.count_days(&plan, &plan.asks().collect::<Vec<_>>(), turn, call).await,
             false => self.count_until_limit(&plan, turn, call).await,
         };
+        for (planned, ask) in plan.asks() {
+            if let Some(Ok(_)) = counted.days.get(&planned.day) {
+                *scanned.entry(Arc::from(planned.team.as_str())).or_default() += ask.rows_to_scan;
+            }
+        }
         let statistics = std::mem::take(&mut counted.statistics);
         let groups = std::mem::take(&mut counted.groups);
         let frames = std::mem::take(&mut counted.frames);
@@ -47,7 +62,8 @@ impl Coordinator {
     /// Counts days in order, wave by wave, until the limit is full.
     ///
     /// The first wave has the days that the limit needs for sure: matches cannot exceed the bounds from
-    /// the statistics. Later waves go by the share of the bound that matched so far.
+    /// the statistics. Later waves go by the share of the bound that matched so far, and at most double the days:
+    /// where nothing has matched yet, that says little of the days to come.
     async fn count_until_limit(&self, plan: &QueryPlan, turn: u64, call: &Call) -> Counted {
         let asks: Vec<_> = plan.asks().collect();
         let limit = plan.query.limit.unwrap_or(u64::MAX);
@@ -55,7 +71,8 @@ impl Coordinator {
         let (mut next, mut matched, mut bound) = (0, 0u64, 0u64);
         while next < asks.len() && matched < limit {
             let share = if next == 0 { 1.0 } else { matched as f64 / (bound as f64 + 1.0) };
-            let end = next + wave(&asks[next..], limit - matched, share);
+            let most = if next == 0 { asks.len() } else { next };
+            let end = next + wave(&asks[next..], limit - matched, share).min(most);
             let wave = self.count_days(plan, &asks[next..end], turn, call).await;
             for (planned, ask) in &asks[next..end] {
                 bound += ask.rows_at_most;
@@ -84,22 +101,24 @@ impl Coordinator {
             None => plan.bounds.first_chunk_rows(),
         };
         let limit = plan.query.limit.unwrap_or(u64::MAX).min(u64::from(u32::MAX)) as u32;
-        let wanted: Vec<WantedDay> = asks
-            .iter()
-            .map(|(planned, ask)| WantedDay {
-                day: planned.day,
-                version: ask.version,
-                team: Arc::from(planned.team.as_str()),
-                rows: ask.rows_to_scan,
-                holders: self.all_holders(planned.day, ask),
-                first_rows: match first_rows {
-                    Some(rows) if Some(planned.day) == first_day => rows.min(limit),
-                    _ => 0,
-                },
-            })
-            .collect();
+        let first_rows = |day| if Some(day) == first_day { first_rows.unwrap_or(0).min(limit) } else { 0 };
+        let wanted: Vec<WantedDay> =
+            asks.iter().map(|(planned, ask)| self.wanted(planned, ask, first_rows(planned.day))).collect();
         let spec = Count { selection: self.selection(plan), aggregate: plan.query.aggregate.clone() };
         self.gather.count(&spec, &wanted, turn, call).await
+    }
+
+    /// What is asked of the holders of a day.
+    pub(super) fn wanted(&self, planned: &PlannedDay, ask: &Ask, first_rows: u32) -> WantedDay {
+        WantedDay {
+            day: planned.day,
+            version: ask.version,
+            team: Arc::from(planned.team.as_str()),
+            rows: ask.rows_to_scan,
+            holders: ask.holders.clone(),
+            other_holders: self.other_holders(planned.day, ask).collect(),
+            first_rows,
+        }
     }
 
     /// One entry for each planned day; rows are taken in day order until the limit is full.
@@ -154,7 +173,7 @@ impl Coordinator {
     }
 
     fn why_out_of_reach(&self, holders: &[NodeId]) -> String {
-        let marks = self.gather.directory().marks();
+        let marks = self.gather.relay().directory().marks();
         let said: Vec<String> = holders.iter().filter_map(|holder| marks.get(holder).cloned()).collect();
         match said.first() {
             Some(first) => first.clone(),
@@ -172,7 +191,8 @@ impl Coordinator {
                 limits.max_rows
             )));
         }
-        let chunk_rows = checked_chunks(plan.bounds.cut(&day_rows, plan.query.limit))?;
+        let bounds = ChunkBounds { worst_row_bytes: worst_row_bytes(plan, &ledger), ..plan.bounds };
+        let chunk_rows = checked_chunks(bounds.cut(&day_rows, plan.query.limit))?;
         let limit_reached = plan.query.limit.is_some_and(|limit| total >= limit);
         Ok(ResultSet::new(key, Arc::new(plan.clone()), ledger, total, limit_reached, &chunk_rows))
     }
@@ -226,14 +246,15 @@ impl Coordinator {
         result_set: &ResultSet,
         call: &Call,
     ) -> Result<Arc<Vec<(GroupId, Partial)>>, QueryError> {
+        let _alone = self.recounting.lock().await;
+        if let Some(groups) = self.aggregates.get(&result_set.key) {
+            return Ok(groups);
+        }
         let plan = &result_set.plan;
-        let served: BTreeMap<Day, _> = result_set
-            .ledger
-            .iter()
-            .filter(|entry| matches!(entry.outcome, Outcome::Served(_)))
-            .map(|entry| (entry.day, ()))
-            .collect();
-        let asks: Vec<_> = plan.asks().filter(|(planned, _)| served.contains_key(&planned.day)).collect();
+        let is_served = |entry: &&Entry| matches!(entry.outcome, Outcome::Served(_));
+        let served: BTreeSet<Day> =
+            result_set.ledger.iter().filter(is_served).map(|entry| entry.day).collect();
+        let asks: Vec<_> = plan.asks().filter(|(planned, _)| served.contains(&planned.day)).collect();
         let counted = self.count_days(plan, &asks, self.gather.next_turn(), call).await;
         let failed: BTreeMap<Day, Unanswered> =
             counted.days.into_iter().filter_map(|(day, result)| Some((day, result.err()?))).collect();
@@ -261,6 +282,16 @@ impl Coordinator {
             self.keep_chunk((result_set.key.clone(), 0), chunk);
         }
     }
+}
+
+/// Bytes that one row may take, over the days that rows are taken from: what nobody needs must not move a boundary.
+fn worst_row_bytes(plan: &QueryPlan, ledger: &[Entry]) -> u32 {
+    let taken: BTreeSet<Day> = coverage::rows_taken(ledger)
+        .filter(|(_, served)| served.rows_taken > 0)
+        .map(|(day, _)| day)
+        .collect();
+    let asks = plan.asks().filter(|(planned, _)| taken.contains(&planned.day));
+    asks.map(|(_, ask)| ask.worst_row_bytes).max().unwrap_or(1)
 }
 
 /// How many of `asks` to count next to find `wanted` rows, if `share` of each bound matches.

@@ -1,8 +1,12 @@
 //! What a query would do, without doing it.
 
-use super::*;
-use crate::plan::Fate;
-use crate::route::DayNeed;
+use crate::admission::ClientKey;
+use crate::config::NodeId;
+use crate::error::QueryError;
+use crate::gather::WantedDay;
+use crate::plan::{Fate, Query, QueryPlan};
+
+use super::Coordinator;
 
 /// A plan with the node that each day would be asked of.
 #[derive(Clone, Debug)]
@@ -33,23 +37,11 @@ impl Coordinator {
     ///
     /// # Errors
     /// [`QueryError::Invalid`] as for a query.
-    pub async fn explain(
-        &self,
-        query: &Query,
-        client: &ClientKey,
-        deadline: Instant,
-    ) -> Result<Explanation, QueryError> {
+    pub async fn explain(&self, query: &Query, client: &ClientKey) -> Result<Explanation, QueryError> {
         query.check(&self.overlay)?;
-        let plan = self.plan(query, client, deadline).await;
-        let needs: Vec<DayNeed> = plan
-            .asks()
-            .map(|(planned, ask)| DayNeed {
-                day: planned.day,
-                rows: ask.rows_to_scan,
-                holders: ask.holders.clone(),
-            })
-            .collect();
-        let assigned = self.gather.assign_next(&needs);
+        let plan = self.plan(query, client, true).await;
+        let wanted: Vec<WantedDay> = plan.asks().map(|(planned, ask)| self.wanted(planned, ask, 0)).collect();
+        let assigned = self.gather.assign_next(&wanted);
         let explained = plan
             .days
             .iter()
@@ -58,7 +50,7 @@ impl Coordinator {
                     let assigned = assigned.get(&planned.day).cloned();
                     ExplainedDay {
                         holders: ask.holders.clone(),
-                        via: assigned.as_ref().and_then(|node| self.gather.via(node)),
+                        via: assigned.as_ref().and_then(|node| self.gather.relay().via(node)),
                         assigned,
                         note: String::new(),
                     }

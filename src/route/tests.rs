@@ -1,7 +1,5 @@
 //! Ways through the six nodes by hand, through random graphs against a naive search; days tile and balance.
 
-use std::time::Instant;
-
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -100,21 +98,6 @@ fn a_sibling_relays_after_parent_and_child_at_equal_length() {
     assert_eq!(hops(&graph, "B", "T", "Z"), "A2 L");
 }
 
-#[test]
-fn a_thousand_nodes_are_searched_within_a_millisecond() {
-    let mut random = fastrand::Rng::with_seed(7);
-    let more: Vec<(usize, usize)> = (0..2000).map(|_| (random.usize(..1000), random.usize(..1000))).collect();
-    let parents: Vec<usize> = (0..999).map(|_| random.usize(..)).collect();
-    let graph = Graph::new(&overlay(&parents, &more));
-    let started = Instant::now();
-    for target in 1..101 {
-        let target = NodeId::from(format!("n{target:04}"));
-        assert!(!graph.next_hops(&"n0000".into(), &target, &BTreeSet::new()).is_empty());
-    }
-    // About 80 us each alone on a core, without optimisation; ten times that is room for a busy machine.
-    assert!(started.elapsed().as_millis() < 100, "{:?} for 100 searches", started.elapsed());
-}
-
 fn need(number: u64, rows: u64, holders: &str) -> DayNeed {
     DayNeed {
         day: Day::from_number(number).unwrap(),
@@ -126,7 +109,7 @@ fn need(number: u64, rows: u64, holders: &str) -> DayNeed {
 fn candidates(given: &[(&str, f64, u32)]) -> BTreeMap<NodeId, Candidate> {
     let candidate = |(node, weight, free): &(&str, f64, u32)| {
         let node = NodeId::from(*node);
-        (node.clone(), Candidate { node, weight: *weight, free_compute_slots: *free, distance: 1 })
+        (node.clone(), Candidate { node, weight: *weight, free_compute_slots: *free })
     };
     given.iter().map(candidate).collect()
 }

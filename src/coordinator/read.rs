@@ -1,0 +1,155 @@
+//! Reading chunks: from the cache, or from holders of the versions that the result set names.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use crate::admission::{ClientKey, Requester};
+use crate::aggregate::AggregateSpec;
+use crate::day::Day;
+use crate::error::QueryError;
+use crate::frame;
+use crate::result_set::{Owner, ResultSet};
+use crate::store::Version;
+use crate::verb::{Call, Frame, Read};
+
+use super::{ChunkRead, Coordinator, unread};
+
+impl Coordinator {
+    /// Reads a chunk, as often as wanted while the lease lasts.
+    ///
+    /// # Errors
+    /// [`QueryError`]: unknown, expired, out of range, unavailable and lost are all different.
+    pub async fn chunk(
+        self: &Arc<Self>,
+        uid: &str,
+        index: i64,
+        reader: &Owner,
+        client: &ClientKey,
+        deadline: Instant,
+    ) -> Result<ChunkRead, QueryError> {
+        let started = self.clock.now();
+        let reading = self.read_chunk(uid, index, reader, client, deadline);
+        let read = match tokio::time::timeout_at(deadline, reading).await {
+            Ok(read) => read,
+            Err(_) => Err(QueryError::DeadlineExceeded { waited: deadline - started }),
+        };
+        let bytes = read
+            .as_ref()
+            .map_or(0, |chunk| chunk.frames.iter().map(|frame| frame.payload.len() as u64).sum());
+        let outcome = read.as_ref().map_or_else(QueryError::outcome, |_| "success");
+        self.metrics.chunk(outcome, bytes);
+        read
+    }
+
+    async fn read_chunk(
+        self: &Arc<Self>,
+        uid: &str,
+        index: i64,
+        reader: &Owner,
+        client: &ClientKey,
+        deadline: Instant,
+    ) -> Result<ChunkRead, QueryError> {
+        let result_set = self.leases.touch(uid, reader, self.clock.now())?;
+        let chunk_count = result_set.chunk_count();
+        let out_of_range = || QueryError::OutOfRange { index, chunk_count };
+        let index = u32::try_from(index).map_err(|_| out_of_range())?;
+        let range = result_set.chunk_range(index).ok_or_else(out_of_range)?;
+        let cache_key = (result_set.key.clone(), index);
+        let cached = self.chunks.get(&cache_key);
+        self.metrics.cache_use("chunk", cached.is_some());
+        let frames = match cached {
+            Some(frames) => frames,
+            None => {
+                let requester = Requester { team: chunk_team(&result_set, index), client: client.clone() };
+                let rows = (range.end - range.start).max(1);
+                let _permit = self.reads.acquire(&requester, rows).await?;
+                let call = self.call(client, deadline);
+                let frames = match &result_set.plan.query.aggregate {
+                    Some(spec) => self.group_frames(&result_set, spec, range, &call).await?,
+                    None => self.row_frames(&result_set, index, &call).await?,
+                };
+                self.keep_chunk(cache_key, frames)
+            }
+        };
+        Ok(ChunkRead { frames, chunk_count, is_last: index + 1 == chunk_count })
+    }
+
+    pub(super) fn keep_chunk(&self, key: (Arc<str>, u32), frames: Vec<Frame>) -> Arc<Vec<Frame>> {
+        let frames = Arc::new(frames);
+        let payload: usize = frames.iter().map(|frame| frame.payload.len() + size_of::<Frame>()).sum();
+        self.chunks.insert(key.clone(), frames.clone(), payload + key.0.len());
+        frames
+    }
+
+    async fn row_frames(
+        &self,
+        result_set: &ResultSet,
+        index: u32,
+        call: &Call,
+    ) -> Result<Vec<Frame>, QueryError> {
+        let plan = &result_set.plan;
+        let asks: BTreeMap<Day, _> =
+            plan.asks().map(|(planned, ask)| (planned.day, (planned, ask))).collect();
+        let days: Vec<_> = result_set
+            .chunk_days(index)
+            .unwrap_or_default()
+            .into_iter()
+            .filter_map(|rows| {
+                let (planned, ask) = asks.get(&rows.day)?;
+                let holders =
+                    ask.holders.iter().cloned().chain(self.other_holders(planned.day, ask)).collect();
+                Some((rows, Arc::from(planned.team.as_str()), holders))
+            })
+            .collect();
+        let spec = Read { selection: self.selection(plan) };
+        self.gather.read(&spec, &days, call).await.map_err(unread)
+    }
+
+    async fn group_frames(
+        &self,
+        result_set: &ResultSet,
+        spec: &AggregateSpec,
+        range: Range<u64>,
+        call: &Call,
+    ) -> Result<Vec<Frame>, QueryError> {
+        if range.is_empty() {
+            return Ok(Vec::new());
+        }
+        let groups = match self.aggregates.get(&result_set.key) {
+            Some(groups) => groups,
+            None => self.aggregate_again(result_set, call).await?,
+        };
+        let records = range.start as usize..range.end as usize;
+        let (spec, encoding) = (spec.clone(), result_set.plan.query.encoding);
+        // Equal versions give equal groups, so the range that was cut from them is there.
+        let encode = move || frame::encode_groups(&spec, &groups[records], encoding);
+        let payload = self.compute.run(encode).await;
+        Ok(vec![Frame {
+            day: None,
+            version: aggregate_version(result_set),
+            first_row: range.start,
+            rows: (range.end - range.start) as u32,
+            digest: frame::digest(&payload),
+            payload,
+            node: self.me.clone(),
+        }])
+    }
+}
+
+/// The team that pays for reading a chunk: the one of its first day.
+fn chunk_team(result_set: &ResultSet, index: u32) -> Arc<str> {
+    let first = result_set.chunk_days(index).and_then(|days| Some(days.first()?.day));
+    let planned = result_set.plan.days.iter().find(|planned| first.is_none_or(|day| planned.day == day));
+    Arc::from(planned.map_or("", |planned| planned.team.as_str()))
+}
+
+/// The version of an aggregate: of all the versions that went into it.
+fn aggregate_version(result_set: &ResultSet) -> Version {
+    let versions: Vec<u8> = crate::coverage::rows_taken(&result_set.ledger)
+        .flat_map(|(day, served)| [&day.number().to_be_bytes()[..], &served.version.0].concat())
+        .collect();
+    Version(frame::digest(&versions).0)
+}

@@ -1,0 +1,423 @@
+//! Brings requests to the nodes they are addressed to, along the overlay's edges, and around a neighbour that fails.
+//!
+//! The same at every node: what is addressed to this node is answered here, the rest goes to the neighbours that lead
+//! there. Which nodes are asked is decided by who plans, see [`crate::gather`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::{join, join_all};
+use tokio::time::Instant;
+
+use crate::admission::ClientKey;
+use crate::config::{Limits, NodeId, Overlay};
+use crate::holder::Holder;
+use crate::inventory::{Directory, Snapshot};
+use crate::metrics::Metrics;
+use crate::outside::remaining;
+use crate::peer::{Neighbour, PeerError};
+use crate::route::Graph;
+use crate::verb::{
+    Answers, Call, Cause, Count, CountItem, DayCount, Failure, Frame, HopStatistics, Inventory,
+    InventoryAnswer, InventoryItem, Item, Read, ReadItem,
+};
+
+/// The share of the remaining time that the node that plans gives to one attempt, so that another can still be made.
+const ATTEMPT_SHARE: f64 = 0.6;
+
+/// What a node that passes a request on keeps for itself, so that its answer is back before the asker gives up: at
+/// most this, and at most a twentieth of what is left. The way may be long, so it must not be a fixed share.
+const RELAY_MARGIN: Duration = Duration::from_millis(5);
+
+/// Keepalives that a caller must have left, so that its time-out tells of a node that hangs, and not of a caller in a
+/// hurry.
+const PATIENT_KEEPALIVES: u32 = 4;
+
+/// Reaches every node of the overlay, this one included.
+pub struct Relay {
+    me: NodeId,
+    limits: Limits,
+    graph: Graph,
+    neighbours: BTreeMap<NodeId, Neighbour>,
+    holder: Arc<Holder>,
+    directory: Arc<Directory>,
+    metrics: Arc<Metrics>,
+}
+
+/// A verb that can be carried over the overlay.
+pub trait Verb: Sync {
+    /// A part of a request.
+    type Item: Item;
+    /// The answer to a part.
+    type Answer: Send;
+
+    /// Answers items that are addressed to this node.
+    fn here(
+        &self,
+        holder: &Holder,
+        items: Vec<Self::Item>,
+        call: &Call,
+    ) -> impl Future<Output = Answers<Self::Item, Self::Answer>> + Send;
+
+    /// Has a neighbour answer items, or bring them on.
+    fn there(
+        &self,
+        neighbour: &Neighbour,
+        items: &[Self::Item],
+        call: &Call,
+    ) -> impl Future<Output = Result<Answers<Self::Item, Self::Answer>, PeerError>> + Send;
+}
+
+impl Verb for Count {
+    type Item = CountItem;
+    type Answer = DayCount;
+
+    async fn here(
+        &self,
+        holder: &Holder,
+        items: Vec<CountItem>,
+        call: &Call,
+    ) -> Answers<CountItem, DayCount> {
+        holder.count(self, items, call).await
+    }
+
+    async fn there(
+        &self,
+        neighbour: &Neighbour,
+        items: &[CountItem],
+        call: &Call,
+    ) -> Result<Answers<CountItem, DayCount>, PeerError> {
+        neighbour.count(self, items, call).await
+    }
+}
+
+impl Verb for Read {
+    type Item = ReadItem;
+    type Answer = (ReadItem, Frame);
+
+    async fn here(
+        &self,
+        holder: &Holder,
+        items: Vec<ReadItem>,
+        call: &Call,
+    ) -> Answers<ReadItem, Self::Answer> {
+        holder.read(self, items, call).await
+    }
+
+    async fn there(
+        &self,
+        neighbour: &Neighbour,
+        items: &[ReadItem],
+        call: &Call,
+    ) -> Result<Answers<ReadItem, Self::Answer>, PeerError> {
+        neighbour.read(self, items, call).await
+    }
+}
+
+impl Verb for Inventory {
+    type Item = InventoryItem;
+    type Answer = InventoryAnswer;
+
+    async fn here(
+        &self,
+        holder: &Holder,
+        items: Vec<InventoryItem>,
+        _call: &Call,
+    ) -> Answers<InventoryItem, InventoryAnswer> {
+        let answer = |item: InventoryItem| {
+            let inventory = holder.inventory();
+            InventoryAnswer {
+                unchanged: inventory.ready && inventory.incarnation == item.known_incarnation,
+                inventory,
+            }
+        };
+        Answers { answers: items.into_iter().map(answer).collect(), ..Answers::default() }
+    }
+
+    async fn there(
+        &self,
+        neighbour: &Neighbour,
+        items: &[InventoryItem],
+        call: &Call,
+    ) -> Result<Answers<InventoryItem, InventoryAnswer>, PeerError> {
+        neighbour.inventory(items, call).await
+    }
+}
+
+impl Relay {
+    /// Reaches the overlay from `me`, through `neighbours`.
+    pub fn new(
+        me: NodeId,
+        overlay: &Overlay,
+        neighbours: BTreeMap<NodeId, Neighbour>,
+        holder: Arc<Holder>,
+        directory: Arc<Directory>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let (graph, limits) = (Graph::new(overlay), overlay.limits.clone());
+        Relay { me, limits, graph, neighbours, holder, directory, metrics }
+    }
+
+    /// What this node knows about the others.
+    pub fn directory(&self) -> &Directory {
+        &self.directory
+    }
+
+    /// Brings items to the nodes they are addressed to, and their answers back.
+    ///
+    /// Items that no neighbour brought to their node fail as unreachable; each comes back once.
+    ///
+    /// # Cancel safety
+    /// Dropping the future cancels what neighbours do for it.
+    pub async fn relay<V: Verb>(
+        &self,
+        verb: &V,
+        items: Vec<V::Item>,
+        call: &Call,
+    ) -> Answers<V::Item, V::Answer> {
+        let (own, others): (Vec<_>, Vec<_>) = items.into_iter().partition(|item| *item.node() == self.me);
+        let here = async {
+            match own.is_empty() {
+                true => Answers::default(),
+                false => verb.here(&self.holder, own, call).await,
+            }
+        };
+        let (mut answers, elsewhere) = join(here, self.send_on(verb, others, call)).await;
+        answers.merge(elsewhere);
+        answers
+    }
+
+    /// Sends items to neighbours, round by round, until each is answered or no way is left.
+    async fn send_on<V: Verb>(
+        &self,
+        verb: &V,
+        mut items: Vec<V::Item>,
+        call: &Call,
+    ) -> Answers<V::Item, V::Answer> {
+        let mut answers = Answers::default();
+        if items.is_empty() {
+            return answers;
+        }
+        let started = Instant::now();
+        let mut statistics = HopStatistics { node: self.me.to_string(), ..HopStatistics::default() };
+        let mut onward = call.clone();
+        onward.hops.push(self.me.clone());
+        let mut failed_ways: BTreeMap<NodeId, FailedWays> = BTreeMap::new();
+        let mut slowest = std::time::Duration::ZERO;
+        let patient = self.is_patient(call);
+        while !items.is_empty() {
+            // An item that failed before travels alone: it must avoid the nodes that it was at already.
+            let mut by_neighbour: BTreeMap<(NodeId, Option<NodeId>), Vec<V::Item>> = BTreeMap::new();
+            let marked = self.directory.snapshot().marked;
+            let mut next_hops: BTreeMap<NodeId, Option<NodeId>> = BTreeMap::new();
+            for item in items.drain(..) {
+                let target = item.node();
+                let next = match next_hops.get(target) {
+                    Some(next) => next.clone(),
+                    None => {
+                        let next = self.next_hop(target, call, failed_ways.get(target), &marked);
+                        next_hops.entry(target.clone()).or_insert(next).clone()
+                    }
+                };
+                match next {
+                    Some(next) => {
+                        let again = failed_ways.contains_key(item.node()).then(|| item.node().clone());
+                        by_neighbour.entry((next, again)).or_default().push(item);
+                    }
+                    None => answers.failures.push(self.unreachable(item, &failed_ways)),
+                }
+            }
+            let attempt_ends = self.attempt_ends(call);
+            let asked = by_neighbour.into_iter().map(|((next, again), items)| {
+                let mut onward = Call { deadline: attempt_ends, ..onward.clone() };
+                if let Some(target) = &again {
+                    let been_at = failed_ways.get(target).into_iter().flat_map(|ways| &ways.nodes_tried);
+                    onward.hops.extend(been_at.filter(|node| *node != target).cloned());
+                }
+                async move {
+                    let asked = Instant::now();
+                    let result = match self.neighbours.get(&next) {
+                        Some(neighbour) => verb.there(neighbour, &items, &onward).await,
+                        None => unreachable!("a next hop is a neighbour"),
+                    };
+                    (next, items, result, asked.elapsed())
+                }
+            });
+            for (next, sent, result, took) in join_all(asked).await {
+                statistics.attempts += 1;
+                if took > slowest {
+                    slowest = took;
+                    statistics.slowest_neighbour = next.to_string();
+                }
+                self.metrics.peer_request(&next, result.is_ok());
+                match result {
+                    Ok(mut reply) => {
+                        for state in &reply.states {
+                            self.directory.heard_from(state);
+                        }
+                        let failures = std::mem::take(&mut reply.failures);
+                        answers.merge(reply);
+                        for failure in failures {
+                            if failure.cause == Cause::Unreachable {
+                                failed_ways.entry(failure.item.node().clone()).or_default().add(
+                                    next.clone(),
+                                    failure.why,
+                                    failure.nodes_tried,
+                                );
+                                items.push(failure.item);
+                            } else {
+                                answers.failures.push(failure);
+                            }
+                        }
+                    }
+                    Err(PeerError::Overloaded { why, retry_after, .. }) => {
+                        let cause = Cause::Overloaded { retry_after };
+                        answers.failures.extend(all_failed(sent, cause, &why, &next));
+                    }
+                    Err(error @ PeerError::TooLarge { .. }) => {
+                        let why = error.to_string();
+                        answers.failures.extend(all_failed(sent, Cause::TooManyGroups, &why, &next));
+                    }
+                    Err(error) => {
+                        if patient || !matches!(error, PeerError::TimedOut { .. }) {
+                            self.directory.mark(&next, &error.to_string());
+                        }
+                        for item in sent {
+                            failed_ways.entry(item.node().clone()).or_default().add(
+                                next.clone(),
+                                error.to_string(),
+                                vec![next.clone()],
+                            );
+                            items.push(item);
+                        }
+                    }
+                }
+            }
+        }
+        statistics.elapsed_ms = started.elapsed().as_secs_f64() * 1e3;
+        answers.statistics.push(statistics);
+        answers
+    }
+
+    /// The neighbour to try next for an item: on a way without marked nodes, else on any.
+    fn next_hop(
+        &self,
+        target: &NodeId,
+        call: &Call,
+        failed: Option<&FailedWays>,
+        marked: &BTreeSet<NodeId>,
+    ) -> Option<NodeId> {
+        if call.hops.len() >= self.limits.max_hops {
+            return None;
+        }
+        let tried = |next: &NodeId| failed.is_some_and(|ways| ways.through.contains(next));
+        let been_at = failed.into_iter().flat_map(|ways| &ways.nodes_tried);
+        let visited: BTreeSet<NodeId> =
+            call.hops.iter().chain(been_at).filter(|node| *node != target).cloned().collect();
+        let mut avoided = visited.clone();
+        avoided.extend(marked.iter().filter(|marked| *marked != target).cloned());
+        [avoided, visited].iter().find_map(|avoid| {
+            self.graph.next_hops(&self.me, target, avoid).into_iter().find(|next| !tried(next))
+        })
+    }
+
+    fn unreachable<I: Item>(&self, item: I, failed_ways: &BTreeMap<NodeId, FailedWays>) -> Failure<I> {
+        let ways = failed_ways.get(item.node());
+        let why = match ways {
+            Some(ways) => ways.why.clone(),
+            None => {
+                format!("node `{}` has no way to node `{}` past the nodes asked before", self.me, item.node())
+            }
+        };
+        Failure { cause: Cause::Unreachable, why, nodes_tried: self.nodes_tried(ways), item }
+    }
+
+    /// The nodes that an item was at in vain, this one included: nobody need bring it here again.
+    fn nodes_tried(&self, ways: Option<&FailedWays>) -> Vec<NodeId> {
+        let mut nodes: BTreeSet<NodeId> = ways.map(|ways| ways.nodes_tried.clone()).unwrap_or_default();
+        nodes.insert(self.me.clone());
+        nodes.into_iter().collect()
+    }
+
+    /// When one attempt at a neighbour ends: earlier than the caller's deadline.
+    fn attempt_ends(&self, call: &Call) -> Instant {
+        let left = remaining(call.deadline);
+        let attempt = match call.hops.is_empty() {
+            true => left.mul_f64(ATTEMPT_SHARE),
+            false => left - RELAY_MARGIN.min(left / 20),
+        };
+        Instant::now() + attempt
+    }
+
+    /// The neighbour that a request to `target` would go to first.
+    pub fn via(&self, target: &NodeId) -> Option<NodeId> {
+        let call = Call { hops: Vec::new(), client: ClientKey::new("", ""), deadline: Instant::now() };
+        self.next_hop(target, &call, None, &self.directory.snapshot().marked)
+    }
+
+    /// Asks nodes for their inventories and takes them into the directory; marks those out of reach.
+    pub async fn learn(&self, nodes: impl IntoIterator<Item = NodeId>, call: &Call) {
+        let snapshot = self.directory.snapshot();
+        let known = |node: &NodeId| known_incarnation(&snapshot, node);
+        let items: Vec<InventoryItem> =
+            nodes.into_iter().map(|node| InventoryItem { known_incarnation: known(&node), node }).collect();
+        let patient = self.is_patient(call);
+        let answers = self.relay(&Inventory, items, call).await;
+        for answer in answers.answers {
+            self.directory.learn(answer.inventory, answer.unchanged);
+        }
+        for failure in &answers.failures {
+            self.note(failure, patient);
+        }
+    }
+
+    /// Marks the node that failed to answer, if that tells of the node, and not only of a caller in a hurry.
+    pub fn note<I: Item>(&self, failure: &Failure<I>, patient: bool) {
+        if patient && matches!(failure.cause, Cause::Unreachable | Cause::NotReady | Cause::BadAnswer) {
+            self.directory.mark(failure.item.node(), &failure.why);
+        }
+    }
+
+    /// Whether the call leaves time enough to tell a node that hangs from a caller in a hurry.
+    pub fn is_patient(&self, call: &Call) -> bool {
+        remaining(call.deadline) >= self.limits.keepalive() * PATIENT_KEEPALIVES
+    }
+
+    /// How long a question may take that is to find out whether a node is up: the first attempt at it is patient.
+    pub fn probe_time(&self) -> Duration {
+        self.limits.keepalive() * (2 * PATIENT_KEEPALIVES)
+    }
+}
+
+fn all_failed<'a, I: 'a>(
+    items: Vec<I>,
+    cause: Cause,
+    why: &'a str,
+    node: &'a NodeId,
+) -> impl Iterator<Item = Failure<I>> + 'a {
+    let failure = move |item| Failure { item, cause, why: why.to_owned(), nodes_tried: vec![node.clone()] };
+    items.into_iter().map(failure)
+}
+
+/// The incarnation whose days are known: an inventory of a node that was still loading has none.
+fn known_incarnation(snapshot: &Snapshot, node: &NodeId) -> u64 {
+    let known = snapshot.inventories.get(node).filter(|inventory| inventory.ready);
+    known.map_or(0, |inventory| inventory.incarnation)
+}
+
+/// The ways to one node that failed.
+#[derive(Default)]
+struct FailedWays {
+    through: BTreeSet<NodeId>,
+    why: String,
+    nodes_tried: BTreeSet<NodeId>,
+}
+
+impl FailedWays {
+    fn add(&mut self, through: NodeId, why: String, nodes_tried: Vec<NodeId>) {
+        self.nodes_tried.extend(nodes_tried);
+        self.through.insert(through);
+        self.why = why;
+    }
+}

@@ -1,0 +1,402 @@
+//! Which result sets can be read, by whom, and how long.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::ResultSet;
+
+/// What a lease takes beside its result set: uid, owner, places in the registers.
+const LEASE_OVERHEAD_BYTES: usize = 512;
+
+/// Whose result set it is: only they may read it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Owner {
+    /// The client's address, without its port; empty where the network has none.
+    pub address: String,
+    /// The id that the client gave itself; `None` matches every id of the address, since the old
+    /// contract reads chunks without one.
+    pub client_id: Option<String>,
+}
+
+impl Owner {
+    fn may_read(&self, reader: &Owner) -> bool {
+        let same_id = match (&self.client_id, &reader.client_id) {
+            (Some(own), Some(reading)) => own == reading,
+            _ => true,
+        };
+        self.address == reader.address && same_id
+    }
+}
+
+/// Why a uid gives no result set.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LeaseError {
+    /// This node never issued it, or not to this client.
+    #[error("unknown result set `{0}`: ask the query again, or the node that answered it")]
+    Unknown(String),
+    /// Its lease ended.
+    #[error("the lease of result set `{0}` has ended: ask the query again")]
+    Expired(String),
+}
+
+/// The node has no room for another result set, and nobody has so many that one could go.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("open result sets take {bytes} bytes, limit {limit} (limits.result_set_bytes); retry after {} ms", retry_after.as_millis())]
+pub struct TooManyResultSets {
+    /// Bytes that the open result sets take.
+    pub bytes: usize,
+    /// Bytes that they may take.
+    pub limit: usize,
+    /// When the first of their leases may end.
+    pub retry_after: Duration,
+}
+
+/// The result sets that a node keeps, each under a lease that every touch renews.
+///
+/// At the limit of bytes the client that holds most of them makes room: first by address, then by id of that address,
+/// with the set that it touched longest ago. So nobody can keep others out by leaving results unread, and a
+/// client loses a set early only to its own later ones.
+///
+/// A uid carries node, incarnation, sequence number and random bits, so that an expired uid is told
+/// from an unknown one without remembering it.
+pub struct Leases {
+    prefix: String,
+    ttl: Duration,
+    max_age: Duration,
+    limit_bytes: usize,
+    inner: Mutex<LeasesInner>,
+}
+
+#[derive(Default)]
+struct LeasesInner {
+    next_sequence: u64,
+    next_touch: u64,
+    leases: BTreeMap<u64, Lease>,
+    bytes: usize,
+    addresses: BTreeMap<String, Holding>,
+}
+
+/// What the clients of one address hold.
+#[derive(Default)]
+struct Holding {
+    bytes: usize,
+    clients: BTreeMap<Option<String>, ClientHolding>,
+}
+
+#[derive(Default)]
+struct ClientHolding {
+    bytes: usize,
+    /// Sequence numbers, by last touch.
+    by_touch: BTreeMap<u64, u64>,
+}
+
+struct Lease {
+    uid: String,
+    owner: Owner,
+    result_set: Arc<ResultSet>,
+    bytes: usize,
+    opened: Instant,
+    touched: Instant,
+    touch: u64,
+}
+
+impl Leases {
+    /// No lease yet; all of them together take at most `limit_bytes`.
+    pub fn new(node: &str, incarnation: u64, ttl: Duration, max_age: Duration, limit_bytes: usize) -> Self {
+        let prefix = format!("{node}-{incarnation:016x}");
+        Leases { prefix, ttl, max_age, limit_bytes, inner: Mutex::default() }
+    }
+
+    /// How long a lease lasts after a touch.
+    pub fn ttl(&self) -> Duration {
+        self.ttl
+    }
+
+    /// Puts a result set under a lease and gives its uid.
+    ///
+    /// # Errors
+    /// [`TooManyResultSets`] if there is no room, and no client has a set to give up.
+    pub fn open(
+        &self,
+        result_set: Arc<ResultSet>,
+        owner: Owner,
+        random: u64,
+        now: Instant,
+    ) -> Result<String, TooManyResultSets> {
+        let bytes = lease_bytes(&result_set);
+        let mut inner = self.lock();
+        if inner.bytes + bytes > self.limit_bytes {
+            self.end_expired(&mut inner, now);
+        }
+        while inner.bytes + bytes > self.limit_bytes {
+            match inner.to_give_up(&owner) {
+                Some(sequence) => inner.end(sequence),
+                None => return Err(self.too_many(&inner, now)),
+            }
+        }
+        let sequence = inner.next_sequence;
+        inner.next_sequence += 1;
+        let uid = format!("{}-{sequence:x}-{random:016x}", self.prefix);
+        let lease = Lease { uid: uid.clone(), owner, result_set, bytes, opened: now, touched: now, touch: 0 };
+        inner.take_in(sequence, lease);
+        Ok(uid)
+    }
+
+    /// The result set of a uid, whose lease is thereby renewed.
+    ///
+    /// # Errors
+    /// [`LeaseError`] if it is unknown to this client, or its lease has ended.
+    pub fn touch(&self, uid: &str, reader: &Owner, now: Instant) -> Result<Arc<ResultSet>, LeaseError> {
+        let unknown = || LeaseError::Unknown(uid.chars().take(100).collect());
+        let sequence = self.sequence(uid).ok_or_else(unknown)?;
+        let mut inner = self.lock();
+        if sequence >= inner.next_sequence {
+            return Err(unknown());
+        }
+        let Some(lease) = inner.leases.get_mut(&sequence) else {
+            return Err(LeaseError::Expired(uid.to_owned()));
+        };
+        if lease.uid != uid || !lease.owner.may_read(reader) {
+            return Err(unknown());
+        }
+        if self.ends(lease) <= now {
+            inner.end(sequence);
+            return Err(LeaseError::Expired(uid.to_owned()));
+        }
+        lease.touched = now;
+        let result_set = lease.result_set.clone();
+        inner.note_touch(sequence);
+        Ok(result_set)
+    }
+
+    /// Ends a lease at once; whether there was one that `reader` owned.
+    pub fn close(&self, uid: &str, reader: &Owner) -> bool {
+        let mut inner = self.lock();
+        let Some(sequence) = self.sequence(uid) else {
+            return false;
+        };
+        let owned =
+            inner.leases.get(&sequence).is_some_and(|lease| lease.uid == uid && lease.owner.may_read(reader));
+        if owned {
+            inner.end(sequence);
+        }
+        owned
+    }
+
+    /// Ends the leases that nobody touched in time, and those that reached their greatest age.
+    pub fn sweep(&self, now: Instant) {
+        self.end_expired(&mut self.lock(), now);
+    }
+
+    /// Result sets under a lease.
+    pub fn open_count(&self) -> usize {
+        self.lock().leases.len()
+    }
+
+    fn ends(&self, lease: &Lease) -> Instant {
+        (lease.touched + self.ttl).min(lease.opened + self.max_age)
+    }
+
+    fn end_expired(&self, inner: &mut LeasesInner, now: Instant) {
+        let expired: Vec<u64> = inner
+            .leases
+            .iter()
+            .filter(|(_, lease)| self.ends(lease) <= now)
+            .map(|(sequence, _)| *sequence)
+            .collect();
+        for sequence in expired {
+            inner.end(sequence);
+        }
+    }
+
+    fn too_many(&self, inner: &LeasesInner, now: Instant) -> TooManyResultSets {
+        let ends = inner.leases.values().map(|lease| self.ends(lease)).min();
+        let retry_after = ends.map_or(self.ttl, |end| end.saturating_duration_since(now));
+        TooManyResultSets { bytes: inner.bytes, limit: self.limit_bytes, retry_after }
+    }
+
+    /// The sequence number of a uid that this incarnation could have issued.
+    fn sequence(&self, uid: &str) -> Option<u64> {
+        let rest = uid.strip_prefix(&self.prefix)?.strip_prefix('-')?;
+        let (sequence, _) = rest.split_once('-')?;
+        u64::from_str_radix(sequence, 16).ok()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, LeasesInner> {
+        self.inner.lock().expect("the leases' own code does not panic")
+    }
+}
+
+impl LeasesInner {
+    /// The set to end, so that `newcomer` can have another one.
+    fn to_give_up(&self, newcomer: &Owner) -> Option<u64> {
+        let by_address = self.addresses.iter();
+        let most = by_address.max_by_key(|(address, of)| (of.bytes, **address == newcomer.address));
+        let (address, of_address) = most?;
+        let by_client = of_address.clients.iter();
+        let most = by_client.max_by_key(|(id, of)| (of.bytes, **id == newcomer.client_id));
+        let (id, of_client) = most?;
+        let is_own = (address, id) == (&newcomer.address, &newcomer.client_id);
+        let spare = of_client.by_touch.len() > 1 || is_own;
+        of_client.by_touch.values().next().copied().filter(|_| spare)
+    }
+
+    fn take_in(&mut self, sequence: u64, lease: Lease) {
+        self.bytes += lease.bytes;
+        let address = self.addresses.entry(lease.owner.address.clone()).or_default();
+        address.bytes += lease.bytes;
+        address.clients.entry(lease.owner.client_id.clone()).or_default().bytes += lease.bytes;
+        self.leases.insert(sequence, lease);
+        self.note_touch(sequence);
+    }
+
+    fn note_touch(&mut self, sequence: u64) {
+        self.next_touch += 1;
+        let touch = self.next_touch;
+        if let Some(lease) = self.leases.get_mut(&sequence) {
+            let of_address = self.addresses.get_mut(&lease.owner.address);
+            let of_client = of_address.and_then(|of| of.clients.get_mut(&lease.owner.client_id));
+            if let Some(of_client) = of_client {
+                of_client.by_touch.remove(&lease.touch);
+                of_client.by_touch.insert(touch, sequence);
+            }
+            lease.touch = touch;
+        }
+    }
+
+    fn end(&mut self, sequence: u64) {
+        let Some(lease) = self.leases.remove(&sequence) else {
+            return;
+        };
+        self.bytes -= lease.bytes;
+        let Some(of_address) = self.addresses.get_mut(&lease.owner.address) else {
+            return;
+        };
+        of_address.bytes -= lease.bytes;
+        if let Some(of_client) = of_address.clients.get_mut(&lease.owner.client_id) {
+            of_client.bytes -= lease.bytes;
+            of_client.by_touch.remove(&lease.touch);
+            if of_client.by_touch.is_empty() {
+                of_address.clients.remove(&lease.owner.client_id);
+            }
+        }
+        if of_address.clients.is_empty() {
+            self.addresses.remove(&lease.owner.address);
+        }
+    }
+}
+
+/// What a lease on this result set is charged with, also where leases share the set.
+fn lease_bytes(result_set: &ResultSet) -> usize {
+    LEASE_OVERHEAD_BYTES + result_set.bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::QueryPlan;
+
+    fn owner(address: &str, client_id: Option<&str>) -> Owner {
+        Owner { address: address.to_owned(), client_id: client_id.map(str::to_owned) }
+    }
+
+    fn empty() -> Arc<ResultSet> {
+        Arc::new(ResultSet::new(Arc::from(""), Arc::new(QueryPlan::default()), Vec::new(), 0, false, &[0]))
+    }
+
+    /// Room for so many of the sets that `empty` gives.
+    fn room(sets: usize) -> usize {
+        sets * lease_bytes(&empty())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_ends_when_nobody_touches_it() {
+        let (ttl, max_age) = (Duration::from_secs(10), Duration::from_secs(25));
+        let leases = Leases::new("A", 7, ttl, max_age, room(10));
+        let me = owner("10.0.0.1", Some("me"));
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let uid = leases.open(empty(), me.clone(), 1, start).unwrap();
+        assert!(leases.touch(&uid, &me, at(9)).is_ok());
+        assert!(leases.touch(&uid, &me, at(18)).is_ok());
+        assert!(leases.touch(&uid, &me, at(24)).is_ok());
+        let expired = leases.touch(&uid, &me, at(25)).unwrap_err();
+        assert_eq!(expired, LeaseError::Expired(uid.clone()), "the greatest age ends it");
+        assert_eq!(leases.touch(&uid, &me, at(26)).unwrap_err(), LeaseError::Expired(uid));
+        assert_eq!(leases.open_count(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn expired_and_unknown_differ_and_a_uid_belongs_to_its_client() {
+        let second = Duration::from_secs(1);
+        let leases = Leases::new("A", 7, second, second, room(10));
+        let me = owner("10.0.0.1", Some("me"));
+        let now = Instant::now();
+        let uid = leases.open(empty(), me.clone(), 1, now).unwrap();
+        let unknown =
+            |uid: &str, who: &Owner| matches!(leases.touch(uid, who, now), Err(LeaseError::Unknown(_)));
+        assert!(unknown("", &me) && unknown("A-0", &me) && unknown("nonsense", &me));
+        assert!(unknown(&uid.replace("-0-", "-1-"), &me), "not issued yet");
+        assert!(unknown(&uid.replace("0007-", "0008-"), &me), "another incarnation");
+        assert!(unknown(&uid.replace("0001", "0002"), &me), "guessed");
+        assert!(unknown(&uid, &owner("10.0.0.2", Some("me"))));
+        assert!(unknown(&uid, &owner("10.0.0.1", Some("you"))));
+        assert!(leases.touch(&uid, &owner("10.0.0.1", None), now).is_ok());
+        assert!(!leases.close(&uid, &owner("10.0.0.2", None)));
+        assert!(leases.close(&uid, &me));
+        assert!(matches!(leases.touch(&uid, &me, now), Err(LeaseError::Expired(_))));
+    }
+
+    /// Method: a client fills the node with sets that it never reads; another one's only set outlives them, and so do
+    /// those of the flood that were touched last.
+    #[tokio::test(start_paused = true)]
+    async fn client_with_most_sets_makes_room_with_those_it_touched_longest_ago() {
+        let minute = Duration::from_secs(60);
+        let leases = Leases::new("A", 7, minute, minute, room(4));
+        let (light, flood) = (owner("10.0.0.1", Some("light")), owner("10.0.0.1", Some("flood")));
+        let now = Instant::now();
+        let lights = leases.open(empty(), light.clone(), 0, now).unwrap();
+        let floods: Vec<String> =
+            (1..=3).map(|bits| leases.open(empty(), flood.clone(), bits, now).unwrap()).collect();
+        leases.touch(&floods[0], &flood, now).unwrap();
+        let newcomer = leases.open(empty(), owner("10.0.0.2", None), 4, now).unwrap();
+        assert_eq!(
+            leases.touch(&floods[1], &flood, now).unwrap_err(),
+            LeaseError::Expired(floods[1].clone())
+        );
+        let again = leases.open(empty(), flood.clone(), 5, now).unwrap();
+        assert_eq!(
+            leases.touch(&floods[2], &flood, now).unwrap_err(),
+            LeaseError::Expired(floods[2].clone())
+        );
+        assert_eq!(leases.open_count(), 4);
+        for (uid, reader) in [(&lights, &light), (&floods[0], &flood), (&again, &flood)] {
+            assert!(leases.touch(uid, reader, now).is_ok(), "{uid}");
+        }
+        assert!(leases.touch(&newcomer, &owner("10.0.0.2", None), now).is_ok());
+    }
+
+    /// Nobody loses the only set that it has for the sake of somebody else.
+    #[tokio::test(start_paused = true)]
+    async fn newcomer_is_refused_when_nobody_has_more_than_one_set() {
+        let minute = Duration::from_secs(60);
+        let leases = Leases::new("A", 7, minute, minute, room(2));
+        let start = Instant::now();
+        for address in ["10.0.0.1", "10.0.0.2"] {
+            leases.open(empty(), owner(address, None), 1, start).unwrap();
+        }
+        let later = start + minute / 3;
+        let refused = leases.open(empty(), owner("10.0.0.3", None), 2, later).unwrap_err();
+        assert_eq!(
+            (refused.bytes, refused.limit, refused.retry_after),
+            (room(2), room(2), minute - minute / 3)
+        );
+        assert!(
+            leases.open(empty(), owner("10.0.0.3", None), 3, start + minute).is_ok(),
+            "the leases have ended"
+        );
+    }
+}
