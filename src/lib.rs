@@ -64,8 +64,9 @@
 //! - Nothing is open between nodes: no cursor, no session. A node opens connections to its neighbours only.
 //! - No queue, cache or buffer without a limit in [`config`].
 //! - No permit is held while a client reads or idles.
-//! - Nothing reads a clock, draws a random number or starts a thread but through [`outside`]. (`load` has
-//!   threads of its own; it ends before the node serves.)
+//! - Time is the runtime's, which a simulation drives. The date, random numbers, connections, the names of hosts, the
+//!   number of cores and threads to compute on come through [`outside`]. (`load` has threads of its own; it ends
+//!   before the node serves.)
 //!
 //! `tests/architecture.rs` keeps the first two over the `use` paths.
 //!

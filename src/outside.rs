@@ -1,8 +1,8 @@
 //! What a node takes from outside: clock, randomness, network, computing.
 //!
-//! The same node runs as a process, beside five others in one process, and under simulated time,
-//! because nothing else in this crate reads a clock, draws a random number, opens a connection or
-//! starts a thread while serving.
+//! The same node runs as a process, beside five others in one process, and under simulated time, because nothing
+//! else in this crate reads the date, draws a random number, opens a connection, looks up a name, counts cores or
+//! starts a thread while serving. Instants are the runtime's.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
