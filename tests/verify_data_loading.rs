@@ -175,12 +175,39 @@ fn a_day_that_no_team_owns_is_named_with_its_files_and_rows() {
 fn what_is_no_data_is_named_and_harmless() {
     let copy = Copy::new();
     std::fs::create_dir(copy.path("20200811")).unwrap();
+    std::fs::create_dir(copy.path("notes")).unwrap();
     std::fs::write(copy.path("20200823/readme.txt"), "x").unwrap();
-    std::fs::write(copy.path("20200824/20200824-02.csv"), "").unwrap();
     let (text, code) = text(Path::new(CONFIG), copy.0.path());
     assert_eq!(code, Some(0), "{text}");
-    assert!(text.contains("ignored, no part of the dataset: 20200823/readme.txt"), "{text}");
-    assert!(text.contains("files without a row: 20200824/20200824-02.csv"), "{text}");
+    assert!(text.contains("ignored, no part of the dataset: notes, 20200823/readme.txt"), "{text}");
+}
+
+/// Each of these loses rows without a line that does not parse.
+#[test]
+fn a_file_without_a_row_and_one_outside_a_day_folder_are_named() {
+    let copy = Copy::new();
+    std::fs::write(copy.path("20200816/20200816-01.csv"), "").unwrap();
+    std::fs::rename(copy.path("20200817"), copy.path("20200817 ")).unwrap();
+    std::fs::create_dir(copy.path("20200818/more")).unwrap();
+    std::fs::rename(copy.path("20200818/20200818-07.csv"), copy.path("20200818/more/07.CSV")).unwrap();
+    let report = json(Path::new(CONFIG), copy.0.path());
+    assert_eq!(report["ok"], false);
+    let root = copy.0.path().display();
+    let empty = [format!("{root}/20200816/20200816-01.csv has no row: was it cut?")];
+    assert_eq!(findings(&report, "files_have_rows"), empty);
+    let astray = ["20200817 /20200817-01.csv", "20200818/more/07.CSV"]
+        .map(|file| format!("{root}/{file} is loaded by nobody: expected YYYYMMDD/NAME.csv or .csv.gz"));
+    assert_eq!(findings(&report, "files_lie_in_day_folders"), astray);
+    assert_eq!(text(Path::new(CONFIG), copy.0.path()).1, Some(3));
+}
+
+#[test]
+fn a_dataset_without_a_row_is_a_finding() {
+    let root = tempfile::tempdir().unwrap();
+    std::fs::create_dir(root.path().join("20200810")).unwrap();
+    let (text, code) = text(Path::new(CONFIG), root.path());
+    assert_eq!(code, Some(3), "{text}");
+    assert!(text.contains("FAILED  rows_are_loaded: not a single row is loaded\n"), "{text}");
 }
 
 #[test]

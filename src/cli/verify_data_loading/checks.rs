@@ -15,6 +15,8 @@ use crate::load::LoadError;
 pub(super) fn check(proof: &Proof, disk: &Disk) -> Vec<Check> {
     vec![
         files_are_read(proof, disk),
+        files_have_rows(disk),
+        files_lie_in_day_folders(disk),
         rows_parse(proof, disk),
         counts_agree(proof, disk),
         days_are_owned(proof),
@@ -45,6 +47,35 @@ fn files_are_read(proof: &Proof, disk: &Disk) -> Check {
         name: "files_are_read",
         claim: format!("every file on disk can be read: {} files", thousands(proof.disk.files)),
         findings: disk.days.iter().filter_map(finding).collect(),
+    }
+}
+
+fn files_have_rows(disk: &Disk) -> Check {
+    let finding = |day: Day, file: &PathBuf| Finding {
+        message: format!("{} has no row: was it cut?", file.display()),
+        day: Some(day),
+        at: Some((file.clone(), None)),
+        nodes: Vec::new(),
+    };
+    let of_day =
+        |on_disk: &DiskDay| on_disk.empty_files.iter().map(|file| finding(on_disk.day, file)).collect();
+    Check {
+        name: "files_have_rows",
+        claim: "every file on disk has a row".to_owned(),
+        findings: disk.days.iter().flat_map::<Vec<Finding>, _>(of_day).collect(),
+    }
+}
+
+fn files_lie_in_day_folders(disk: &Disk) -> Check {
+    let finding = |file: &PathBuf| Finding {
+        message: format!("{} is loaded by nobody: expected YYYYMMDD/NAME.csv or .csv.gz", file.display()),
+        at: Some((file.clone(), None)),
+        ..Finding::default()
+    };
+    Check {
+        name: "files_lie_in_day_folders",
+        claim: "what is ignored holds no CSV file".to_owned(),
+        findings: disk.astray.iter().map(finding).collect(),
     }
 }
 
@@ -137,6 +168,9 @@ fn rows_are_loaded(proof: &Proof) -> Check {
                 nodes: names(&day.loaded_by),
             });
         }
+    }
+    if proof.loaded.rows == 0 {
+        findings.push(Finding { message: "not a single row is loaded".to_owned(), ..Finding::default() });
     }
     let left = proof.disk.rows.abs_diff(proof.loaded.rows);
     if left > 0 {

@@ -26,8 +26,8 @@ pub(super) struct Disk {
     pub(super) days: Vec<DiskDay>,
     /// What stands beside the data and is no part of it.
     pub(super) ignored: Vec<String>,
-    /// Files in which the other reader finds no row.
-    pub(super) empty_files: Vec<String>,
+    /// A CSV file for each of the ignored that is or holds one.
+    pub(super) astray: Vec<PathBuf>,
 }
 
 /// One day folder.
@@ -41,6 +41,8 @@ pub(super) struct DiskDay {
     pub(super) loaded: Result<LoadedDay, LoadError>,
     /// Files of which the other reader counts other rows, with both counts.
     pub(super) miscounted: Vec<(PathBuf, u64, u64)>,
+    /// Files in which the other reader finds no row.
+    pub(super) empty_files: Vec<PathBuf>,
 }
 
 /// What a node loads of a day.
@@ -80,23 +82,33 @@ pub(super) fn read(root: &Path) -> Result<Disk, LoadError> {
         }
         work();
     });
-    let mut disk = Disk { days: Vec::new(), ignored: found.ignored, empty_files: Vec::new() };
-    for (day, odd) in done.into_inner().unwrap_or_else(PoisonError::into_inner).into_values() {
-        let path = |name: String| format!("{}/{name}", day.day);
-        disk.ignored.extend(odd.ignored.into_iter().map(path));
-        disk.empty_files.extend(odd.empty_files.into_iter().map(path));
+    let mut disk = Disk { days: Vec::new(), ignored: found.ignored, astray: Vec::new() };
+    for (day, ignored) in done.into_inner().unwrap_or_else(PoisonError::into_inner).into_values() {
+        disk.ignored.extend(ignored.into_iter().map(|name| format!("{}/{name}", day.day)));
         disk.days.push(day);
     }
+    disk.astray = disk.ignored.iter().filter_map(|name| csv_below(&root.join(name))).collect();
     Ok(disk)
 }
 
-/// What is odd about a day's folder, yet harmless, by name.
-struct Odd {
-    ignored: Vec<String>,
-    empty_files: Vec<String>,
+/// The first CSV file at or below a path, by name and in any letter case. What is hidden or cannot be listed
+/// has none, nor have links below it.
+fn csv_below(path: &Path) -> Option<PathBuf> {
+    let name = path.file_name()?.to_string_lossy().to_ascii_lowercase();
+    if name.starts_with('.') {
+        return None;
+    }
+    if !path.is_dir() {
+        return (name.ends_with(".csv") || name.ends_with(".csv.gz")).then(|| path.to_owned());
+    }
+    let mut inside: Vec<PathBuf> =
+        std::fs::read_dir(path).ok()?.flatten().map(|entry| entry.path()).collect();
+    inside.sort();
+    inside.iter().filter(|path| !path.is_symlink()).find_map(|path| csv_below(path))
 }
 
-fn read_day(root: &Path, day: Day) -> (DiskDay, Odd) {
+/// Reads a day, and gives the names in its folder that are no part of the dataset.
+fn read_day(root: &Path, day: Day) -> (DiskDay, Vec<String>) {
     let loaded = load_day(root, day);
     // What cannot be listed cannot be loaded either, and that is reported.
     let (listed, ignored) = list(&root.join(day.to_string())).unwrap_or_default();
@@ -116,9 +128,8 @@ fn read_day(root: &Path, day: Day) -> (DiskDay, Odd) {
         }
     }
     let empty = listed.iter().zip(&counts).filter(|(_, counted)| **counted == Some(0));
-    let name = |file: &CsvFile| file.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let odd = Odd { ignored, empty_files: empty.map(|(file, _)| name(file)).collect() };
-    (DiskDay { day, files: listed.len() as u64, rows, loaded, miscounted }, odd)
+    let empty_files = empty.map(|(file, _)| file.path.clone()).collect();
+    (DiskDay { day, files: listed.len() as u64, rows, loaded, miscounted, empty_files }, ignored)
 }
 
 fn load_day(root: &Path, day: Day) -> Result<LoadedDay, LoadError> {

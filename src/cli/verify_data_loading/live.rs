@@ -64,6 +64,9 @@ pub(super) async fn ask(overlay: &Overlay, disk: Option<&Disk>) -> Live {
     for holders in holders.iter().filter(|holders| holders.held.statistics.rows > 0) {
         compare_frames(holders, overlay, &mut live, &mut findings).await;
     }
+    if live.rows_compared == 0 {
+        findings.push(Finding { message: "not a single row is held".to_owned(), ..Finding::default() });
+    }
     checks.push(Check {
         name: "frames_agree",
         claim: format!(

@@ -21,8 +21,6 @@ pub(super) struct Proof {
     pub(super) missing_days: Vec<Day>,
     /// Names that are no part of the dataset.
     pub(super) ignored: Vec<String>,
-    /// Files in which the other reader finds no row.
-    pub(super) empty_files: Vec<String>,
     pub(super) checks: Vec<Check>,
 }
 
@@ -87,7 +85,6 @@ pub(super) fn prove(overlay: &Overlay, disk: &Disk) -> Proof {
         disk: Sum::default(),
         loaded: Sum::default(),
         ignored: disk.ignored.clone(),
-        empty_files: disk.empty_files.clone(),
         checks: Vec::new(),
         processes,
         teams,

@@ -31,13 +31,8 @@ impl Report<'_> {
             writeln!(out, "What the processes of {} load from {}\n", self.config.display(), root.display())?;
             write_processes(out, proof)?;
             write_teams(out, proof)?;
-            for (what, names) in [
-                ("ignored, no part of the dataset", &proof.ignored),
-                ("files without a row", &proof.empty_files),
-            ] {
-                if !names.is_empty() {
-                    writeln!(out, "{what}: {}\n", names.join(", "))?;
-                }
+            if !proof.ignored.is_empty() {
+                writeln!(out, "ignored, no part of the dataset: {}\n", proof.ignored.join(", "))?;
             }
         }
         if let Some(live) = &self.live {
@@ -219,7 +214,6 @@ fn proof_json(proof: &Proof) -> Value {
         "teams": proof.teams.iter().map(team).collect::<Value>(),
         "days": proof.days.iter().map(day).collect::<Value>(),
         "ignored": proof.ignored,
-        "files_without_rows": proof.empty_files,
     })
 }
 
