@@ -188,6 +188,7 @@ impl Checks {
         let delivered = self.drain(&mut result).await?;
         let counts = [explained.rows_to_scan, in_ledger, total(&result), delivered];
         match counts.iter().all(|count| *count == delivered) {
+            true if delivered == 0 => Err("the overlay holds no row".to_owned()),
             true => Ok(format!("{} rows of {} planned days, each once", thousands(delivered), days.len())),
             false => Err(format!("rows by inventory, ledger, manifest, frames differ: {counts:?}")),
         }
