@@ -96,7 +96,7 @@ impl<W: Write> RowWriter<W> {
             Format::Ndjson => RowWriter::Ndjson(out),
             Format::Csv => {
                 let mut out = Box::new(csv::Writer::from_writer(out));
-                out.write_record(&columns)?;
+                out.write_record(&columns).map_err(io_error)?;
                 RowWriter::Csv { out, columns }
             }
             Format::Arrow => {
@@ -124,9 +124,9 @@ impl<W: Write> RowWriter<W> {
             }),
             RowWriter::Csv { out, columns } => each_row(payload, |row| {
                 for text in texts(row, columns)? {
-                    out.write_field(&*text)?;
+                    out.write_field(&*text).map_err(io_error)?;
                 }
-                Ok(out.write_record(None::<&[u8]>)?)
+                out.write_record(None::<&[u8]>).map_err(io_error)
             }),
             RowWriter::Arrow(out) => out.write_all(payload),
             RowWriter::Table(table) => each_row(payload, |row| table.row(row)),
@@ -150,6 +150,14 @@ impl<W: Write> RowWriter<W> {
             }
             RowWriter::Table(table) => table.finish(),
         }
+    }
+}
+
+/// The error of the writer below. The crate's own conversion hides its kind, which tells a reader that has left.
+fn io_error(error: csv::Error) -> io::Error {
+    match error.into_kind() {
+        csv::ErrorKind::Io(error) => error,
+        kind => io::Error::other(format!("{kind:?}")),
     }
 }
 
@@ -269,6 +277,32 @@ mod tests {
         let reader = arrow_ipc::reader::StreamReader::try_new(&stream[..], None).unwrap();
         let rows: Vec<usize> = reader.map(|batch| batch.unwrap().num_rows()).collect();
         assert_eq!(rows, [1, 1]);
+    }
+
+    /// Refuses everything, as a pipe does whose reader has left.
+    struct Closed;
+
+    impl Write for Closed {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_reader_that_has_left_is_told_in_every_format() {
+        // More than any writer buffers.
+        let rows = vec![FRAMES[1]; 2000].join(",");
+        for format in [Format::Table, Format::Json, Format::Ndjson, Format::Csv, Format::Arrow] {
+            let columns = vec!["value".to_owned()];
+            let written = RowWriter::start(format, Closed, columns, b"schema", None)
+                .and_then(|mut writer| writer.frame(rows.as_bytes()).map(|()| writer))
+                .and_then(|writer| writer.finish().map(drop));
+            assert_eq!(written.unwrap_err().kind(), io::ErrorKind::BrokenPipe, "{format:?}");
+        }
     }
 
     #[test]
