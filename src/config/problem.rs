@@ -46,24 +46,9 @@ impl std::error::Error for Problems {}
 
 /// The known key that an unknown one was probably meant to be.
 pub(super) fn nearest<'a>(unknown: &str, known: &[&'a str]) -> Option<&'a str> {
-    let unknown: Vec<char> = unknown.chars().take(64).flat_map(char::to_lowercase).collect();
-    let closeness = |key: &&str| edits(&unknown, key);
-    let (key, edits) = known.iter().map(|key| (*key, closeness(key))).min_by_key(|(_, edits)| *edits)?;
+    let unknown: String = unknown.chars().take(64).flat_map(char::to_lowercase).collect();
+    let edits = known.iter().map(|key| (*key, strsim::levenshtein(&unknown, key)));
+    let (key, edits) = edits.min_by_key(|(_, edits)| *edits)?;
     // A third of the letters wrong is another word.
     (edits <= key.len().div_ceil(3)).then_some(key)
-}
-
-/// Letters to insert, delete or replace to turn one word into the other (Levenshtein distance).
-fn edits(left: &[char], right: &str) -> usize {
-    let mut row: Vec<usize> = (0..=left.len()).collect();
-    for (right_index, right_letter) in right.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = right_index + 1;
-        for (index, left_letter) in left.iter().enumerate() {
-            let replaced = diagonal + usize::from(*left_letter != right_letter);
-            diagonal = row[index + 1];
-            row[index + 1] = replaced.min(row[index] + 1).min(diagonal + 1);
-        }
-    }
-    row[left.len()]
 }
