@@ -65,7 +65,8 @@ pub struct Overlay {
     /// Members of a team that hold each of its days, at least 1 and at most the members of the smallest team.
     /// Absent: all members. Raising it costs memory and buys failover.
     pub replicas: Option<u32>,
-    /// Weights of clients in the fair queue by client id; a client that is not named has weight 1.
+    /// Weights in the fair queue: under an address, that address's share among all addresses; under a client
+    /// id, the id's share among those of its own address. What is not named has weight 1.
     pub clients: BTreeMap<String, f64>,
     /// Folder of the day folders, as written; a relative one starts at the working directory of the node.
     pub dataset_root: Option<PathBuf>,

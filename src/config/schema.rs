@@ -67,7 +67,8 @@ struct OverlayFile {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     replicas: Option<u32>,
-    /// Weights of clients in the fair queue, by client id. Default 1.
+    /// Weights in the fair queue: under an address, that address's share among all addresses; under a client
+    /// id, the id's share among those of its own address. Default 1.
     #[schemars(default, inner(range(min = 0.001, max = 1000.0)))]
     clients: BTreeMap<String, f64>,
     /// Folder of the day folders.
