@@ -1,8 +1,10 @@
 //! The typed client: asks queries, reads chunks, checks every proof, resumes when a node is gone.
 //!
-//! A result that passes here is whole: its ledger adds up to its manifest, its frames tile the ledger
-//! in canonical order, every digest is right, every payload decodes to the rows its header says.
+//! A result that passes here is whole: its ledger tiles the plan and adds up to its manifest, its frames tile
+//! the ledger in canonical order, every digest is right, every payload decodes to the rows its header says.
+//! What that proves, and what it cannot, stands in `check`.
 
+mod check;
 mod old_contract;
 
 use std::error::Error;
@@ -16,12 +18,13 @@ pub use old_contract::{OldChunk, OldClient, OldResult};
 
 use crate::coverage::{self, Entry, Gap};
 use crate::day::Day;
-use crate::frame::{self, Encoding, FrameError};
+use crate::frame::Encoding;
 use crate::plan::Query;
 use crate::proto::v1;
 use crate::result_set::{DayRows, days_of_range};
 use crate::verb::Frame;
 use crate::wire::{self, Malformed};
+use check::{check_frames, check_ledger, check_manifest};
 
 /// Bytes of an answer that the client takes: a manifest of many chunks, or a chunk of 3 MiB with its headers.
 const MAX_ANSWER_BYTES: usize = 16 << 20;
@@ -110,7 +113,7 @@ pub struct QueryResult {
     pub statistics: Vec<v1::HopStatistics>,
     /// The nodes that the request went through.
     pub hops: Vec<String>,
-    request: v1::QueryRequest,
+    query: Query,
     first_chunk: Option<v1::Chunk>,
 }
 
@@ -204,14 +207,11 @@ impl Client {
     /// # Errors
     /// [`ClientError`].
     pub async fn query(&self, query: &Query) -> Result<QueryResult, ClientError> {
-        self.ask(request(query, &self.client_id)).await
-    }
-
-    async fn ask(&self, request: v1::QueryRequest) -> Result<QueryResult, ClientError> {
-        let reply = self.overlay.clone().query(request.clone()).await;
+        let reply = self.overlay.clone().query(request(query, &self.client_id)).await;
         let reply = reply.map_err(|status| self.status(status))?.into_inner();
         let ledger = reply.ledger.iter().map(wire::entry_from).collect::<Result<Vec<_>, _>>();
         let ledger = ledger.map_err(|malformed| self.malformed(malformed))?;
+        let owned = wire::owned_from(&reply.owned).map_err(|malformed| self.malformed(malformed))?;
         let result = QueryResult {
             uid: reply.uid,
             manifest: reply.manifest.unwrap_or_default(),
@@ -219,17 +219,13 @@ impl Client {
             admission: reply.admission.unwrap_or_default(),
             statistics: reply.statistics,
             hops: reply.hops,
-            request,
+            query: query.clone(),
             first_chunk: reply.first_chunk,
         };
-        check_proof(&result).map_err(|gap| ClientError::Unproven { address: self.address.clone(), gap })?;
-        let chunked: u64 = result.manifest.chunk_rows.iter().map(|rows| u64::from(*rows)).sum();
-        if chunked != result.manifest.total_records || result.manifest.chunk_rows.is_empty() {
-            return Err(self.contradiction(format!(
-                "the chunks have {chunked} records, the manifest {}",
-                result.manifest.total_records
-            )));
-        }
+        check_manifest(&result.manifest, query)
+            .map_err(|what| self.contradiction(format!("the manifest is not the query's: {what}")))?;
+        check_ledger(&result, &owned)
+            .map_err(|gap| ClientError::Unproven { address: self.address.clone(), gap })?;
         Ok(result)
     }
 
@@ -274,7 +270,7 @@ impl Client {
             resumes += 1;
             tokio::time::sleep(Duration::from_millis(100 << resumes)).await;
             match self.resume(result).await {
-                Ok(resumed) => result.uid = resumed,
+                Ok(resumed) => (result.uid, result.first_chunk) = (resumed.uid, resumed.first_chunk),
                 Err(error) if resumes == MAX_RESUMES => return Err(error),
                 Err(ClientError::Status { status, .. }) if is_lost(status.code()) => {}
                 Err(error) => return Err(error),
@@ -282,26 +278,30 @@ impl Client {
         }
     }
 
-    /// Asks for a result again at the versions and with the chunks of its manifest; gives its new uid.
-    async fn resume(&self, result: &QueryResult) -> Result<String, ClientError> {
-        let mut request = result.request.clone();
+    /// Asks for a result again at the versions and with the chunks of its manifest.
+    async fn resume(&self, result: &QueryResult) -> Result<QueryResult, ClientError> {
         let version = |entry: &Entry| {
             let version = match &entry.outcome {
                 coverage::Outcome::Served(served) => served.version,
                 coverage::Outcome::Pruned { version, .. } => *version,
                 _ => return None,
             };
-            Some(v1::DayVersion { day: entry.day.number(), version: version.0.to_vec() })
+            Some((entry.day, version))
         };
-        request.expected_versions = result.ledger.iter().filter_map(version).collect();
-        request.chunking = result.manifest.chunking;
-        let again = self.ask(request).await?;
+        let chunking = result.manifest.chunking.as_ref().map(wire::chunking_from).transpose();
+        let chunking = chunking.map_err(|malformed| self.malformed(malformed))?;
+        let query = Query {
+            expected_versions: result.ledger.iter().filter_map(version).collect(),
+            chunking: chunking.unwrap_or_default(),
+            ..result.query.clone()
+        };
+        let again = self.query(&query).await?;
         if again.manifest != result.manifest {
             return Err(
                 self.contradiction("asked again at the same versions, the manifest differs".to_owned())
             );
         }
-        Ok(again.uid)
+        Ok(again)
     }
 
     fn checked(
@@ -312,10 +312,12 @@ impl Client {
     ) -> Result<CheckedChunk, ClientError> {
         let frames = chunk.frames.into_iter().map(wire::frame_from).collect::<Result<Vec<_>, _>>();
         let frames = frames.map_err(|malformed| self.malformed(malformed))?;
-        if (chunk.chunk_index, chunk.is_last)
-            != (index, index as usize + 1 == result.manifest.chunk_rows.len())
-        {
-            return Err(self.contradiction(format!("chunk {} came for chunk {index}", chunk.chunk_index)));
+        let is_last = u64::from(index) + 1 == u64::from(result.chunk_count());
+        if (&chunk.uid, chunk.chunk_index, chunk.is_last) != (&result.uid, index, is_last) {
+            return Err(self.contradiction(format!(
+                "chunk {} of `{}` came for chunk {index} of `{}`, last: {is_last}",
+                chunk.chunk_index, chunk.uid, result.uid
+            )));
         }
         check_frames(result, index, &frames).map_err(|what| self.contradiction(what))?;
         Ok(CheckedChunk { index, frames })
@@ -383,92 +385,16 @@ impl QueryResult {
         Bytes::copy_from_slice(&self.manifest.arrow_schema)
     }
 
-    /// The rows of days that a chunk consists of, by the ledger.
-    pub fn chunk_days(&self, index: u32) -> Vec<DayRows> {
-        days_of_range(&self.ledger, self.chunk_range(index))
+    /// The rows of days that a chunk consists of, by the ledger; `None` beyond the last chunk.
+    pub fn chunk_days(&self, index: u32) -> Option<Vec<DayRows>> {
+        Some(days_of_range(&self.ledger, self.chunk_range(index)?))
     }
 
-    fn chunk_range(&self, index: u32) -> std::ops::Range<u64> {
-        let rows = |chunks: &[u32]| chunks.iter().map(|rows| u64::from(*rows)).sum::<u64>();
-        let chunks = &self.manifest.chunk_rows;
-        rows(&chunks[..index as usize])..rows(&chunks[..=index as usize])
+    fn chunk_range(&self, index: u32) -> Option<std::ops::Range<u64>> {
+        let (before, from) = self.manifest.chunk_rows.split_at_checked(index as usize)?;
+        let start = before.iter().map(|rows| u64::from(*rows)).sum();
+        Some(start..start + u64::from(*from.first()?))
     }
-}
-
-/// Checks that the ledger's days are in order, inside the query, and add up to the manifest.
-fn check_proof(result: &QueryResult) -> Result<(), Gap> {
-    let request = &result.request;
-    let mut previous = None;
-    for (index, entry) in result.ledger.iter().enumerate() {
-        let number = entry.day.number();
-        let outside = request.date_start.is_some_and(|start| number < start)
-            || request.date_end.is_some_and(|end| number > end)
-            || request.team.as_ref().is_some_and(|team| *team != entry.team);
-        if outside || previous >= Some(entry.day) {
-            return Err(Gap::NotThePlan {
-                index,
-                found: entry.day.to_string(),
-                expected: "a later day of the query".to_owned(),
-            });
-        }
-        previous = Some(entry.day);
-    }
-    match request.aggregate {
-        Some(_) => coverage::check_aggregated(&result.ledger, request.allow_partial),
-        None => coverage::check_rows(
-            &result.ledger,
-            result.manifest.total_records,
-            request.limit,
-            request.allow_partial,
-        ),
-    }
-}
-
-/// Checks that frames are exactly what chunk `index` consists of.
-fn check_frames(result: &QueryResult, index: u32, frames: &[Frame]) -> Result<(), String> {
-    let range = result.chunk_range(index);
-    if result.request.aggregate.is_some() {
-        let rows: u64 = frames.iter().map(|frame| u64::from(frame.rows)).sum();
-        let starts = frames.first().is_none_or(|frame| frame.first_row == range.start);
-        if rows != range.end - range.start || !starts {
-            return Err(format!("chunk {index} has {rows} groups, the manifest {}", range.end - range.start));
-        }
-    } else {
-        let expected = result.chunk_days(index);
-        let header =
-            |day: Option<Day>, version, first_row, rows| format!("{day:?} {version} {first_row}+{rows}");
-        let wanted: Vec<String> =
-            expected.iter().map(|day| header(Some(day.day), day.version, day.first_row, day.rows)).collect();
-        let found: Vec<String> = frames
-            .iter()
-            .map(|frame| header(frame.day, frame.version, frame.first_row, frame.rows))
-            .collect();
-        if wanted != found {
-            return Err(format!("chunk {index} has the frames {found:?}, the ledger says {wanted:?}"));
-        }
-    }
-    frames.iter().try_for_each(|frame| check_payload(result, frame))
-}
-
-fn check_payload(result: &QueryResult, frame: &Frame) -> Result<(), String> {
-    if frame::digest(&frame.payload) != frame.digest {
-        return Err(format!("the payload of the frame for day {:?} does not have its digest", frame.day));
-    }
-    let decoded = match result.encoding() {
-        Encoding::Arrow => {
-            frame::decode_arrow(&result.manifest.arrow_schema, &frame.payload).map(|rows| rows.num_rows())
-        }
-        Encoding::Json | Encoding::JsonLegacy => frame::json_row_count(&frame.payload),
-    };
-    match decoded {
-        Ok(rows) if rows == frame.rows as usize => Ok(()),
-        Ok(rows) => Err(format!("a frame of {} rows decodes to {rows}", frame.rows)),
-        Err(error) => Err(undecodable(&error)),
-    }
-}
-
-fn undecodable(error: &FrameError) -> String {
-    format!("a frame does not decode: {error}")
 }
 
 fn explained(reply: v1::ExplainReply) -> Result<ExplainedQuery, Malformed> {

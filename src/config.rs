@@ -121,6 +121,12 @@ impl Overlay {
         self.processes.get(id)
     }
 
+    /// The teams for which a node answers clients: all of them at the leader, elsewhere the node's own.
+    pub fn teams_answered_by(&self, id: &str) -> impl Iterator<Item = &Team> {
+        let own = self.process(id).filter(|process| process.role != Role::Leader);
+        self.teams.iter().filter(move |team| own.is_none_or(|process| process.team == team.name))
+    }
+
     /// The team with this name.
     pub fn team(&self, name: &str) -> Option<&Team> {
         self.teams.iter().find(|team| team.name == name)

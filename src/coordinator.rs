@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use crate::admission::{ClientKey, ComputeSlots, QueryAdmission, QueryCost, QueryStatus};
 use crate::aggregate::{GroupId, Partial};
 use crate::cache::ByteCache;
-use crate::config::{NodeId, Overlay, Role};
+use crate::config::{NodeId, Overlay};
 use crate::coverage;
 use crate::day::Day;
 use crate::error::{MissingDay, QueryError};
@@ -276,11 +276,8 @@ impl Coordinator {
     /// Plans a query after asking for the inventories that it lacks: of nodes that nothing is known of, and if `seek`,
     /// also of those that are marked, where nobody else holds a day.
     async fn plan(&self, query: &Query, client: &ClientKey, seek: bool) -> QueryPlan {
-        let own_team = match self.overlay.process(&self.me) {
-            Some(process) if process.role != Role::Leader => Some(process.team.as_str()),
-            _ => None,
-        };
-        let days = query.planned_days(&self.overlay, own_team);
+        let teams = self.overlay.teams_answered_by(&self.me);
+        let days = query.planned_days(teams.map(|team| (team.name.as_str(), team.days)));
         let directory = self.gather.relay().directory();
         if !self.unknown_holders(&days, &directory.snapshot(), seek).is_empty() {
             self.learn_holders(&days, client, seek).await;
@@ -288,7 +285,7 @@ impl Coordinator {
         plan::plan(query.clone(), days, &self.overlay, &self.placement, &directory.snapshot())
     }
 
-    fn unknown_holders(&self, days: &[(Day, String)], snapshot: &Snapshot, seek: bool) -> BTreeSet<NodeId> {
+    fn unknown_holders(&self, days: &[(Day, &str)], snapshot: &Snapshot, seek: bool) -> BTreeSet<NodeId> {
         let mut unknown = BTreeSet::new();
         for (day, _) in days {
             let holders = self.placement.holders(*day);
@@ -305,7 +302,7 @@ impl Coordinator {
 
     /// Asks the holders in question what they hold, one question at a time for all queries. A marked one is asked only
     /// if nobody has within the time between two probes.
-    async fn learn_holders(&self, days: &[(Day, String)], client: &ClientKey, seek: bool) {
+    async fn learn_holders(&self, days: &[(Day, &str)], client: &ClientKey, seek: bool) {
         let relay = self.gather.relay();
         let mut sought = self.sought.lock().await;
         let snapshot = relay.directory().snapshot();

@@ -4,7 +4,7 @@
 //! the plan; the client checks that again, and that the frames which arrived tile the entries.
 
 use crate::day::Day;
-use crate::store::Version;
+use crate::store::{Digest, Version};
 
 /// What became of one planned day.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,6 +73,16 @@ pub enum Gap {
         /// The day planned there, or `none`.
         expected: String,
     },
+    /// An entry names another team than the one that owns its day.
+    #[error("day {day} of the coverage ledger is of team `{found}`, team `{expected}` owns it")]
+    NotTheOwner {
+        /// The day.
+        day: Day,
+        /// The team in the entry.
+        found: String,
+        /// The team that owns the day.
+        expected: String,
+    },
     /// An entry takes more rows than match.
     #[error("day {day} took {taken} rows of {matched} that match")]
     TakenBeyondMatched {
@@ -82,6 +92,14 @@ pub enum Gap {
         taken: u64,
         /// Rows that match.
         matched: u64,
+    },
+    /// The result has more rows, or groups, than were asked for.
+    #[error("the result has {found} records at least, the limit is {limit}")]
+    BeyondTheLimit {
+        /// Records so far.
+        found: u64,
+        /// The query's limit.
+        limit: u64,
     },
     /// The rows taken do not add up to the result's.
     #[error("the coverage ledger adds up to {found} rows, the manifest has {expected}")]
@@ -125,6 +143,14 @@ pub fn missing(ledger: &[Entry]) -> impl Iterator<Item = (&Entry, &str, &[String
     })
 }
 
+/// The version of an aggregate: of all the versions that went into it.
+pub fn aggregate_version(ledger: &[Entry]) -> Version {
+    let versions: Vec<u8> = rows_taken(ledger)
+        .flat_map(|(day, served)| [&day.number().to_be_bytes()[..], &served.version.0].concat())
+        .collect();
+    Version(Digest::of(&versions).0)
+}
+
 /// Checks that `ledger` has exactly one entry for each of `planned`, in order.
 ///
 /// # Errors
@@ -138,6 +164,19 @@ pub fn check_tiles_plan(ledger: &[Entry], planned: &[Day]) -> Result<(), Gap> {
         }
     }
     Ok(())
+}
+
+/// Checks that each entry names the team that owns its day, by a plan that `ledger` tiles.
+///
+/// # Errors
+/// [`Gap::NotTheOwner`] at the first difference.
+pub fn check_owners(ledger: &[Entry], planned: &[(Day, &str)]) -> Result<(), Gap> {
+    match ledger.iter().zip(planned).find(|(entry, (_, team))| entry.team != *team) {
+        None => Ok(()),
+        Some((entry, (day, team))) => {
+            Err(Gap::NotTheOwner { day: *day, found: entry.team.clone(), expected: (*team).to_owned() })
+        }
+    }
 }
 
 /// Checks a ledger of rows against its manifest: sums, and that only a reached limit left rows out.
@@ -160,6 +199,7 @@ pub fn check_rows(ledger: &[Entry], total: u64, limit: Option<u64>, partial: boo
                         matched: served.rows_matched,
                     })?;
                 found = found.saturating_add(served.rows_taken);
+                check_limit(found, limit)?;
                 if left_out > 0 && limit != Some(found) {
                     return Err(Gap::LeftOut { day: entry.day, left_out });
                 }
@@ -182,11 +222,13 @@ pub fn check_rows(ledger: &[Entry], total: u64, limit: Option<u64>, partial: boo
     Ok(())
 }
 
-/// Checks the ledger of an aggregate: every row that matches went in, and no day is missing.
+/// Checks the ledger of an aggregate: every row that matches went in, and no day is missing; and that its
+/// `groups` are as many as the limit allows.
 ///
 /// # Errors
 /// The first [`Gap`] found.
-pub fn check_aggregated(ledger: &[Entry], partial: bool) -> Result<(), Gap> {
+pub fn check_aggregated(ledger: &[Entry], groups: u64, limit: Option<u64>, partial: bool) -> Result<(), Gap> {
+    check_limit(groups, limit)?;
     let aggregated = ledger
         .iter()
         .filter_map(|entry| match &entry.outcome {
@@ -195,6 +237,13 @@ pub fn check_aggregated(ledger: &[Entry], partial: bool) -> Result<(), Gap> {
         })
         .fold(0, u64::saturating_add);
     check_rows(ledger, aggregated, None, partial)
+}
+
+fn check_limit(found: u64, limit: Option<u64>) -> Result<(), Gap> {
+    match limit {
+        Some(limit) if found > limit => Err(Gap::BeyondTheLimit { found, limit }),
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]
@@ -240,10 +289,32 @@ mod tests {
     }
 
     #[test]
+    fn entries_name_the_team_that_owns_their_day() {
+        let ledger = [served(20200810, 5, 5), served(20200811, 1, 1)];
+        let owned = |second| [(day(20200810), "green"), (day(20200811), second)];
+        assert_eq!(check_owners(&ledger, &owned("green")), Ok(()));
+        let wrong = check_owners(&ledger, &owned("pink"));
+        assert!(matches!(wrong, Err(Gap::NotTheOwner { day, .. }) if day.number() == 20200811), "{wrong:?}");
+    }
+
+    #[test]
+    fn groups_never_exceed_the_limit() {
+        let ledger = [served(20200810, 50, 50)];
+        assert_eq!(check_aggregated(&ledger, 2, Some(2), false), Ok(()));
+        let beyond = Err(Gap::BeyondTheLimit { found: 3, limit: 2 });
+        assert_eq!(check_aggregated(&ledger, 3, Some(2), false), beyond);
+    }
+
+    #[test]
     fn rows_may_be_left_out_only_where_the_limit_cuts() {
         let cut = [served(20200810, 5, 5), served(20200811, 9, 2), with(20200812, Outcome::BeyondLimit)];
         assert_eq!(check_rows(&cut, 7, Some(7), false), Ok(()));
         assert!(matches!(check_rows(&cut, 7, Some(8), false), Err(Gap::LeftOut { .. })));
+        assert_eq!(
+            check_rows(&cut, 7, Some(6), false),
+            Err(Gap::BeyondTheLimit { found: 7, limit: 6 }),
+            "a limit is never exceeded, even by rows that match"
+        );
         assert!(matches!(check_rows(&cut, 7, None, false), Err(Gap::LeftOut { .. })));
         assert!(matches!(check_rows(&cut, 6, Some(7), false), Err(Gap::WrongTotal { .. })));
         let early = [served(20200810, 5, 5), with(20200811, Outcome::BeyondLimit)];
@@ -258,6 +329,6 @@ mod tests {
         let ledger = [served(20200810, 5, 5), with(20200811, missing)];
         assert!(matches!(check_rows(&ledger, 5, None, false), Err(Gap::Undeclared { .. })));
         assert_eq!(check_rows(&ledger, 5, None, true), Ok(()));
-        assert!(matches!(check_aggregated(&ledger, false), Err(Gap::Undeclared { .. })));
+        assert!(matches!(check_aggregated(&ledger, 1, None, false), Err(Gap::Undeclared { .. })));
     }
 }

@@ -82,6 +82,23 @@ pub fn encode_groups(spec: &AggregateSpec, groups: &[(GroupId, Partial)], encodi
     }
 }
 
+/// What precedes the frames of a result in a stream: the schema message of Arrow, nothing in JSON.
+pub fn schema_before(encoding: Encoding, aggregate: Option<&AggregateSpec>) -> Bytes {
+    match (encoding, aggregate) {
+        (Encoding::Arrow, None) => schema_message(),
+        (Encoding::Arrow, Some(spec)) => groups_schema_message(spec),
+        (Encoding::Json | Encoding::JsonLegacy, _) => Bytes::new(),
+    }
+}
+
+/// The members that each row, or each group, has in JSON, in their order.
+pub fn json_keys(aggregate: Option<&AggregateSpec>) -> Vec<String> {
+    let schema = aggregate.map_or_else(arrow_schema, groups_schema);
+    let columns = schema.fields().iter().map(|field| field.name().clone());
+    // In Arrow the day of a row stands in the frame's header.
+    columns.chain(aggregate.is_none().then(|| "date".to_owned())).collect()
+}
+
 /// The hash that travels with a payload.
 pub fn digest(payload: &[u8]) -> Digest {
     Digest::of(payload)

@@ -166,20 +166,20 @@ impl Query {
         Ok(())
     }
 
-    /// The planned days: inside the query's dates, inside a team's range, and of `own_team` where the
-    /// node answers for no other.
-    pub fn planned_days(&self, overlay: &Overlay, own_team: Option<&str>) -> Vec<(Day, String)> {
-        let mut days: Vec<(Day, String)> = overlay
-            .teams
-            .iter()
-            .filter(|team| own_team.is_none_or(|own| team.name == own))
-            .filter(|team| self.team.as_ref().is_none_or(|wanted| team.name == *wanted))
-            .flat_map(|team| {
+    /// The planned days: of those that teams own, the ones that lie inside the query's dates and are of its team.
+    pub fn planned_days<'a>(
+        &self,
+        owned: impl IntoIterator<Item = (&'a str, DayRange)>,
+    ) -> Vec<(Day, &'a str)> {
+        let mut days: Vec<(Day, &'a str)> = owned
+            .into_iter()
+            .filter(|(team, _)| self.team.as_ref().is_none_or(|wanted| team == wanted))
+            .flat_map(|(team, owned)| {
                 let wanted = DayRange {
-                    start: self.date_start.unwrap_or(team.days.start),
-                    end: self.date_end.map_or(team.days.end, Day::next),
+                    start: self.date_start.unwrap_or(owned.start),
+                    end: self.date_end.map_or(owned.end, Day::next),
                 };
-                wanted.intersect(&team.days).days().map(|day| (day, team.name.clone()))
+                wanted.intersect(&owned).days().map(move |day| (day, team))
             })
             .collect();
         days.sort();
@@ -246,7 +246,7 @@ fn check_place(name: &str, min: Option<f64>, max: Option<f64>, limit: f64) -> Re
 /// Plans a query over `days`, as [`Query::planned_days`] gives them.
 pub fn plan(
     query: Query,
-    days: Vec<(Day, String)>,
+    days: Vec<(Day, &str)>,
     overlay: &Overlay,
     placement: &Placement,
     snapshot: &Snapshot,
@@ -255,7 +255,7 @@ pub fn plan(
         .into_iter()
         .map(|(day, team)| PlannedDay {
             day,
-            team,
+            team: team.to_owned(),
             fate: fate(&query, day, placement.holders(day), snapshot),
         })
         .collect();

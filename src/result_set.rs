@@ -99,9 +99,9 @@ impl ResultSet {
 /// The row ranges of days that the records `range` of a result consist of, in day order.
 pub fn days_of_range(ledger: &[Entry], range: std::ops::Range<u64>) -> Vec<DayRows> {
     let mut days = Vec::new();
-    let mut day_start = 0;
+    let mut day_start = 0u64;
     for (day, served) in coverage::rows_taken(ledger) {
-        let day_end = day_start + served.rows_taken;
+        let day_end = day_start.saturating_add(served.rows_taken);
         let (start, end) = (range.start.max(day_start), range.end.min(day_end));
         if start < end {
             days.push(DayRows {

@@ -13,7 +13,7 @@ use crate::admission::{ClientKey, InFlightPermit, QueryStatus};
 use crate::config::{MAX_OWNED_DAYS, NodeId};
 use crate::coordinator::{Answered, Asking, ChunkRead, Explanation, RequestStatus};
 use crate::error::QueryError;
-use crate::frame::{self, Encoding};
+use crate::frame;
 use crate::outside::{PeerAddress, remaining};
 use crate::plan::Fate;
 use crate::proto::v1;
@@ -146,7 +146,8 @@ impl v1::overlay_server::Overlay for OverlayService {
         let first = coordinator.chunk(&answered.uid, 0, &owner, &client, soon).await.ok();
         let mut hops = request.hops;
         hops.push(self.0.process.id.to_string());
-        Ok(Response::new(reply(answered, first, hops, coordinator.leases().ttl())))
+        let owned = self.0.overlay.teams_answered_by(&self.0.process.id).map(wire::owned_to).collect();
+        Ok(Response::new(reply(answered, first, hops, owned, coordinator.leases().ttl())))
     }
 
     async fn get_chunk(&self, request: Request<v1::GetChunkRequest>) -> ServiceResult<v1::Chunk> {
@@ -280,14 +281,15 @@ fn until_error<T>(
     })
 }
 
-fn reply(answered: Answered, first: Option<ChunkRead>, hops: Vec<String>, lease: Duration) -> v1::QueryReply {
+fn reply(
+    answered: Answered,
+    first: Option<ChunkRead>,
+    hops: Vec<String>,
+    owned: Vec<v1::OwnedDays>,
+    lease: Duration,
+) -> v1::QueryReply {
     let result_set = &answered.result_set;
     let plan = &result_set.plan;
-    let arrow_schema = match (plan.query.encoding, &plan.query.aggregate) {
-        (Encoding::Arrow, None) => frame::schema_message(),
-        (Encoding::Arrow, Some(spec)) => frame::groups_schema_message(spec),
-        _ => bytes::Bytes::new(),
-    };
     let manifest = v1::Manifest {
         total_records: result_set.total_records,
         chunk_rows: result_set.chunk_rows(),
@@ -298,7 +300,7 @@ fn reply(answered: Answered, first: Option<ChunkRead>, hops: Vec<String>, lease:
             chunk_bytes: Some(plan.bounds.chunk_bytes),
         }),
         encoding: wire::encoding_to(plan.query.encoding).into(),
-        arrow_schema: arrow_schema.to_vec(),
+        arrow_schema: frame::schema_before(plan.query.encoding, plan.query.aggregate.as_ref()).to_vec(),
     };
     v1::QueryReply {
         manifest: Some(manifest),
@@ -311,6 +313,7 @@ fn reply(answered: Answered, first: Option<ChunkRead>, hops: Vec<String>, lease:
         lease_ms: lease.as_millis() as u64,
         first_chunk: first.map(|chunk| chunk_message(&answered.uid, 0, chunk)),
         hops,
+        owned,
         uid: answered.uid,
     }
 }

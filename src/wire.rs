@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::aggregate::{AggregateOf, AggregateSpec, GroupId, GroupKey, Groups, KeyValue, Partial};
-use crate::config::{Chunking, NodeId};
+use crate::config::{Chunking, NodeId, Team};
 use crate::coverage::{Entry, Outcome, Served};
-use crate::day::Day;
+use crate::day::{Day, DayRange};
 use crate::decimal::Decimal;
 use crate::frame::Encoding;
 use crate::inventory::{DayInventory, NodeInventory, NodeState};
@@ -246,6 +246,34 @@ pub(crate) fn entry_from(message: &v1::CoverageEntry) -> Result<Entry, Malformed
         }
     };
     Ok(Entry { day: day(message.day)?, team: message.team.clone(), outcome })
+}
+
+pub(crate) fn owned_to(team: &Team) -> v1::OwnedDays {
+    v1::OwnedDays {
+        team: team.name.clone(),
+        first_day: team.days.start.number(),
+        last_day: team.days.last().map_or(0, Day::number),
+    }
+}
+
+/// Owned days in order, none of them twice.
+pub(crate) fn owned_from(messages: &[v1::OwnedDays]) -> Result<Vec<(String, DayRange)>, Malformed> {
+    let wrong = |what: &str| malformed("owned", what);
+    let mut owned: Vec<(String, DayRange)> = Vec::with_capacity(messages.len());
+    for message in messages {
+        let days = DayRange::inclusive(day(message.first_day)?, day(message.last_day)?);
+        if days.is_empty() {
+            return Err(wrong("a range ends before it starts"));
+        }
+        if owned.last().is_some_and(|(_, before)| before.end > days.start) {
+            return Err(wrong("a range starts before the one before it has ended"));
+        }
+        owned.push((message.team.clone(), days));
+    }
+    match owned.is_empty() {
+        true => Err(wrong("the node says of no day that it answers for it")),
+        false => Ok(owned),
+    }
 }
 
 // Frames.
@@ -551,4 +579,33 @@ fn day_inventory_from(message: &v1::DayInventory) -> Result<DayInventory, Malfor
         statistics: Arc::new(statistics),
         rejected: message.rejected.clone(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn owned_days_are_in_order_and_never_none() {
+        let owned = |ranges: &[(u32, u32)]| {
+            let message = |&(first_day, last_day): &(u32, u32)| v1::OwnedDays {
+                team: "green".to_owned(),
+                first_day,
+                last_day,
+            };
+            owned_from(&ranges.iter().map(message).collect::<Vec<_>>())
+        };
+        let two = owned(&[(20200810, 20200810), (20200811, 20200820)]).unwrap();
+        let days: Vec<usize> = two.iter().map(|(_, range)| range.days().count()).collect();
+        assert_eq!(days, [1, 10]);
+        for wrong in [
+            &[][..],
+            &[(20200810, 20200809)],
+            &[(20200810, 20200230)],
+            &[(20200810, 20200812), (20200812, 20200813)],
+            &[(20200811, 20200812), (20200810, 20200810)],
+        ] {
+            assert!(owned(wrong).is_err(), "{wrong:?}");
+        }
+    }
 }

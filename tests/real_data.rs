@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use overlay::aggregate::{AggregateOf, AggregateSpec, GroupKey, Groups};
 use overlay::decimal::Decimal;
 use overlay::frame::{
-    Encoding, decode_arrow, encode_rows, frame_overhead_bytes, json_row_count, schema_message,
+    Encoding, decode_arrow, encode_rows, frame_overhead_bytes, json_keys, json_row_count, schema_message,
 };
 use overlay::load::{LoadOptions, days_on_disk, load};
 use overlay::predicate::Predicate;
@@ -105,7 +105,9 @@ fn payloads_keep_the_bound_that_each_day_states() {
                 assert!(payload.len() <= bound, "{encoding:?} of {}: {} > {bound}", batch.day, payload.len());
                 let decoded = match encoding {
                     Encoding::Arrow => decode_arrow(&schema_message(), &payload).unwrap().num_rows(),
-                    Encoding::Json | Encoding::JsonLegacy => json_row_count(&payload).unwrap(),
+                    Encoding::Json | Encoding::JsonLegacy => {
+                        json_row_count(&payload, &json_keys(None)).unwrap()
+                    }
                 };
                 assert_eq!(decoded, rows.len());
             }

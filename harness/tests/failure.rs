@@ -64,7 +64,7 @@ async fn read_survives_the_death_of_a_worker(root: &Path, query: Query, pause: D
 
 /// The last worker that the ledger names for days in chunks from `first_chunk` on.
 fn last_worker(result: &QueryResult, first_chunk: u32) -> Option<String> {
-    let days = (first_chunk + 1..result.chunk_count()).flat_map(|index| result.chunk_days(index));
+    let days = (first_chunk + 1..result.chunk_count()).filter_map(|index| result.chunk_days(index)).flatten();
     days.map(|day| day.counted_by).rfind(|node| ["C", "D", "F"].contains(&node.as_str()))
 }
 

@@ -621,7 +621,7 @@ async fn result_whose_data_changed_is_lost_and_not_mixed() {
     for id in ["D", "E", "F"] {
         cluster.restart(id).await.unwrap();
     }
-    let day_of = |result: &QueryResult, index: u32| result.chunk_days(index)[0].day.number();
+    let day_of = |result: &QueryResult, index: u32| result.chunk_days(index).unwrap()[0].day.number();
     let first_changed = (0..result.chunk_count()).find(|index| day_of(&result, *index) == 20200821).unwrap();
     let unchanged = result.chunk_count() - 1;
     assert_eq!(day_of(&result, unchanged), 20200822);

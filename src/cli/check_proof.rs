@@ -161,7 +161,7 @@ fn check(claim: &Claim, store: &Store) -> Report {
 fn check_ledger(claim: &Claim, report: &mut Report) {
     let Claim { query, ledger, proof, .. } = claim;
     let rows = match &query.aggregate {
-        Some(_) => coverage::check_aggregated(ledger, query.allow_partial),
+        Some(_) => coverage::check_aggregated(ledger, proof.total_records, query.limit, query.allow_partial),
         None => coverage::check_rows(ledger, proof.total_records, query.limit, query.allow_partial),
     };
     for gap in [coverage::check_tiles_plan(ledger, &claim.planned), rows].into_iter().filter_map(Result::err)

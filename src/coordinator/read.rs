@@ -8,11 +8,11 @@ use tokio::time::Instant;
 
 use crate::admission::{ClientKey, Requester};
 use crate::aggregate::AggregateSpec;
+use crate::coverage;
 use crate::day::Day;
 use crate::error::QueryError;
 use crate::frame;
 use crate::result_set::{Owner, ResultSet};
-use crate::store::Version;
 use crate::verb::{Call, Frame, Read};
 
 use super::{ChunkRead, Coordinator, unread};
@@ -129,7 +129,7 @@ impl Coordinator {
         let payload = self.compute.run(encode).await;
         Ok(vec![Frame {
             day: None,
-            version: aggregate_version(result_set),
+            version: coverage::aggregate_version(&result_set.ledger),
             first_row: range.start,
             rows: (range.end - range.start) as u32,
             digest: frame::digest(&payload),
@@ -144,12 +144,4 @@ fn chunk_team(result_set: &ResultSet, index: u32) -> Arc<str> {
     let first = result_set.chunk_days(index).and_then(|days| Some(days.first()?.day));
     let planned = result_set.plan.days.iter().find(|planned| first.is_none_or(|day| planned.day == day));
     Arc::from(planned.map_or("", |planned| planned.team.as_str()))
-}
-
-/// The version of an aggregate: of all the versions that went into it.
-fn aggregate_version(result_set: &ResultSet) -> Version {
-    let versions: Vec<u8> = crate::coverage::rows_taken(&result_set.ledger)
-        .flat_map(|(day, served)| [&day.number().to_be_bytes()[..], &served.version.0].concat())
-        .collect();
-    Version(frame::digest(&versions).0)
 }

@@ -11,7 +11,9 @@ use arrow_ipc::convert::fb_to_schema;
 use arrow_ipc::reader::{RecordBatchDecoder, read_dictionary};
 use arrow_ipc::{MetadataVersion, Precision, TimeUnit, Type, root_as_message};
 use arrow_schema::{DataType, SchemaRef};
-use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{
+    DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Unexpected, Visitor,
+};
 
 use super::FrameError;
 
@@ -159,59 +161,101 @@ fn is_known(field: &arrow_ipc::Field<'_>) -> bool {
         || field.type_as_timestamp().is_some_and(|timestamp| timestamp.unit() == TimeUnit::SECOND)
 }
 
-/// The number of rows in a JSON payload.
+/// The number of rows in a JSON payload whose rows have the members `keys`, as [`super::json_keys`] gives them.
 ///
 /// # Errors
-/// [`FrameError`] if the payload is not the inside of an array of objects.
-pub fn json_row_count(payload: &[u8]) -> Result<usize, FrameError> {
+/// [`FrameError`] if the payload is not the inside of an array of objects with exactly these members, in this order.
+pub fn json_row_count(payload: &[u8], keys: &[String]) -> Result<usize, FrameError> {
     // The JSON reader does not look into texts that it skips.
     let payload = std::str::from_utf8(payload)?;
-    let RowCount(count) = serde_json::from_str(&["[", payload, "]"].concat())?;
+    let array = ["[", payload, "]"].concat();
+    let mut reader = serde_json::Deserializer::from_str(&array);
+    let count = Rows(keys).deserialize(&mut reader)?;
+    reader.end()?;
     Ok(count)
 }
 
-/// Counts the objects of an array, keeping none.
-struct RowCount(usize);
+/// Counts the rows of an array, keeping none.
+struct Rows<'a>(&'a [String]);
 
-impl<'de> Deserialize<'de> for RowCount {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_seq(RowCount(0))
+impl<'de> DeserializeSeed<'de> for Rows<'_> {
+    type Value = usize;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<usize, D::Error> {
+        deserializer.deserialize_seq(self)
     }
 }
 
-impl<'de> Visitor<'de> for RowCount {
-    type Value = RowCount;
+impl<'de> Visitor<'de> for Rows<'_> {
+    type Value = usize;
 
     fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.write_str("an array of rows")
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(mut self, mut rows: A) -> Result<RowCount, A::Error> {
-        while rows.next_element::<AnyRow>()?.is_some() {
-            self.0 += 1;
+    fn visit_seq<A: SeqAccess<'de>>(self, mut rows: A) -> Result<usize, A::Error> {
+        let mut count = 0;
+        while rows.next_element_seed(Row(self.0))?.is_some() {
+            count += 1;
         }
-        Ok(self)
+        Ok(count)
     }
 }
 
-/// An object, whatever it holds.
-struct AnyRow;
+/// An object with these members, whatever their values are.
+struct Row<'a>(&'a [String]);
 
-impl<'de> Deserialize<'de> for AnyRow {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(AnyRow)
+impl<'de> DeserializeSeed<'de> for Row<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_map(self)
     }
 }
 
-impl<'de> Visitor<'de> for AnyRow {
-    type Value = AnyRow;
+impl<'de> Visitor<'de> for Row<'_> {
+    type Value = ();
 
     fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.write_str("a row")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<AnyRow, A::Error> {
-        while fields.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        Ok(AnyRow)
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<(), A::Error> {
+        for key in self.0 {
+            if members.next_key_seed(Key(key))?.is_none() {
+                return Err(A::Error::custom(format_args!("a row without `{key}`")));
+            }
+            members.next_value::<IgnoredAny>()?;
+        }
+        match members.next_key::<IgnoredAny>()? {
+            None => Ok(()),
+            Some(_) => Err(A::Error::custom("a row with more members than rows have")),
+        }
+    }
+}
+
+/// This name and no other.
+struct Key<'a>(&'a str);
+
+impl<'de> DeserializeSeed<'de> for Key<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for Key<'_> {
+    type Value = ();
+
+    fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "the member `{}`", self.0)
+    }
+
+    fn visit_str<E: serde::de::Error>(self, name: &str) -> Result<(), E> {
+        match name == self.0 {
+            true => Ok(()),
+            false => Err(E::invalid_value(Unexpected::Str(name), &self)),
+        }
     }
 }

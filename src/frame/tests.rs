@@ -164,7 +164,8 @@ fn groups_are_an_arrow_batch() {
 #[test]
 fn no_groups_are_an_empty_frame() {
     let spec = AggregateSpec { of: AggregateOf::Value, group_by: vec![] };
-    assert_eq!(json_row_count(&encode_groups(&spec, &[], Encoding::Json)).unwrap(), 0);
+    let payload = encode_groups(&spec, &[], Encoding::Json);
+    assert_eq!(json_row_count(&payload, &json_keys(Some(&spec))).unwrap(), 0);
     let payload = encode_groups(&spec, &[], Encoding::Arrow);
     assert_eq!(decode_arrow(&groups_schema_message(&spec), &payload).unwrap().num_rows(), 0);
     assert_eq!(worst_group_bytes(&spec, &[]).arrow, 33);
@@ -172,14 +173,41 @@ fn no_groups_are_an_empty_frame() {
 
 #[test]
 fn only_the_inside_of_an_array_of_objects_is_a_json_frame() {
-    for (payload, rows) in [("", 0), ("{}", 1), (r#"{"a":[1]},{"b":{}}"#, 2)] {
-        assert_eq!(json_row_count(payload.as_bytes()).unwrap(), rows);
+    for (payload, rows) in [("", 0), ("{}", 1), ("{},{}", 2)] {
+        assert_eq!(json_row_count(payload.as_bytes(), &[]).unwrap(), rows);
     }
     let deep = "[".repeat(100_000);
     for payload in ["{},", ",{}", "1", "{}]", "{}],[{}", "{\"a\"}", "\u{feff}", "nul", &deep] {
-        assert!(json_row_count(payload.as_bytes()).is_err(), "{payload}");
+        assert!(json_row_count(payload.as_bytes(), &[]).is_err(), "{payload}");
     }
-    assert!(json_row_count(b"{\"a\":\"\xff\"}").is_err());
+    assert!(json_row_count(b"{\"a\":\"\xff\"}", &["a".to_owned()]).is_err());
+}
+
+#[test]
+fn rows_of_a_json_frame_have_their_members_and_no_others() {
+    let keys = ["a", "b"].map(String::from);
+    let count = |payload: &str| json_row_count(payload.as_bytes(), &keys);
+    assert_eq!(count(r#"{"a":[1],"b":{}},{"a":null,"b":"x"}"#).unwrap(), 2);
+    for payload in
+        ["{}", r#"{"a":1}"#, r#"{"b":1,"a":1}"#, r#"{"a":1,"b":1,"c":1}"#, r#"{"a":1,"b":1,"b":1}"#]
+    {
+        assert!(count(payload).is_err(), "{payload}");
+    }
+    let said = count(r#"{"a":1,"c":1}"#).unwrap_err().to_string();
+    assert!(said.contains("the member `b`"), "{said}");
+}
+
+#[test]
+fn json_keys_are_those_that_are_written() {
+    let keys = |row: &str| -> Vec<String> {
+        let row: serde_json::Value = serde_json::from_str(row).unwrap();
+        row.as_object().unwrap().keys().cloned().collect()
+    };
+    let row = encode(&two_rows(), &[0], Encoding::Json);
+    assert_eq!(json_keys(None), keys(std::str::from_utf8(&row).unwrap()));
+    let (spec, groups) = some_groups(AggregateOf::Value);
+    let group = encode_groups(&spec, &groups[..1], Encoding::Json);
+    assert_eq!(json_keys(Some(&spec)), keys(std::str::from_utf8(&group).unwrap()));
 }
 
 #[test]
@@ -248,7 +276,7 @@ proptest! {
                 prop_assert!(payload.len() <= bound, "{encoding:?}: {} > {bound}", payload.len());
                 let decoded = match encoding {
                     Encoding::Arrow => decode_arrow(&schema_message(), &payload).unwrap().num_rows(),
-                    _ => json_row_count(&payload).unwrap(),
+                    _ => json_row_count(&payload, &json_keys(None)).unwrap(),
                 };
                 prop_assert_eq!(decoded, rows.len());
             }

@@ -52,13 +52,7 @@ impl Format {
 
 /// The columns that a query's rows have in JSON, in order.
 pub(crate) fn columns(query: &Query) -> Vec<String> {
-    let names = |schema: arrow_schema::SchemaRef| -> Vec<String> {
-        schema.fields().iter().map(|field| field.name().clone()).collect()
-    };
-    match &query.aggregate {
-        Some(spec) => names(frame::groups_schema(spec)),
-        None => [names(frame::arrow_schema()), vec!["date".to_owned()]].concat(),
-    }
+    frame::json_keys(query.aggregate.as_ref())
 }
 
 /// Writes frames, in the order in which they are given.
