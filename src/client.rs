@@ -8,6 +8,7 @@ mod check;
 mod old_contract;
 
 use std::error::Error;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,6 +20,7 @@ pub use old_contract::{OldChunk, OldClient, OldResult};
 use crate::coverage::{self, Entry, Gap};
 use crate::day::Day;
 use crate::frame::Encoding;
+use crate::outside::{self, Connect, ConnectTcp};
 use crate::plan::Query;
 use crate::proto::v1;
 use crate::result_set::{DayRows, days_of_range};
@@ -167,7 +169,7 @@ pub struct ExplainedDay {
 }
 
 impl Client {
-    /// A client of the node at `address`, written `HOST:PORT`; connects when it is first needed.
+    /// A client of the node at `address`, written `HOST:PORT`, by TCP; connects when it is first needed.
     ///
     /// # Errors
     /// [`ClientError::Address`] if it is no address.
@@ -175,20 +177,31 @@ impl Client {
     /// # Panics
     /// Outside of a Tokio runtime.
     pub fn new(address: &str, client_id: &str) -> Result<Self, ClientError> {
+        Self::over(Arc::new(ConnectTcp), address, client_id)
+    }
+
+    /// A client over any network.
+    ///
+    /// # Errors
+    /// [`ClientError::Address`] if `address` is none.
+    ///
+    /// # Panics
+    /// Outside of a Tokio runtime.
+    pub fn over(connect: Arc<dyn Connect>, address: &str, client_id: &str) -> Result<Self, ClientError> {
         let invalid = || ClientError::Address { address: address.to_owned() };
         let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|_| invalid())?;
         if endpoint.uri().port().is_none() {
             return Err(invalid());
         }
-        let channel = endpoint
+        let endpoint = endpoint
             .connect_timeout(Duration::from_secs(5))
             .initial_stream_window_size(2 << 20)
             .initial_connection_window_size(8 << 20)
             .tcp_nodelay(true)
             .http2_keep_alive_interval(Duration::from_secs(5))
             .keep_alive_timeout(Duration::from_secs(5))
-            .keep_alive_while_idle(true)
-            .connect_lazy();
+            .keep_alive_while_idle(true);
+        let channel = outside::channel(&endpoint, connect, address);
         Ok(Client {
             address: address.to_owned(),
             client_id: client_id.to_owned(),

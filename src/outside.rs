@@ -12,9 +12,11 @@ use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures::future::BoxFuture;
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 use tonic::transport::server::Connected;
+use tonic::transport::{Channel, Endpoint, Uri};
 
 /// Everything that a node takes from outside but its listener and its data.
 #[derive(Clone)]
@@ -134,6 +136,18 @@ impl Connect for ConnectTcp {
             }
         })
     }
+}
+
+/// A channel to `address` over whatever `connect` opens; it connects when it is first needed.
+///
+/// The connector knows where to go: the endpoint's URI only names the authority of requests.
+/// Must be called inside a runtime.
+pub fn channel(endpoint: &Endpoint, connect: Arc<dyn Connect>, address: &str) -> Channel {
+    let address = address.to_owned();
+    endpoint.connect_with_connector_lazy(tower::service_fn(move |_: Uri| {
+        let connecting = connect.connect(&address);
+        async move { connecting.await.map(TokioIo::new) }
+    }))
 }
 
 /// One accepted connection, whatever carries it.

@@ -8,15 +8,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper_util::rt::TokioIo;
 use tonic::Code;
-use tonic::transport::{Channel, Endpoint, Uri};
+use tonic::transport::{Channel, Endpoint};
 use tonic_types::StatusExt;
 
 use crate::config::{NodeId, Overlay, Process};
 use crate::day::Day;
 use crate::frame;
-use crate::outside::{Connect, remaining};
+use crate::outside::{self, Connect, remaining};
 use crate::proto::v1;
 use crate::verb::{
     Answers, Call, Cause, Count, CountItem, DayCount, Failure, Frame, InventoryAnswer, InventoryItem, Read,
@@ -106,7 +105,6 @@ impl Neighbour {
         let address = process.address();
         let limits = &overlay.limits;
         let keepalive = limits.keepalive();
-        // The connector knows where to go; the URI only names the authority of requests.
         let endpoint = Endpoint::from_static("http://neighbour")
             .connect_timeout(limits.connect())
             .http2_keep_alive_interval(keepalive)
@@ -115,12 +113,8 @@ impl Neighbour {
             .initial_stream_window_size(2 << 20)
             .initial_connection_window_size(8 << 20)
             .tcp_nodelay(true);
-        let target = address.clone();
-        let connector = tower::service_fn(move |_: Uri| {
-            let connecting = connect.connect(&target);
-            async move { connecting.await.map(TokioIo::new) }
-        });
-        let client = v1::peer_client::PeerClient::new(endpoint.connect_with_connector_lazy(connector))
+        let channel = outside::channel(&endpoint, connect, &address);
+        let client = v1::peer_client::PeerClient::new(channel)
             .max_decoding_message_size(MAX_ANSWER_BYTES)
             .max_encoding_message_size(MAX_ANSWER_BYTES);
         Neighbour { id: process.id.clone(), address, client }

@@ -1,11 +1,13 @@
 //! A client of the `OverlayNode` contract, as far as checks of a running node need one.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::value::RawValue;
 use tonic::transport::{Channel, Endpoint};
 
 use super::ClientError;
+use crate::outside::{self, Connect, ConnectTcp};
 use crate::proto::legacy;
 
 /// A connection to one node by the old contract.
@@ -47,14 +49,28 @@ impl OldChunk {
 }
 
 impl OldClient {
-    /// A client of the node at `address`, written `HOST:PORT`; connects when it is first needed.
+    /// A client of the node at `address`, written `HOST:PORT`, by TCP; connects when it is first needed.
     ///
     /// # Errors
     /// [`ClientError::Address`] if it is no address.
+    ///
+    /// # Panics
+    /// Outside of a Tokio runtime.
     pub fn new(address: &str) -> Result<Self, ClientError> {
+        Self::over(Arc::new(ConnectTcp), address)
+    }
+
+    /// A client over any network.
+    ///
+    /// # Errors
+    /// [`ClientError::Address`] if `address` is none.
+    ///
+    /// # Panics
+    /// Outside of a Tokio runtime.
+    pub fn over(connect: Arc<dyn Connect>, address: &str) -> Result<Self, ClientError> {
         let invalid = |_| ClientError::Address { address: address.to_owned() };
         let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(invalid)?;
-        let channel = endpoint.connect_timeout(Duration::from_secs(5)).connect_lazy();
+        let channel = outside::channel(&endpoint.connect_timeout(Duration::from_secs(5)), connect, address);
         let node = legacy::overlay_node_client::OverlayNodeClient::new(channel);
         Ok(OldClient { address: address.to_owned(), node })
     }
