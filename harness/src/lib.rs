@@ -14,3 +14,4 @@ pub mod cluster;
 pub mod dataset;
 pub mod load;
 pub mod oracle;
+pub mod topology;
