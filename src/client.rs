@@ -80,10 +80,10 @@ pub enum ClientError {
 fn status_words(status: &Status) -> String {
     let code = format!("{:?}", status.code());
     // What the transport met, such as a refused connection, stands at the end of the causes.
-    if let Some(cause) = std::iter::successors(status.source(), |error| (**error).source()).last() {
-        return format!("{}: {cause} ({code})", status.message());
-    }
+    let causes = std::iter::successors(status.source(), |error| (**error).source());
+    let cause = causes.last().map(ToString::to_string).unwrap_or_default();
     match status.message() {
+        message if !message.contains(&cause) => format!("{message}: {cause} ({code})"),
         "" => code,
         message => format!("{message} ({code})"),
     }
