@@ -1,11 +1,21 @@
 //! Whole overlays to test against: described here, started and ended by a driver.
 //!
-//! [`in_process`] runs every node as tasks of the test: fast, and all of it ends with the runtime.
-//! [`process`] runs the command, one process a node: what signals, crashes and memory are tested on.
-//! Both listen on loopback at ports that the system chose. Neither knows what a right answer is.
+//! A [`ClusterSpec`] says what to start, a [`Driver`] how, a [`Cluster`] is what then runs. A test body is written
+//! once, over `&mut dyn Cluster`, and [`Driver::run`] runs it anywhere:
+//!
+//! - `in_process`: every node as tasks of the test, over TCP; fast, and all of it ends with the runtime.
+//! - `process`: the command, one process a node; what signals, crashes and memory are tested on.
+//! - `sim`: every node on one thread in virtual time, over a seeded network; what faults between nodes are
+//!   tested on, and the only one whose runs repeat byte for byte.
+//!
+//! The first two listen on loopback at ports that the system chose; the third has no ports. None knows what a
+//! right answer is.
 
+mod driver;
+mod dump;
 mod in_process;
 mod process;
+mod sim;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -13,15 +23,110 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use overlay::config::Problems;
+use overlay::client::{Client, ClientError, OldClient};
+use overlay::config::{Overlay, Problems};
 use overlay::node::NodeError;
 use serde_json::{Map, Value, json};
+use tokio::time::Instant;
 
+pub use self::driver::Driver;
 pub use self::in_process::InProcessCluster;
 pub use self::process::{ProcessCluster, RunningNode};
+pub use self::sim::{CLIENT, SimCluster, TraceLine};
+
+use crate::fault::Fault;
+use crate::topology::Topology;
 
 /// How long nodes may take to load the fixtures, or the real data, on a busy machine in the dev profile.
 pub const READY_WITHIN: Duration = Duration::from_secs(60);
+
+/// How long [`wait_until`] waits between two looks.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// An overlay that runs. Dropping it ends every node, without a trace of it left.
+///
+/// Ids name nodes; every method that takes one panics if the cluster has no such node.
+#[tonic::async_trait(?Send)]
+pub trait Cluster {
+    /// The driver's name, as reports have it.
+    fn driver(&self) -> &'static str;
+
+    /// The configuration that its nodes run.
+    fn overlay(&self) -> &Overlay;
+
+    /// A new client of a node, with a connection of its own.
+    ///
+    /// # Errors
+    /// [`ClientError::Address`], which a cluster's own addresses never are.
+    fn client(&self, id: &str, client_id: &str) -> Result<Client, ClientError>;
+
+    /// A new client of a node by the old contract, with a connection of its own.
+    ///
+    /// # Errors
+    /// [`ClientError::Address`], which a cluster's own addresses never are.
+    fn old_client(&self, id: &str) -> Result<OldClient, ClientError>;
+
+    /// Ends a node at once, as `kill -9` does, and waits until it is gone. One that is gone already stays so.
+    ///
+    /// # Errors
+    /// [`ClusterError`] if it had failed by itself.
+    async fn crash(&mut self, id: &str) -> Result<(), ClusterError>;
+
+    /// Tells a node to stop, and waits until it has finished what runs and ended.
+    ///
+    /// # Errors
+    /// [`ClusterError`] if it failed, or had to be told again.
+    async fn stop(&mut self, id: &str) -> Result<(), ClusterError>;
+
+    /// Starts a node again at its address, after crashing it if it still runs, and waits until it is ready.
+    ///
+    /// # Errors
+    /// [`ClusterError`] if it does not get ready.
+    async fn restart(&mut self, id: &str) -> Result<(), ClusterError>;
+
+    /// Begins a fault, which goes on until it is healed.
+    ///
+    /// # Errors
+    /// [`ClusterError::Unsupported`] if this driver cannot offer it.
+    async fn inject(&mut self, fault: &Fault) -> Result<(), ClusterError>;
+
+    /// Ends a fault. One that does not go on is healed already.
+    ///
+    /// # Errors
+    /// [`ClusterError::Unsupported`] if this driver cannot offer it.
+    async fn heal(&mut self, fault: &Fault) -> Result<(), ClusterError>;
+}
+
+impl dyn Cluster + '_ {
+    /// The ids of its nodes, in order.
+    pub fn ids(&self) -> Vec<String> {
+        self.overlay().processes.keys().map(ToString::to_string).collect()
+    }
+
+    /// The graph and the teams that its nodes run.
+    pub fn topology(&self) -> Topology {
+        Topology::of(self.overlay())
+    }
+
+    /// One line for each node: role, queue, permits, open result sets, last errors. For people, when a test fails.
+    pub async fn dump(&self) -> String {
+        dump::dump(self).await
+    }
+}
+
+/// Looks again and again until there is something; `None` if there still is nothing after `within`.
+///
+/// This observes, in the clock of the runtime: virtual time passes at once.
+pub async fn wait_until<T>(within: Duration, mut look: impl AsyncFnMut() -> Option<T>) -> Option<T> {
+    let end = Instant::now() + within;
+    loop {
+        match look().await {
+            Some(seen) => return Some(seen),
+            None if Instant::now() >= end => return None,
+            None => tokio::time::sleep(LOOK_EVERY).await,
+        }
+    }
+}
 
 /// What to start. The ports of the topology are replaced by free ones, and every host by loopback.
 #[derive(Clone, Debug)]
@@ -33,12 +138,17 @@ pub struct ClusterSpec {
 impl ClusterSpec {
     /// The six nodes of the default topology over the data in `dataset_root`.
     pub fn six_nodes(dataset_root: &Path) -> Self {
-        Self::new(default_topology(), dataset_root)
+        Self::of(&Topology::six_nodes(), dataset_root)
     }
 
     /// The six nodes over the data that are checked in.
     pub fn fixtures() -> Self {
         Self::six_nodes(&fixtures())
+    }
+
+    /// Any topology.
+    pub fn of(topology: &Topology, dataset_root: &Path) -> Self {
+        Self::new(topology.to_json(), dataset_root)
     }
 
     /// Any configuration.
@@ -87,6 +197,16 @@ pub enum ClusterError {
         /// Its standard error.
         log: String,
     },
+    /// The driver has no means to bring this fault about.
+    #[error("the {driver} driver cannot offer `{fault}`: {why}")]
+    Unsupported {
+        /// The driver.
+        driver: &'static str,
+        /// What was asked for.
+        fault: Fault,
+        /// What it lacks.
+        why: &'static str,
+    },
     /// The system refused.
     #[error("{doing}: {source}")]
     Io {
@@ -105,30 +225,6 @@ fn io_error(doing: impl Into<String>) -> impl FnOnce(io::Error) -> ClusterError 
 /// The folder of the data that are checked in.
 pub fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/airnow")
-}
-
-/// The leader A over B and C of team green, E and F of team pink, and D, whom both B and E have an edge to.
-pub fn default_topology() -> Value {
-    let process = |id: &str, role: &str, team: &str, neighbours: &[&str]| {
-        (
-            id.to_owned(),
-            json!({
-                "id": id, "role": role, "team": team, "host": "127.0.0.1", "port": 0,
-                "neighbors": neighbours,
-            }),
-        )
-    };
-    let processes: Map<_, _> = [
-        process("A", "leader", "green", &["B", "E"]),
-        process("B", "team_leader", "green", &["A", "C", "D"]),
-        process("C", "worker", "green", &["B"]),
-        process("D", "worker", "pink", &["B", "E"]),
-        process("E", "team_leader", "pink", &["A", "D", "F"]),
-        process("F", "worker", "pink", &["E"]),
-    ]
-    .into_iter()
-    .collect();
-    json!({"processes": processes})
 }
 
 /// A bound listener on loopback for each id, all bound before any port is given away, so that they differ.

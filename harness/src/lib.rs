@@ -12,6 +12,7 @@ pub mod calendar;
 pub mod cli;
 pub mod cluster;
 pub mod dataset;
+pub mod fault;
 pub mod load;
 pub mod oracle;
 pub mod topology;

@@ -6,7 +6,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use overlay::client::Client;
-use overlay_harness::cluster::{READY_WITHIN, RunningNode, default_topology, fixtures};
+use overlay_harness::cluster::{READY_WITHIN, RunningNode, fixtures};
+use overlay_harness::topology::Topology;
 use tempfile::TempDir;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_overlay-node");
@@ -23,7 +24,7 @@ struct Started {
 
 /// The six nodes at ports where nobody listens; the node under test is told to bind elsewhere.
 fn configuration() -> String {
-    let mut config = default_topology();
+    let mut config = Topology::six_nodes().to_json();
     for (index, process) in config["processes"].as_object_mut().unwrap().values_mut().enumerate() {
         process["port"] = (index + 1).into();
     }

@@ -2,7 +2,7 @@
 
 use overlay::frame::Encoding;
 use overlay_harness::answer;
-use overlay_harness::cluster::{ClusterSpec, InProcessCluster, fixtures};
+use overlay_harness::cluster::{Cluster, ClusterSpec, InProcessCluster, fixtures};
 use overlay_harness::oracle::{Oracle, OracleQuery, TeamRange};
 use serde_json::json;
 
@@ -11,7 +11,7 @@ use serde_json::json;
 async fn cluster_with_unknown(unknown: &str) -> InProcessCluster {
     let spec = ClusterSpec::fixtures().with(json!({"limits": {"probe_ms": 600_000}}));
     let mut cluster = InProcessCluster::start(spec).await.unwrap();
-    cluster.stop(unknown).await.unwrap();
+    cluster.crash(unknown).await.unwrap();
     cluster.restart("A").await.unwrap();
     let client = cluster.client("A", "first").unwrap();
     client.query(&answer::query(&pink("CO"), Encoding::Json)).await.expect("another holder answers");
@@ -33,7 +33,7 @@ fn row_count(query: &OracleQuery) -> u64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn holder_that_is_avoided_is_asked_when_the_others_fail() {
     let mut cluster = cluster_with_unknown("E").await;
-    cluster.stop("D").await.unwrap();
+    cluster.crash("D").await.unwrap();
     let client = cluster.client("A", "failover").unwrap();
     let query = pink("OZONE");
     let result = client.query(&answer::query(&query, Encoding::Json)).await.expect("E answers");
@@ -48,7 +48,7 @@ async fn chunk_is_read_from_a_holder_that_was_down_at_the_query() {
     let query = pink("PM2.5");
     let result = client.query(&answer::query(&query, Encoding::Json)).await.expect("E and F answer");
     assert!(result.chunk_count() > 1, "the first chunk comes with the count, another one must be read");
-    cluster.stop("E").await.unwrap();
+    cluster.crash("E").await.unwrap();
     let mut rows = 0;
     for index in 0..result.chunk_count() {
         let chunk = client.chunk(&result, index).await.expect("D answers");

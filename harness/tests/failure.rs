@@ -15,7 +15,9 @@ use overlay::plan::{ChunkingChoice, Query};
 use overlay::proto::v1;
 use overlay::proto::v1::overlay_client::OverlayClient;
 use overlay_harness::answer::{self, ask, assert_equal_rows, read_chunks};
-use overlay_harness::cluster::{ClusterSpec, InProcessCluster, ProcessCluster, RunningNode, fixtures};
+use overlay_harness::cluster::{
+    Cluster, ClusterSpec, InProcessCluster, ProcessCluster, RunningNode, fixtures,
+};
 use overlay_harness::oracle::{Oracle, OracleQuery, TeamRange};
 use serde_json::{Value, json};
 use tonic::transport::Endpoint;
@@ -51,7 +53,7 @@ async fn read_survives_the_death_of_a_worker(root: &Path, query: Query, pause: D
     let worker = last_worker(&result, midway).expect("a worker is to serve a day not yet read");
     let served = frames_of(&chunks, &worker);
     assert!(served > 0, "worker {worker} had served nothing before it was killed");
-    cluster.kill(&worker);
+    cluster.crash(&worker).await.unwrap();
     for index in midway..result.chunk_count() {
         let chunk = client.chunk(&result, index).await;
         chunks.push(chunk.unwrap_or_else(|error| panic!("chunk {index} after {worker} was killed: {error}")));
@@ -110,7 +112,7 @@ async fn dead_team_leader_is_gone_round_by_way_of_the_other_team() {
         parameter: Some("PM10".to_owned()),
         ..OracleQuery::default()
     };
-    cluster.kill("E");
+    cluster.crash("E").await.unwrap();
     let (result, rows) = ask(&client, &answer::query(&pink, Encoding::Json)).await.unwrap();
     assert_equal_rows(&"pink without E", &expected_rows(&pink), &rows);
     // F has an edge to E only, so D is all that is left of pink.
@@ -124,7 +126,7 @@ async fn team_that_is_gone_fails_the_query_with_its_days_and_nodes_unless_partia
     let all = OracleQuery { parameter: Some("PM10".to_owned()), ..OracleQuery::default() };
     let query = answer::query(&all, Encoding::Json);
     for id in ["D", "E", "F"] {
-        cluster.kill(id);
+        cluster.crash(id).await.unwrap();
     }
     let status = status_of(client.query(&query).await);
     assert_eq!(status.code(), Code::Unavailable, "{status}");
@@ -175,12 +177,12 @@ async fn restarted_node_is_used_again() {
     let client = cluster.client("A", "restart").unwrap();
     // Another query each time: the answer to an equal one would come from the cache and name who served it first.
     for (id, parameter) in [("F", "SO2"), ("C", "NO2"), ("E", "CO")] {
-        cluster.kill(id);
+        cluster.crash(id).await.unwrap();
         let query = OracleQuery { parameter: Some(parameter.to_owned()), ..OracleQuery::default() };
         let (result, rows) = ask(&client, &answer::query(&query, Encoding::Json)).await.unwrap();
         assert_equal_rows(&format!("without {id}"), &expected_rows(&query), &rows);
         assert!(!servers(&result).contains(id), "{id} was killed");
-        cluster.restart(id).unwrap();
+        cluster.restart(id).await.unwrap();
         wait_until_it_serves(&client, id).await;
     }
 }
@@ -192,7 +194,7 @@ async fn leader_that_was_killed_forgets_its_results_and_the_client_resumes_them(
     let query = answer::query(&OracleQuery::default(), Encoding::Arrow);
     let mut result = client.query(&query).await.unwrap();
     let undisturbed = bytes(&read_chunks(&client, &result).await.unwrap());
-    cluster.restart("A").unwrap();
+    cluster.restart("A").await.unwrap();
     for index in 1..result.chunk_count() {
         let chunk = client.chunk_or_resume(&mut result, index).await.unwrap();
         assert_eq!(bytes(&[chunk])[0], undisturbed[index as usize], "chunk {index}");

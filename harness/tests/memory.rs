@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use overlay::frame::Encoding;
 use overlay::plan::Query;
-use overlay_harness::cluster::{ClusterSpec, ProcessCluster};
+use overlay_harness::cluster::{Cluster, ClusterSpec, ProcessCluster};
 
 const MOST_BYTES: u64 = 250_000_000;
 

@@ -16,7 +16,7 @@ use overlay::proto::v1;
 use overlay::proto::v1::overlay_client::OverlayClient;
 use overlay::store::Version;
 use overlay_harness::answer::{self, ask, assert_equal_rows, read_chunks};
-use overlay_harness::cluster::{ClusterSpec, InProcessCluster, fixtures};
+use overlay_harness::cluster::{Cluster, ClusterSpec, InProcessCluster, fixtures};
 use overlay_harness::oracle::{GroupKey, Measure, Oracle, OracleQuery, OracleRow, TeamRange, random_query};
 use serde_json::{Value, json};
 use tonic::transport::Channel;
@@ -221,7 +221,7 @@ async fn unreachable_team_is_no_error_when_the_other_fills_the_limit() {
     let mut cluster = fixtures_cluster().await;
     let client = cluster.client("A", "limited").unwrap();
     for id in ["D", "E", "F"] {
-        cluster.stop(id).await.unwrap();
+        cluster.crash(id).await.unwrap();
     }
     let query = OracleQuery { limit: Some(100), ..OracleQuery::default() };
     let (result, rows) = ask(&client, &answer::query(&query, Encoding::Json)).await.unwrap();
@@ -242,7 +242,7 @@ async fn days_out_of_reach_fail_the_query_unless_partial_is_asked() {
     let all = OracleQuery { parameter: Some("SO2".to_owned()), ..OracleQuery::default() };
     let query = answer::query(&all, Encoding::Arrow);
     for id in ["D", "E", "F"] {
-        cluster.stop(id).await.unwrap();
+        cluster.crash(id).await.unwrap();
     }
     let refused = status_of(client.query(&query).await);
     assert_eq!(refused.code(), Code::Unavailable, "{refused}");
@@ -283,7 +283,7 @@ async fn days_out_of_reach_fail_the_query_unless_partial_is_asked() {
 async fn holder_that_came_up_unnoticed_is_asked_before_its_days_are_given_up() {
     let unseen = json!({"limits": {"probe_ms": 600_000}, "cache": {"chunk_bytes": 0}});
     let mut cluster = InProcessCluster::start(ClusterSpec::fixtures().with(unseen)).await.unwrap();
-    cluster.stop("D").await.unwrap();
+    cluster.crash("D").await.unwrap();
     cluster.restart("A").await.unwrap();
     let client = cluster.client("A", "late").unwrap();
     let pink = OracleQuery { team: Some("pink".to_owned()), ..OracleQuery::default() };
@@ -291,8 +291,8 @@ async fn holder_that_came_up_unnoticed_is_asked_before_its_days_are_given_up() {
     let query = Query { chunking, ..answer::query(&pink, Encoding::Json) };
     let before = client.query(&query).await.unwrap();
     cluster.restart("D").await.unwrap();
-    cluster.stop("E").await.unwrap();
-    cluster.stop("F").await.unwrap();
+    cluster.crash("E").await.unwrap();
+    cluster.crash("F").await.unwrap();
     let ozone = OracleQuery { parameter: Some("OZONE".to_owned()), ..pink.clone() };
     let (result, rows) = ask(&client, &answer::query(&ozone, Encoding::Json)).await.unwrap();
     assert_equal_rows(&"a query", &expected_rows(&oracle(), &ozone, Encoding::Json), &rows);

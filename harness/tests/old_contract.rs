@@ -8,7 +8,7 @@ use overlay::proto::legacy::{
     ChunkRequest, ChunkResponse, MetricsRequest, QueryRequest, QueryResponse, ShutdownRequest,
 };
 use overlay_harness::answer::assert_equal_rows;
-use overlay_harness::cluster::{ClusterSpec, InProcessCluster, fixtures};
+use overlay_harness::cluster::{Cluster, ClusterSpec, InProcessCluster, fixtures};
 use overlay_harness::oracle::{Oracle, OracleQuery, TeamRange, random_query};
 use serde_json::{Value, json};
 use tonic::transport::Channel;

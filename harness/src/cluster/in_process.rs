@@ -6,13 +6,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use overlay::client::{Client, ClientError};
+use overlay::client::{Client, ClientError, OldClient};
 use overlay::config::{NodeId, Overlay};
 use overlay::node::{Node, Setup};
 use overlay::outside::{Outside, incoming_tcp};
 use overlay::state::Stop;
 
-use super::{ClusterError, ClusterSpec, addresses_of, bind_listeners, io_error};
+use super::{Cluster, ClusterError, ClusterSpec, addresses_of, bind_listeners, io_error};
+use crate::fault::Fault;
 
 /// An overlay inside this process. Dropping it ends every node.
 #[must_use = "dropping a cluster ends it"]
@@ -73,36 +74,12 @@ impl InProcessCluster {
         self.addresses[id].to_string()
     }
 
-    /// A new client of a node, with a connection of its own.
-    ///
-    /// # Errors
-    /// [`ClientError::Address`], which a cluster's own addresses never are.
-    pub fn client(&self, id: &str, client_id: &str) -> Result<Client, ClientError> {
-        Client::new(&self.address(id), client_id)
-    }
-
-    /// The configuration that its nodes run.
-    pub fn overlay(&self) -> &Overlay {
-        &self.overlay
-    }
-
     /// A node that runs.
     ///
     /// # Panics
     /// If the cluster has no such node, or it was stopped.
     pub fn node(&self, id: &str) -> &Node {
         &self.nodes[id]
-    }
-
-    /// Ends a node at once, as a crash does, and waits until all its tasks are gone.
-    ///
-    /// # Errors
-    /// [`ClusterError::Node`] if it had failed by itself.
-    pub async fn stop(&mut self, id: &str) -> Result<(), ClusterError> {
-        if let Some(node) = self.nodes.get(id) {
-            node.stop(Stop::AtOnce);
-        }
-        self.finished(id).await
     }
 
     /// Waits until a node has ended that was told to stop.
@@ -114,27 +91,6 @@ impl InProcessCluster {
             Some(mut node) => Ok(node.finished().await?),
             None => Ok(()),
         }
-    }
-
-    /// Starts a stopped node again at its address, and waits until it is ready.
-    ///
-    /// # Errors
-    /// [`ClusterError`] if its port was taken meanwhile, or its data cannot be loaded.
-    pub async fn restart(&mut self, id: &str) -> Result<(), ClusterError> {
-        self.stop(id).await?;
-        let address = self.addresses[id];
-        // The listener closes when the last task that holds it is dropped, which may be a moment later.
-        let mut tries = 0;
-        let listener = loop {
-            match TcpListener::bind(address) {
-                Ok(listener) => break listener,
-                Err(_) if tries < 50 => tries += 1,
-                Err(error) => return Err(io_error(format!("listen on {address} again"))(error)),
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        };
-        self.start_node(id, listener)?;
-        Ok(self.nodes[id].ready().await?)
     }
 
     fn start_node(&mut self, id: &str, listener: TcpListener) -> Result<(), ClusterError> {
@@ -154,4 +110,73 @@ impl InProcessCluster {
         self.nodes.insert(id.to_owned(), node);
         Ok(())
     }
+}
+
+#[tonic::async_trait(?Send)]
+impl Cluster for InProcessCluster {
+    fn driver(&self) -> &'static str {
+        "in-process"
+    }
+
+    fn overlay(&self) -> &Overlay {
+        &self.overlay
+    }
+
+    fn client(&self, id: &str, client_id: &str) -> Result<Client, ClientError> {
+        Client::new(&self.address(id), client_id)
+    }
+
+    fn old_client(&self, id: &str) -> Result<OldClient, ClientError> {
+        OldClient::new(&self.address(id))
+    }
+
+    async fn crash(&mut self, id: &str) -> Result<(), ClusterError> {
+        if let Some(node) = self.nodes.get(id) {
+            node.stop(Stop::AtOnce);
+        }
+        self.finished(id).await
+    }
+
+    async fn stop(&mut self, id: &str) -> Result<(), ClusterError> {
+        if let Some(node) = self.nodes.get(id) {
+            node.stop(Stop::Graceful);
+        }
+        self.finished(id).await
+    }
+
+    async fn restart(&mut self, id: &str) -> Result<(), ClusterError> {
+        self.crash(id).await?;
+        let address = self.addresses[id];
+        // The listener closes when the last task that holds it is dropped, which may be a moment later.
+        let mut tries = 0;
+        let listener = loop {
+            match TcpListener::bind(address) {
+                Ok(listener) => break listener,
+                Err(_) if tries < 50 => tries += 1,
+                Err(error) => return Err(io_error(format!("listen on {address} again"))(error)),
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        };
+        self.start_node(id, listener)?;
+        Ok(self.nodes[id].ready().await?)
+    }
+
+    async fn inject(&mut self, fault: &Fault) -> Result<(), ClusterError> {
+        match fault {
+            Fault::Crash { node } => self.crash(node).await,
+            other => Err(unsupported(other)),
+        }
+    }
+
+    async fn heal(&mut self, fault: &Fault) -> Result<(), ClusterError> {
+        match fault {
+            Fault::Crash { node } => self.restart(node).await,
+            other => Err(unsupported(other)),
+        }
+    }
+}
+
+fn unsupported(fault: &Fault) -> ClusterError {
+    let why = "tasks of one runtime over loopback have no network and no scheduler of their own";
+    ClusterError::Unsupported { driver: "in-process", fault: fault.clone(), why }
 }

@@ -10,11 +10,13 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-use overlay::client::{Client, ClientError};
+use overlay::client::{Client, ClientError, OldClient};
+use overlay::config::Overlay;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{ClusterError, ClusterSpec, READY_WITHIN, addresses_of, bind_listeners, io_error};
+use super::{Cluster, ClusterError, ClusterSpec, READY_WITHIN, addresses_of, bind_listeners, io_error};
+use crate::fault::Fault;
 
 /// Lines of a node's standard error that a failure shows.
 const LOG_LINES_SHOWN: usize = 40;
@@ -27,7 +29,8 @@ const PORT_TAKEN: &str = "cannot listen on";
 #[must_use = "dropping a cluster ends it"]
 pub struct ProcessCluster {
     binary: PathBuf,
-    spec: ClusterSpec,
+    dataset_root: PathBuf,
+    overlay: Overlay,
     folder: TempDir,
     addresses: BTreeMap<String, SocketAddr>,
     nodes: BTreeMap<String, RunningNode>,
@@ -57,9 +60,16 @@ impl ProcessCluster {
         let addresses = addresses_of(&bind_listeners(&spec.ids())?)?;
         let folder = tempfile::tempdir().map_err(io_error("make a folder for the cluster"))?;
         let config = folder.path().join("config.json");
-        fs::write(&config, spec.config_text(&addresses)).map_err(io_error("write the configuration"))?;
-        let binary = binary.to_owned();
-        let mut cluster = ProcessCluster { binary, spec, folder, addresses, nodes: BTreeMap::new() };
+        let text = spec.config_text(&addresses);
+        fs::write(&config, &text).map_err(io_error("write the configuration"))?;
+        let mut cluster = ProcessCluster {
+            binary: binary.to_owned(),
+            dataset_root: spec.dataset_root,
+            overlay: Overlay::parse(&text, "cluster")?.overlay,
+            folder,
+            addresses,
+            nodes: BTreeMap::new(),
+        };
         let ids: Vec<String> = cluster.addresses.keys().cloned().collect();
         for id in &ids {
             cluster.spawn(id)?;
@@ -76,14 +86,6 @@ impl ProcessCluster {
     /// If the cluster has no such node.
     pub fn address(&self, id: &str) -> String {
         self.addresses[id].to_string()
-    }
-
-    /// A new client of a node, with a connection of its own.
-    ///
-    /// # Errors
-    /// [`ClientError::Address`], which a cluster's own addresses never are.
-    pub fn client(&self, id: &str, client_id: &str) -> Result<Client, ClientError> {
-        Client::new(&self.address(id), client_id)
     }
 
     /// The configuration file that its nodes read.
@@ -104,32 +106,78 @@ impl ProcessCluster {
         self.nodes.iter().map(|(id, node)| (id.clone(), node.pid())).collect()
     }
 
-    /// Kills a node with signal 9 and waits until it is gone.
-    pub fn kill(&mut self, id: &str) {
-        self.node(id).kill();
-    }
-
-    /// Starts a node again at its address, after killing it if it still runs, and waits until it is ready.
-    ///
-    /// # Errors
-    /// [`ClusterError`] if it does not get ready.
-    pub fn restart(&mut self, id: &str) -> Result<(), ClusterError> {
-        self.kill(id);
-        self.spawn(id)?;
-        self.node(id).wait_ready(READY_WITHIN)
-    }
-
     fn spawn(&mut self, id: &str) -> Result<(), ClusterError> {
         let arguments = [
             OsString::from("--config"),
             self.config().into_os_string(),
             OsString::from("--dataset-root"),
-            self.spec.dataset_root.clone().into_os_string(),
+            self.dataset_root.clone().into_os_string(),
         ];
         let node = RunningNode::spawn(&self.binary, id, arguments, self.folder.path())?;
         self.nodes.insert(id.to_owned(), node);
         Ok(())
     }
+}
+
+/// Some methods block their thread while they wait for a process: run a body on a runtime of several.
+#[tonic::async_trait(?Send)]
+impl Cluster for ProcessCluster {
+    fn driver(&self) -> &'static str {
+        "processes"
+    }
+
+    fn overlay(&self) -> &Overlay {
+        &self.overlay
+    }
+
+    fn client(&self, id: &str, client_id: &str) -> Result<Client, ClientError> {
+        Client::new(&self.address(id), client_id)
+    }
+
+    fn old_client(&self, id: &str) -> Result<OldClient, ClientError> {
+        OldClient::new(&self.address(id))
+    }
+
+    async fn crash(&mut self, id: &str) -> Result<(), ClusterError> {
+        self.node(id).kill();
+        Ok(())
+    }
+
+    async fn stop(&mut self, id: &str) -> Result<(), ClusterError> {
+        let node = self.node(id);
+        node.signal("TERM")?;
+        match node.wait(READY_WITHIN)? {
+            status if status.success() => Ok(()),
+            status => Err(node.failed(format!("ended with {status} when it was told to stop"))),
+        }
+    }
+
+    async fn restart(&mut self, id: &str) -> Result<(), ClusterError> {
+        self.node(id).kill();
+        self.spawn(id)?;
+        self.node(id).wait_ready(READY_WITHIN)
+    }
+
+    async fn inject(&mut self, fault: &Fault) -> Result<(), ClusterError> {
+        match fault {
+            Fault::Crash { node } => self.crash(node).await,
+            Fault::Hang { node } => self.node(node).signal("STOP"),
+            other => Err(unsupported(other)),
+        }
+    }
+
+    async fn heal(&mut self, fault: &Fault) -> Result<(), ClusterError> {
+        match fault {
+            Fault::Crash { node } => self.restart(node).await,
+            Fault::Hang { node } => self.node(node).signal("CONT"),
+            other => Err(unsupported(other)),
+        }
+    }
+}
+
+fn unsupported(fault: &Fault) -> ClusterError {
+    let why = "all processes share one loopback interface";
+    ClusterError::Unsupported { driver: "processes", fault: fault.clone(), why }
 }
 
 impl Drop for ProcessCluster {
@@ -269,8 +317,7 @@ impl RunningNode {
     /// Sends a signal by name: `TERM`, `STOP`, `CONT`.
     ///
     /// # Errors
-    /// [`ClusterError::Io`] if it cannot be sent.
-    #[cfg(unix)]
+    /// [`ClusterError::Io`] if it cannot be sent, or the system has no signals.
     pub fn signal(&self, name: &str) -> Result<(), ClusterError> {
         let sent = Command::new("kill").arg(format!("-{name}")).arg(self.pid().to_string()).status();
         let sent = sent.and_then(|status| match status.success() {

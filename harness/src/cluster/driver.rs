@@ -1,0 +1,90 @@
+//! Which driver runs a test body, and whether this machine has what it takes.
+
+use std::fmt;
+use std::panic::AssertUnwindSafe;
+use std::path::PathBuf;
+
+use futures::FutureExt;
+use tokio::runtime::Builder;
+
+use super::{Cluster, ClusterError, ClusterSpec, InProcessCluster, ProcessCluster, SimCluster};
+
+/// A way to run an overlay.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Driver {
+    /// Tasks of this process, over TCP on loopback.
+    InProcess,
+    /// Processes, over TCP on loopback.
+    Processes {
+        /// Takes the arguments of `overlay`; tests of this package have it as `CARGO_BIN_EXE_overlay-node`.
+        binary: PathBuf,
+    },
+    /// One thread, virtual time, a network that a seed decides.
+    Simulated {
+        /// Decides latencies, losses and the nodes' random bits.
+        seed: u64,
+    },
+}
+
+impl Driver {
+    /// Why this machine cannot run it; `None` if it can.
+    pub fn unavailable(&self) -> Option<String> {
+        match self {
+            Driver::Processes { .. } if cfg!(not(unix)) => Some("processes are told by signals".to_owned()),
+            _ => None,
+        }
+    }
+
+    /// Starts an overlay in a runtime of its own, runs a test body over it, and ends it.
+    ///
+    /// If the body panics, what every node says of itself is printed before the panic goes on.
+    ///
+    /// # Errors
+    /// [`ClusterError`] if the overlay does not start; what the body does is the body's.
+    pub fn run<T>(
+        &self,
+        spec: ClusterSpec,
+        body: impl AsyncFnOnce(&mut dyn Cluster) -> T,
+    ) -> Result<T, ClusterError> {
+        let runtime = match self {
+            Driver::InProcess | Driver::Processes { .. } => Builder::new_multi_thread().enable_all().build(),
+            Driver::Simulated { .. } => {
+                Builder::new_current_thread().enable_time().start_paused(true).build()
+            }
+        };
+        let runtime = runtime.map_err(super::io_error("start a runtime"))?;
+        runtime.block_on(async {
+            match self {
+                Driver::InProcess => watched(&mut InProcessCluster::start(spec).await?, body).await,
+                Driver::Processes { binary } => {
+                    watched(&mut ProcessCluster::start(binary, spec)?, body).await
+                }
+                Driver::Simulated { seed } => watched(&mut SimCluster::start(*seed, spec).await?, body).await,
+            }
+        })
+    }
+}
+
+async fn watched<T>(
+    cluster: &mut dyn Cluster,
+    body: impl AsyncFnOnce(&mut dyn Cluster) -> T,
+) -> Result<T, ClusterError> {
+    match AssertUnwindSafe(body(cluster)).catch_unwind().await {
+        Ok(done) => Ok(done),
+        Err(panic) => {
+            eprintln!("  driver     {}\n  topology   {}", cluster.driver(), cluster.topology());
+            eprintln!("  nodes\n{}", cluster.dump().await);
+            std::panic::resume_unwind(panic)
+        }
+    }
+}
+
+impl fmt::Display for Driver {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Driver::InProcess => write!(formatter, "in-process"),
+            Driver::Processes { .. } => write!(formatter, "processes"),
+            Driver::Simulated { seed } => write!(formatter, "simulated, seed {seed:#x}"),
+        }
+    }
+}

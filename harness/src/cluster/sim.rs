@@ -1,0 +1,177 @@
+//! Every node on one thread, in virtual time, over a network that a seed decides.
+//!
+//! The nodes are the real ones, with real HTTP/2 between them; only clock, randomness and network are the
+//! simulation's, and scans run inline. Time passes when nobody has anything to do, so an hour of leases costs
+//! nothing. Equal seeds, specifications and bodies give equal traces, byte for byte.
+//!
+//! It proves nothing about threads, signals, sockets or memory.
+
+mod network;
+mod pipe;
+mod trace;
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use overlay::client::{Client, ClientError, OldClient};
+use overlay::config::{NodeId, Overlay};
+use overlay::node::{Node, Setup};
+use overlay::outside::{Clock, Compute, Outside, Random};
+use overlay::state::Stop;
+use serde_json::json;
+use tokio::time::Instant;
+
+pub use self::trace::TraceLine;
+
+use self::network::Network;
+use super::{Cluster, ClusterError, ClusterSpec};
+use crate::fault::Fault;
+
+/// When simulated time begins: 2020-09-25T00:00Z, the day after the last of the dataset.
+const STARTED_UNIX_MS: u64 = 1_600_992_000_000;
+
+/// Compute slots of a node, which elsewhere are the machine's cores.
+const COMPUTE_SLOTS: u32 = 2;
+
+/// The name that faults and traces have for whatever is no node.
+pub const CLIENT: &str = "client";
+
+/// An overlay in virtual time. It must be started and used inside a paused, single-threaded runtime, which
+/// [`Driver::run`](super::Driver::run) makes. Dropping it ends every node.
+#[must_use = "dropping a cluster ends it"]
+pub struct SimCluster {
+    overlay: Arc<Overlay>,
+    dataset_root: PathBuf,
+    network: Network,
+    random: fastrand::Rng,
+    started: Instant,
+    nodes: BTreeMap<String, Node>,
+}
+
+impl SimCluster {
+    /// Starts every node, in id order, and waits until all are ready.
+    ///
+    /// # Errors
+    /// [`ClusterError`] if the configuration is not valid, or a node cannot load its data.
+    pub async fn start(seed: u64, spec: ClusterSpec) -> Result<Self, ClusterError> {
+        let hosts = (1..=u16::MAX).map(|number| {
+            let [high, low] = number.to_be_bytes();
+            SocketAddr::from((Ipv4Addr::new(10, 0, high, low), 60051))
+        });
+        let addresses: BTreeMap<String, SocketAddr> = spec.ids().into_iter().zip(hosts).collect();
+        let slots = spec.config["limits"]["compute_slots"].as_u64().unwrap_or(COMPUTE_SLOTS.into());
+        let spec = spec.with(json!({"limits": {"compute_slots": slots}}));
+        let overlay = Overlay::parse(&spec.config_text(&addresses), "cluster")?.overlay;
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut cluster = SimCluster {
+            overlay: Arc::new(overlay),
+            dataset_root: spec.dataset_root,
+            network: Network::new(random.fork(), addresses.clone()),
+            random,
+            started: Instant::now(),
+            nodes: BTreeMap::new(),
+        };
+        for id in addresses.keys() {
+            cluster.start_node(id)?;
+        }
+        for node in cluster.nodes.values() {
+            node.ready().await?;
+        }
+        Ok(cluster)
+    }
+
+    /// Every piece of bytes that the network delivered so far, in order.
+    pub fn trace(&self) -> Vec<TraceLine> {
+        self.network.trace()
+    }
+
+    fn start_node(&mut self, id: &str) -> Result<(), ClusterError> {
+        let elapsed = self.started.elapsed().as_millis() as u64;
+        let node = Node::start(Setup {
+            overlay: self.overlay.clone(),
+            id: NodeId::from(id),
+            dataset_root: Some(self.dataset_root.clone()),
+            strict: false,
+            load_threads: 1,
+            outside: Outside {
+                clock: Clock::starting_at(STARTED_UNIX_MS + elapsed),
+                random: Random::seeded(self.random.u64(..)),
+                connect: self.network.dialer(id, self.network.ip(id)),
+                compute: Compute::Inline,
+            },
+            incoming: self.network.listen(id),
+        })?;
+        self.nodes.insert(id.to_owned(), node);
+        Ok(())
+    }
+
+    fn address(&self, id: &str) -> String {
+        self.network.address(id).to_string()
+    }
+}
+
+/// Where clients call from: no node's address, so that they may not use peer verbs.
+const CLIENT_IP: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 1, 0, 1));
+
+#[tonic::async_trait(?Send)]
+impl Cluster for SimCluster {
+    fn driver(&self) -> &'static str {
+        "simulated"
+    }
+
+    fn overlay(&self) -> &Overlay {
+        &self.overlay
+    }
+
+    fn client(&self, id: &str, client_id: &str) -> Result<Client, ClientError> {
+        Client::over(self.network.dialer(CLIENT, CLIENT_IP), &self.address(id), client_id)
+    }
+
+    fn old_client(&self, id: &str) -> Result<OldClient, ClientError> {
+        OldClient::over(self.network.dialer(CLIENT, CLIENT_IP), &self.address(id))
+    }
+
+    async fn crash(&mut self, id: &str) -> Result<(), ClusterError> {
+        // First the network, so that nothing of what the node still does is heard.
+        self.network.disconnect(id);
+        drop(self.nodes.remove(id));
+        Ok(())
+    }
+
+    async fn stop(&mut self, id: &str) -> Result<(), ClusterError> {
+        if let Some(mut node) = self.nodes.remove(id) {
+            node.stop(Stop::Graceful);
+            node.finished().await?;
+        }
+        self.network.disconnect(id);
+        Ok(())
+    }
+
+    async fn restart(&mut self, id: &str) -> Result<(), ClusterError> {
+        self.crash(id).await?;
+        self.start_node(id)?;
+        Ok(self.nodes[id].ready().await?)
+    }
+
+    async fn inject(&mut self, fault: &Fault) -> Result<(), ClusterError> {
+        match fault {
+            Fault::Crash { node } => self.crash(node).await,
+            other => {
+                self.network.begin(other);
+                Ok(())
+            }
+        }
+    }
+
+    async fn heal(&mut self, fault: &Fault) -> Result<(), ClusterError> {
+        match fault {
+            Fault::Crash { node } => self.restart(node).await,
+            other => {
+                self.network.end(other);
+                Ok(())
+            }
+        }
+    }
+}

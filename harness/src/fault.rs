@@ -1,0 +1,121 @@
+//! What can go wrong between and inside nodes, as data.
+//!
+//! A fault goes on from [`Cluster::inject`](crate::cluster::Cluster::inject) until
+//! [`Cluster::heal`](crate::cluster::Cluster::heal) of an equal one. It names nodes and figures, never how a driver
+//! brings it about; a driver that cannot says so with
+//! [`Unsupported`](crate::cluster::ClusterError::Unsupported).
+
+use std::fmt;
+use std::time::Duration;
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fault {
+    /// Nothing passes between two nodes: bytes under way are held, connections are not made. Neither is told.
+    Partition(Link),
+    /// Everything between two nodes takes longer.
+    Delay {
+        /// Where.
+        link: Link,
+        /// One way, on top of what it takes anyway.
+        latency: Duration,
+    },
+    /// Packets between two nodes are lost. The transport sends them again, so that it shows as time.
+    Loss {
+        /// Where.
+        link: Link,
+        /// Of a hundred packets.
+        percent: u8,
+    },
+    /// A node is gone at once, as after `kill -9`. Healing starts it again.
+    Crash {
+        /// The node.
+        node: String,
+    },
+    /// A node takes connections, and nothing else happens there.
+    Hang {
+        /// The node.
+        node: String,
+    },
+    /// What a node sends passes slowly.
+    Slow {
+        /// The node.
+        node: String,
+        /// The most that each of its connections carries.
+        bytes_per_second: u64,
+    },
+}
+
+/// Two nodes and what lies between them, in no direction.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Link(String, String);
+
+impl Link {
+    /// Between two nodes; their order does not matter.
+    pub fn between(left: &str, right: &str) -> Self {
+        Link(left.min(right).to_owned(), left.max(right).to_owned())
+    }
+
+    /// Both ends, the smaller id first.
+    pub fn ends(&self) -> [&str; 2] {
+        [&self.0, &self.1]
+    }
+
+    /// Whether it lies between these two.
+    pub fn joins(&self, left: &str, right: &str) -> bool {
+        self.ends() == [left, right] || self.ends() == [right, left]
+    }
+}
+
+impl Fault {
+    /// A [`Fault::Partition`].
+    pub fn partition(left: &str, right: &str) -> Self {
+        Fault::Partition(Link::between(left, right))
+    }
+
+    /// A [`Fault::Delay`].
+    pub fn delay(left: &str, right: &str, latency: Duration) -> Self {
+        Fault::Delay { link: Link::between(left, right), latency }
+    }
+
+    /// A [`Fault::Loss`].
+    pub fn loss(left: &str, right: &str, percent: u8) -> Self {
+        Fault::Loss { link: Link::between(left, right), percent }
+    }
+
+    /// A [`Fault::Crash`].
+    pub fn crash(node: &str) -> Self {
+        Fault::Crash { node: node.to_owned() }
+    }
+
+    /// A [`Fault::Hang`].
+    pub fn hang(node: &str) -> Self {
+        Fault::Hang { node: node.to_owned() }
+    }
+
+    /// A [`Fault::Slow`].
+    pub fn slow(node: &str, bytes_per_second: u64) -> Self {
+        Fault::Slow { node: node.to_owned(), bytes_per_second }
+    }
+}
+
+impl fmt::Display for Link {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} | {}", self.0, self.1)
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Fault::Partition(link) => write!(formatter, "network partition {link}"),
+            Fault::Delay { link, latency } => write!(formatter, "delay {link} by {latency:?}"),
+            Fault::Loss { link, percent } => write!(formatter, "loss {link} of {percent} %"),
+            Fault::Crash { node } => write!(formatter, "crash {node}"),
+            Fault::Hang { node } => write!(formatter, "hang {node}"),
+            Fault::Slow { node, bytes_per_second } => {
+                write!(formatter, "slow {node} to {bytes_per_second} bytes/s")
+            }
+        }
+    }
+}
