@@ -2,50 +2,93 @@
 //!
 //! Labels are few and bounded: outcomes, caches, neighbours. Never a result set, a client or a query.
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::{EncodeLabelSet, EncodeMetric, MetricEncoder};
 use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::metrics::{MetricType, TypedMetric};
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::config::NodeId;
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, EncodeLabelSet)]
 struct Outcome {
     outcome: &'static str,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, EncodeLabelSet)]
 struct CacheUse {
     cache: &'static str,
     hit: &'static str,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, EncodeLabelSet)]
 struct PeerRequest {
     neighbour: String,
     outcome: &'static str,
 }
 
+/// Counters by label, written out in the order of their labels: equal nodes answer with equal bytes.
+#[derive(Clone, Debug)]
+struct Counters<L>(Arc<Mutex<BTreeMap<L, Counter>>>);
+
+impl<L> Default for Counters<L> {
+    fn default() -> Self {
+        Counters(Arc::default())
+    }
+}
+
+impl<L> Counters<L> {
+    fn of(&self, label: L) -> Counter
+    where
+        L: Ord,
+    {
+        self.by_label().entry(label).or_default().clone()
+    }
+
+    fn by_label(&self) -> MutexGuard<'_, BTreeMap<L, Counter>> {
+        self.0.lock().expect("nothing panics while it holds the counters")
+    }
+}
+
+impl<L: EncodeLabelSet> EncodeMetric for Counters<L> {
+    fn encode(&self, mut encoder: MetricEncoder<'_>) -> Result<(), fmt::Error> {
+        for (label, counter) in &*self.by_label() {
+            counter.encode(encoder.encode_family(label)?)?;
+        }
+        Ok(())
+    }
+
+    fn metric_type(&self) -> MetricType {
+        <Counter as TypedMetric>::TYPE
+    }
+
+    fn is_empty(&self) -> bool {
+        self.by_label().is_empty()
+    }
+}
+
 /// The metrics of one node.
 pub struct Metrics {
     registry: Registry,
-    queries: Family<Outcome, Counter>,
+    queries: Counters<Outcome>,
     query_seconds: Histogram,
     /// The histogram's sum, which it does not give out.
     answered_seconds: Counter<f64, AtomicU64>,
     query_wait_seconds: Histogram,
-    chunks: Family<Outcome, Counter>,
+    chunks: Counters<Outcome>,
     chunk_bytes: Counter,
-    cache_uses: Family<CacheUse, Counter>,
+    cache_uses: Counters<CacheUse>,
     rows_scanned: Counter,
     frame_bytes: Counter,
     frame_seconds: Histogram,
-    peer_requests: Family<PeerRequest, Counter>,
+    peer_requests: Counters<PeerRequest>,
     active_queries: Gauge,
     waiting_queries: Gauge,
     open_result_sets: Gauge,
@@ -92,17 +135,17 @@ impl Default for Metrics {
         let mut registry = Registry::with_prefix("overlay");
         let seconds = || Histogram::new(exponential_buckets(0.0001, 2.0, 20));
         let metrics = Metrics {
-            queries: Family::default(),
+            queries: Counters::default(),
             query_seconds: seconds(),
             answered_seconds: Counter::default(),
             query_wait_seconds: seconds(),
-            chunks: Family::default(),
+            chunks: Counters::default(),
             chunk_bytes: Counter::default(),
-            cache_uses: Family::default(),
+            cache_uses: Counters::default(),
             rows_scanned: Counter::default(),
             frame_bytes: Counter::default(),
             frame_seconds: seconds(),
-            peer_requests: Family::default(),
+            peer_requests: Counters::default(),
             active_queries: Gauge::default(),
             waiting_queries: Gauge::default(),
             open_result_sets: Gauge::default(),
@@ -178,7 +221,7 @@ impl Default for Metrics {
 impl Metrics {
     /// Counts a query that ended; one that was answered also by its time.
     pub fn query(&self, outcome: &'static str, took: Duration) {
-        self.queries.get_or_create(&Outcome { outcome }).inc();
+        self.queries.of(Outcome { outcome }).inc();
         if outcome == "ready" {
             self.query_seconds.observe(took.as_secs_f64());
             self.answered_seconds.inc_by(took.as_secs_f64());
@@ -192,14 +235,14 @@ impl Metrics {
 
     /// Counts a chunk that was asked for, and its bytes if it was delivered.
     pub fn chunk(&self, outcome: &'static str, bytes: u64) {
-        self.chunks.get_or_create(&Outcome { outcome }).inc();
+        self.chunks.of(Outcome { outcome }).inc();
         self.chunk_bytes.inc_by(bytes);
     }
 
     /// Counts a look-up in a cache.
     pub fn cache_use(&self, cache: &'static str, hit: bool) {
         let hit = if hit { "true" } else { "false" };
-        self.cache_uses.get_or_create(&CacheUse { cache, hit }).inc();
+        self.cache_uses.of(CacheUse { cache, hit }).inc();
     }
 
     /// Counts rows that a scan read.
@@ -217,21 +260,21 @@ impl Metrics {
     pub fn peer_request(&self, neighbour: &NodeId, answered: bool) {
         let neighbour = neighbour.to_string();
         let outcome = if answered { "answered" } else { "failed" };
-        self.peer_requests.get_or_create(&PeerRequest { neighbour, outcome }).inc();
+        self.peer_requests.of(PeerRequest { neighbour, outcome }).inc();
     }
 
     /// Sums over the node's life.
     pub fn totals(&self) -> Totals {
         let mut totals = Totals::default();
         for outcome in OUTCOMES {
-            let count = self.queries.get_or_create(&Outcome { outcome }).get();
+            let count = self.queries.of(Outcome { outcome }).get();
             totals.queries += count;
             if outcome == "rejected" {
                 totals.rejected = count;
             }
         }
-        totals.chunks = self.chunks.get_or_create(&Outcome { outcome: "success" }).get();
-        let answered = self.queries.get_or_create(&Outcome { outcome: "ready" }).get();
+        totals.chunks = self.chunks.of(Outcome { outcome: "success" }).get();
+        let answered = self.queries.of(Outcome { outcome: "ready" }).get();
         if answered > 0 {
             totals.query_seconds_mean = self.answered_seconds.get() / answered as f64;
         }
@@ -267,3 +310,23 @@ const OUTCOMES: [&str; 10] = [
     "deadline_exceeded",
     "cancelled",
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_are_written_in_the_order_of_their_labels() {
+        let metrics = Metrics::default();
+        let ids = ["F", "B", "E", "A", "D", "C"];
+        for id in ids {
+            metrics.peer_request(&NodeId::from(id), true);
+        }
+        let text = metrics.exposition(&Gauges::default());
+        let lines: Vec<&str> =
+            text.lines().filter(|line| line.starts_with("overlay_peer_requests_total")).collect();
+        let expected = ["A", "B", "C", "D", "E", "F"]
+            .map(|id| format!("overlay_peer_requests_total{{neighbour=\"{id}\",outcome=\"answered\"}} 1"));
+        assert_eq!(lines, expected);
+    }
+}
