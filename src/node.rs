@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tower::util::MapResponseLayer;
 
 use crate::admission::{
     ClientKey, ComputeLimits, ComputeSlots, InFlight, QueryAdmission, QueryLimits, Weights,
@@ -24,7 +25,7 @@ use crate::inventory::Directory;
 use crate::legacy::LegacyService;
 use crate::load::{self, LoadError, LoadOptions, LoadProgress};
 use crate::metrics::Metrics;
-use crate::outside::{Incoming, Outside};
+use crate::outside::{Clock, Incoming, Outside};
 use crate::peer::Neighbour;
 use crate::placement::Placement;
 use crate::proto::{self, legacy, v1};
@@ -140,7 +141,8 @@ impl Node {
         let state = wire_together(&setup, process, placement, placed);
         let mut tasks = JoinSet::new();
         let health = tonic_health::server::health_reporter();
-        tasks.spawn(serve(state.clone(), setup.incoming, health.0.clone(), health.1));
+        let clock = setup.outside.clock;
+        tasks.spawn(serve(state.clone(), clock, setup.incoming, health.0.clone(), health.1));
         tasks.spawn(load_data(
             state.clone(),
             setup.dataset_root,
@@ -313,6 +315,7 @@ type Health = tonic_health::server::HealthReporter;
 /// Serves until told to stop, then lets what runs come to its end within the grace time.
 async fn serve(
     state: Arc<NodeState>,
+    clock: Clock,
     incoming: Incoming,
     health: Health,
     health_service: tonic_health::pb::health_server::HealthServer<
@@ -336,11 +339,18 @@ async fn serve(
         legacy::overlay_node_server::OverlayNodeServer::new(LegacyService::new(state.clone()))
             .max_decoding_message_size(MAX_LEGACY_REQUEST_BYTES);
     let closing = CancellationToken::new();
+    // The HTTP library would date responses by the system's clock.
+    let dated = move |mut response: tonic::codegen::http::Response<tonic::body::Body>| {
+        let date = clock.http_date().try_into().expect("a date is ASCII");
+        response.headers_mut().insert(tonic::codegen::http::header::DATE, date);
+        response
+    };
     let server = tonic::transport::Server::builder()
         .initial_stream_window_size(2 << 20)
         .initial_connection_window_size(8 << 20)
         .http2_keepalive_interval(Some(Duration::from_secs(20)))
         .http2_keepalive_timeout(Some(Duration::from_secs(20)))
+        .layer(MapResponseLayer::new(dated))
         .add_service(health_service)
         .add_service(reflection_v1)
         .add_service(reflection_v1alpha)

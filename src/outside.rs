@@ -74,6 +74,12 @@ impl Clock {
     pub fn unix_ms(&self) -> u64 {
         self.started_unix_ms + self.started.elapsed().as_millis() as u64
     }
+
+    /// The time as HTTP writes it: `Thu, 24 Sep 2020 23:59:59 GMT`.
+    pub fn http_date(&self) -> String {
+        let now = chrono::DateTime::from_timestamp_millis(self.unix_ms() as i64).unwrap_or_default();
+        now.format("%a, %d %b %Y %H:%M:%S GMT").to_string()
+    }
 }
 
 /// A seeded source of random bits.
@@ -260,4 +266,15 @@ impl Compute {
 /// What is left until `deadline`.
 pub fn remaining(deadline: Instant) -> Duration {
     deadline.saturating_duration_since(Instant::now())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn http_date_is_written_as_rfc_9110_has_it() {
+        let clock = Clock::starting_at(1_600_991_999_000);
+        assert_eq!(clock.http_date(), "Thu, 24 Sep 2020 23:59:59 GMT");
+    }
 }
