@@ -201,7 +201,7 @@ impl Client {
             .http2_keep_alive_interval(Duration::from_secs(5))
             .keep_alive_timeout(Duration::from_secs(5))
             .keep_alive_while_idle(true);
-        let channel = outside::channel(&endpoint, connect, address);
+        let channel = outside::channel(endpoint, connect, address);
         Ok(Client {
             address: address.to_owned(),
             client_id: client_id.to_owned(),

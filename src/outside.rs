@@ -144,12 +144,22 @@ impl Connect for ConnectTcp {
     }
 }
 
+/// Requests of a connection that were given up and whose late answers are still dropped in silence.
+const ABANDONED_REQUESTS: usize = 1024;
+
+/// The HTTP library forgets them by the system's clock, after a second unless told otherwise, and wakes those
+/// that wait in an order that depends on it. They are bounded by their number instead.
+const ABANDONED_FOR: Duration = Duration::from_secs(3600);
+
 /// A channel to `address` over whatever `connect` opens; it connects when it is first needed.
 ///
 /// The connector knows where to go: the endpoint's URI only names the authority of requests.
 /// Must be called inside a runtime.
-pub fn channel(endpoint: &Endpoint, connect: Arc<dyn Connect>, address: &str) -> Channel {
+pub fn channel(endpoint: Endpoint, connect: Arc<dyn Connect>, address: &str) -> Channel {
     let address = address.to_owned();
+    let endpoint = endpoint
+        .http2_max_concurrent_reset_streams(ABANDONED_REQUESTS)
+        .http2_reset_stream_duration(ABANDONED_FOR);
     endpoint.connect_with_connector_lazy(tower::service_fn(move |_: Uri| {
         let connecting = connect.connect(&address);
         async move { connecting.await.map(TokioIo::new) }

@@ -113,7 +113,7 @@ impl Neighbour {
             .initial_stream_window_size(2 << 20)
             .initial_connection_window_size(8 << 20)
             .tcp_nodelay(true);
-        let channel = outside::channel(&endpoint, connect, &address);
+        let channel = outside::channel(endpoint, connect, &address);
         let client = v1::peer_client::PeerClient::new(channel)
             .max_decoding_message_size(MAX_ANSWER_BYTES)
             .max_encoding_message_size(MAX_ANSWER_BYTES);

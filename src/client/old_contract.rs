@@ -70,7 +70,7 @@ impl OldClient {
     pub fn over(connect: Arc<dyn Connect>, address: &str) -> Result<Self, ClientError> {
         let invalid = |_| ClientError::Address { address: address.to_owned() };
         let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(invalid)?;
-        let channel = outside::channel(&endpoint.connect_timeout(Duration::from_secs(5)), connect, address);
+        let channel = outside::channel(endpoint.connect_timeout(Duration::from_secs(5)), connect, address);
         let node = legacy::overlay_node_client::OverlayNodeClient::new(channel);
         Ok(OldClient { address: address.to_owned(), node })
     }
