@@ -276,7 +276,7 @@ impl Client {
                 Ok(chunk) => return Ok(chunk),
                 Err(error) => error,
             };
-            let lost = matches!(&error, ClientError::Status { status, .. } if is_lost(status.code()));
+            let lost = matches!(&error, ClientError::Status { status, .. } if is_lost(status));
             if !lost || resumes == MAX_RESUMES {
                 return Err(error);
             }
@@ -285,7 +285,7 @@ impl Client {
             match self.resume(result).await {
                 Ok(resumed) => (result.uid, result.first_chunk) = (resumed.uid, resumed.first_chunk),
                 Err(error) if resumes == MAX_RESUMES => return Err(error),
-                Err(ClientError::Status { status, .. }) if is_lost(status.code()) => {}
+                Err(ClientError::Status { status, .. }) if is_lost(&status) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -378,8 +378,14 @@ impl Client {
 }
 
 /// The node has lost the result set, or is gone itself; another try may find it back.
-fn is_lost(code: Code) -> bool {
-    matches!(code, Code::NotFound | Code::FailedPrecondition | Code::Unavailable | Code::Unknown)
+///
+/// `CANCELLED` is a node's word, unless it has a cause on this side: a connection that closed under the request.
+fn is_lost(status: &Status) -> bool {
+    match status.code() {
+        Code::NotFound | Code::FailedPrecondition | Code::Unavailable | Code::Unknown => true,
+        Code::Cancelled => status.source().is_some(),
+        _ => false,
+    }
 }
 
 impl QueryResult {
