@@ -1,11 +1,53 @@
-//! What proves the overlay: generated data, a naive oracle, topologies, drivers and load.
+//! What proves the overlay: generated data, a naive oracle, topologies, faults, drivers and load.
 //!
 //! Read [`dataset`] for the data that tests run on, [`oracle`] for what the answers should be, [`answer`] for
-//! how an answer is compared with it, [`cluster`] for what is asked,
-//! and [`load`] for how fast answers come.
+//! how an answer is compared with it, [`topology`] for who is there, [`cluster`] for what is asked, [`fault`] for
+//! what goes wrong meanwhile, and [`load`] for how fast answers come.
 //!
-//! Of the drivers, [`cluster::InProcessCluster`] proves what is answered (contracts, rows, limits);
-//! [`cluster::ProcessCluster`] proves what happens when processes are killed, stopped, starved or restarted.
+//! # Which driver proves what
+//!
+//! A test body takes `&mut dyn `[`Cluster`](cluster::Cluster) and runs on every [`Driver`](cluster::Driver).
+//!
+//! | driver | proves | cannot show | faults |
+//! |---|---|---|---|
+//! | in-process | what is answered: contracts, rows, limits; a node's inner state is at hand | signals, crashes of a process | crash |
+//! | processes | the command itself: kill -9, SIGTERM, hanging processes, restarts, memory, logs | networks that fail | crash, hang |
+//! | simulated | what faults between nodes do, at any moment, repeatably; hours of leases in a second | threads, signals, sockets, memory | all |
+//!
+//! `tests/conformance.rs` holds them to the same answers, `tests/determinism.rs` the simulated one to the
+//! same bytes for the same seed, in one process and over two.
+//!
+//! # Another topology
+//!
+//! ```
+//! use overlay_harness::topology::{Shape, TopologyBuilder};
+//!
+//! // Three teams of four, two and two members, chains below their team leaders, D also below B;
+//! // each day lies on two members.
+//! let topology = TopologyBuilder::teams(&[4, 2, 2])
+//!     .shape(Shape::Trees { fan_out: 1 })
+//!     .edge(1, 3)
+//!     .replicas(2)
+//!     .build();
+//! assert_eq!(topology.to_string(), "A -> B(C, D(E)), F(G), H(I)");
+//! ```
+//!
+//! [`TopologyBuilder`](topology::TopologyBuilder) is plain data: set its fields for teams with other days or
+//! weights. A configuration file is read by [`Topology::read`](topology::Topology::read). What is no part of the
+//! graph (limits, strategies, caches) is set by [`ClusterSpec::with`](cluster::ClusterSpec::with).
+//!
+//! # Another driver
+//!
+//! Implement [`Cluster`](cluster::Cluster) in a file of `cluster/`, add a variant to
+//! [`Driver`](cluster::Driver) with the reason why a machine may lack it, and list it in `drivers()` of
+//! `tests/conformance.rs`. It must end everything on drop, wait for readiness by observing it, and
+//! answer [`Unsupported`](cluster::ClusterError::Unsupported) for a fault that it has no means for.
+//!
+//! # Another fault
+//!
+//! Add a variant to [`Fault`](fault::Fault) with its words for reports. The simulated network asks
+//! `cluster/sim/conditions.rs` what faults mean for a connection: that is the place for its effect. Real drivers
+//! refuse it until they can do it. Then let `tests/determinism.rs` inject it.
 
 pub mod answer;
 pub mod calendar;

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use overlay::client::{CheckedChunk, Client, ClientError, QueryResult};
@@ -13,7 +14,8 @@ use overlay::coverage::{self, Outcome};
 use overlay::frame::Encoding;
 use overlay::plan::{ChunkingChoice, Query};
 use overlay_harness::answer::{self, ask, assert_equal_rows, read_chunks};
-use overlay_harness::cluster::{Cluster, ClusterSpec, Driver, fixtures, wait_until};
+use overlay_harness::cluster::{Cluster, ClusterError, ClusterSpec, Driver, fixtures, wait_until};
+use overlay_harness::fault::Fault;
 use overlay_harness::oracle::{GroupKey, Measure, Oracle, OracleQuery, OracleRow, random_query};
 use overlay_harness::topology::{Shape, Topology, TopologyBuilder};
 use serde_json::{Value, json};
@@ -238,6 +240,43 @@ fn restarted_node_is_used_again() {
     });
 }
 
+/// Goal: whatever is wrong, answers are whole and right, and nothing of it stays once it is healed.
+/// Method: each fault that the driver can offer, one after the other, at a node whose days others hold as well.
+#[test]
+fn faults_do_not_change_answers() {
+    let faults = [
+        Fault::partition("A", "E"),
+        Fault::partition("E", "F"),
+        Fault::delay("A", "B", Duration::from_millis(200)),
+        Fault::loss("B", "C", 30),
+        Fault::slow("E", 20_000),
+        Fault::hang("F"),
+        Fault::hang("E"),
+        Fault::crash("E"),
+    ];
+    on_every_driver(&[Topology::six_nodes()], parallel(), async |cluster| {
+        let client = client_of_leader(cluster);
+        let oracle = oracle_of(cluster);
+        for (fault, parameter) in faults.iter().zip(["CO", "SO2", "NO2", "PM10", "CO", "SO2", "NO2", "PM10"])
+        {
+            match cluster.inject(fault).await {
+                Err(refused @ ClusterError::Unsupported { .. }) => {
+                    eprintln!("skipped: {refused}");
+                    continue;
+                }
+                injected => injected.unwrap(),
+            }
+            let query = OracleQuery { parameter: Some(parameter.to_owned()), ..OracleQuery::default() };
+            let (_, rows) = ask(&client, &answer::query(&query, Encoding::Json)).await.unwrap();
+            assert_equal_rows(fault, &expected_rows(&oracle, &query, Encoding::Json), &rows);
+            cluster.heal(fault).await.unwrap();
+            for id in ["C", "E", "F"] {
+                assert!(serves_again(&client, id).await, "{id} does not serve after {fault}");
+            }
+        }
+    });
+}
+
 #[test]
 fn node_that_is_stopped_finishes_and_is_gone() {
     on_every_driver(&[TopologyBuilder::star(2).build()], json!({}), async |cluster| {
@@ -310,9 +349,9 @@ fn distinct_query(number: u32) -> Query {
 }
 
 async fn serves_again(client: &Client, id: &str) -> bool {
-    let mut number = 0;
+    static NUMBER: AtomicU32 = AtomicU32::new(1);
     let seen = wait_until(WITHIN, async || {
-        number += 1;
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let result = client.query(&distinct_query(number)).await.ok()?;
         servers(&result).contains(id).then_some(())
     });

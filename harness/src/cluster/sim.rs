@@ -6,6 +6,7 @@
 //!
 //! It proves nothing about threads, signals, sockets or memory.
 
+mod conditions;
 mod network;
 mod pipe;
 mod trace;
@@ -22,6 +23,7 @@ use overlay::outside::{Clock, Compute, Outside, Random};
 use overlay::state::Stop;
 use serde_json::json;
 use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 
 pub use self::trace::TraceLine;
 
@@ -48,6 +50,7 @@ pub struct SimCluster {
     random: fastrand::Rng,
     started: Instant,
     nodes: BTreeMap<String, Node>,
+    _carrying: AbortOnDropHandle<()>,
 }
 
 impl SimCluster {
@@ -65,10 +68,12 @@ impl SimCluster {
         let spec = spec.with(json!({"limits": {"compute_slots": slots}}));
         let overlay = Overlay::parse(&spec.config_text(&addresses), "cluster")?.overlay;
         let mut random = fastrand::Rng::with_seed(seed);
+        let network = Network::new(random.fork(), addresses.clone());
         let mut cluster = SimCluster {
+            _carrying: AbortOnDropHandle::new(tokio::spawn(network.clone().carry())),
             overlay: Arc::new(overlay),
             dataset_root: spec.dataset_root,
-            network: Network::new(random.fork(), addresses.clone()),
+            network,
             random,
             started: Instant::now(),
             nodes: BTreeMap::new(),
@@ -98,7 +103,7 @@ impl SimCluster {
             outside: Outside {
                 clock: Clock::starting_at(STARTED_UNIX_MS + elapsed),
                 random: Random::seeded(self.random.u64(..)),
-                connect: self.network.dialer(id, self.network.ip(id)),
+                connect: self.network.dialer(id, self.network.address(id).ip()),
                 compute: Compute::Inline,
             },
             incoming: self.network.listen(id),
@@ -172,6 +177,14 @@ impl Cluster for SimCluster {
                 self.network.end(other);
                 Ok(())
             }
+        }
+    }
+}
+
+impl Drop for SimCluster {
+    fn drop(&mut self) {
+        for id in self.overlay.processes.keys() {
+            self.network.disconnect(id);
         }
     }
 }

@@ -1,4 +1,7 @@
-//! The simulated network: hosts, connections between them, and the faults that are in force.
+//! The simulated network: hosts, connections between them, what is under way, the faults that are in force.
+//!
+//! One task hands over what arrives, and puts what arrives at one instant in the order of connections. So what
+//! the runtime leaves to chance within an instant, such as whom a `watch` wakes first, does not show in the next.
 
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
@@ -8,11 +11,12 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use overlay::outside::{Accepted, Connect, Incoming, Stream};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use super::pipe::{self, Direction};
+use super::conditions;
+use super::pipe::{self, Arrival, Direction, Segment};
 use super::trace::TraceLine;
 use crate::fault::Fault;
 
@@ -26,9 +30,10 @@ const BACKLOG: usize = 128;
 #[derive(Clone)]
 pub(super) struct Network {
     hosts: Arc<BTreeMap<String, SocketAddr>>,
-    faults: watch::Sender<Vec<Fault>>,
     started: Instant,
     state: Arc<Mutex<State>>,
+    /// There is more under way, or a fault began or ended.
+    changed: Arc<Notify>,
 }
 
 struct State {
@@ -36,6 +41,8 @@ struct State {
     listeners: BTreeMap<String, mpsc::Sender<io::Result<Accepted>>>,
     connections: BTreeMap<u64, Connection>,
     next_connection: u64,
+    under_way: BTreeMap<Arrival, Segment>,
+    faults: Vec<Fault>,
     trace: Vec<TraceLine>,
 }
 
@@ -52,22 +59,51 @@ impl Network {
             listeners: BTreeMap::new(),
             connections: BTreeMap::new(),
             next_connection: 1,
+            under_way: BTreeMap::new(),
+            faults: Vec::new(),
             trace: Vec::new(),
         };
         Network {
             hosts: Arc::new(hosts),
-            faults: watch::Sender::new(Vec::new()),
             started: Instant::now(),
             state: Arc::new(Mutex::new(state)),
+            changed: Arc::default(),
         }
+    }
+
+    /// Hands over what arrives, for ever.
+    pub(super) async fn carry(self) {
+        loop {
+            let changed = self.changed.notified();
+            let next = self.arrive();
+            tokio::select! {
+                biased;
+                () = changed => {}
+                () = sleep_until(next) => {}
+            }
+        }
+    }
+
+    /// Hands over what has arrived by now, and gives the instant when there will be more.
+    fn arrive(&self) -> Option<Instant> {
+        let now = Instant::now();
+        let mut state = self.state();
+        let State { under_way, faults, trace, .. } = &mut *state;
+        let due = under_way.iter().take_while(|(arrival, _)| arrival.at <= now);
+        let free = due.filter(|(_, segment)| !conditions::hold(faults, &segment.direction));
+        let arrivals: Vec<Arrival> = free.map(|(arrival, _)| *arrival).collect();
+        for arrival in arrivals {
+            if let Some(segment) = under_way.remove(&arrival) {
+                trace.push(TraceLine::of(now - self.started, &segment));
+                segment.hand_over();
+            }
+        }
+        let later = under_way.iter().find(|(_, segment)| !conditions::hold(faults, &segment.direction));
+        later.map(|(arrival, _)| arrival.at)
     }
 
     pub(super) fn address(&self, id: &str) -> SocketAddr {
         self.hosts[id]
-    }
-
-    pub(super) fn ip(&self, id: &str) -> IpAddr {
-        self.address(id).ip()
     }
 
     /// Takes connections for a node from now on.
@@ -85,43 +121,41 @@ impl Network {
     /// Nobody listens at a node any more, and its connections are gone, with what was under way.
     pub(super) fn disconnect(&self, id: &str) {
         let mut state = self.state();
-        state.listeners.remove(id);
-        state.connections.retain(|_, connection| {
+        let State { listeners, connections, under_way, .. } = &mut *state;
+        listeners.remove(id);
+        connections.retain(|_, connection| {
             let stays = connection.ends.iter().all(|end| **end != *id);
             if !stays {
                 connection.pumping.abort();
             }
             stays
         });
+        under_way.retain(|arrival, _| connections.contains_key(&arrival.connection));
     }
 
     pub(super) fn begin(&self, fault: &Fault) {
-        self.faults.send_modify(|faults| faults.push(fault.clone()));
+        self.state().faults.push(fault.clone());
+        self.changed.notify_waiters();
     }
 
     pub(super) fn end(&self, fault: &Fault) {
-        self.faults.send_modify(|faults| faults.retain(|other| other != fault));
-    }
-
-    /// The faults in force, to look at and to wait for.
-    pub(super) fn faults(&self) -> watch::Receiver<Vec<Fault>> {
-        self.faults.subscribe()
+        self.state().faults.retain(|other| other != fault);
+        self.changed.notify_waiters();
     }
 
     pub(super) fn trace(&self) -> Vec<TraceLine> {
         self.state().trace.clone()
     }
 
-    /// Notes what was delivered.
-    pub(super) fn delivered(&self, direction: &Direction, bytes: &[u8]) {
-        self.state().trace.push(TraceLine {
-            at: self.started.elapsed(),
-            connection: direction.connection,
-            from: direction.from.clone(),
-            to: direction.to.clone(),
-            bytes: bytes.len(),
-            digest: xxhash_rust::xxh3::xxh3_64(bytes),
-        });
+    /// Puts a segment under way; it arrives when its key says.
+    pub(super) fn send(&self, arrival: Arrival, segment: Segment) {
+        self.state().under_way.insert(arrival, segment);
+        self.changed.notify_waiters();
+    }
+
+    /// What the faults in force make of something.
+    pub(super) fn under<T>(&self, look: impl FnOnce(&[Fault]) -> T) -> T {
+        look(&self.state().faults)
     }
 
     /// Opens a connection as TCP does: a round trip, then refused if nobody listens. While the network is
@@ -133,33 +167,39 @@ impl Network {
             None => return Err(io::Error::new(ErrorKind::HostUnreachable, format!("no host {address}"))),
         };
         let (connection, mut random) = self.number();
-        pipe::until_connected(&mut self.faults(), &from, &to).await;
-        let round_trip = pipe::latency(&mut random, &self.faults().borrow(), &from, &to) * 2;
-        tokio::time::sleep(round_trip).await;
+        loop {
+            let changed = self.changed.notified();
+            if !self.under(|faults| conditions::cut(faults, &from, &to)) {
+                break;
+            }
+            changed.await;
+        }
+        let one_way = self.under(|faults| conditions::latency(&mut random, faults, &from, &to));
+        tokio::time::sleep(one_way * 2).await;
         let (near, near_inside) = tokio::io::duplex(SOCKET_BYTES);
         let (far_inside, far) = tokio::io::duplex(SOCKET_BYTES);
-        let listener = self.state().listeners.get(&*to).cloned();
+        let mut state = self.state();
         let port = 32_768 + (connection % 28_000) as u16;
         let accepted = Accepted::new(Box::new(far), Some(SocketAddr::new(ip, port)));
-        let sent = listener.is_some_and(|listener| listener.try_send(Ok(accepted)).is_ok());
-        if !sent {
-            return Err(io::Error::new(ErrorKind::ConnectionRefused, format!("{to} ({address}) refused")));
+        let listener = state.listeners.get(&*to);
+        if listener.is_none_or(|listener| listener.try_send(Ok(accepted)).is_err()) {
+            return Err(io::Error::new(ErrorKind::ConnectionRefused, format!("connection to {to} refused")));
         }
-        let there = Direction { connection, from: from.clone(), to: to.clone() };
-        let back = Direction { connection, from: to.clone(), to: from.clone() };
+        let there = Direction { connection, is_back: false, from: from.clone(), to: to.clone() };
+        let back = Direction { connection, is_back: true, from: to.clone(), to: from.clone() };
         let (network, back_random) = (self.clone(), random.fork());
         let pumping = tokio::spawn(async move {
             let (near_read, near_write) = tokio::io::split(near_inside);
             let (far_read, far_write) = tokio::io::split(far_inside);
             futures::future::join(
-                pipe::pump(&network, &there, random, near_read, far_write),
-                pipe::pump(&network, &back, back_random, far_read, near_write),
+                pipe::pump(&network, there, random, near_read, far_write),
+                pipe::pump(&network, back, back_random, far_read, near_write),
             )
             .await;
             network.state().connections.remove(&connection);
         });
         let connected = Connection { ends: [from, to], pumping: pumping.abort_handle() };
-        self.state().connections.insert(connection, connected);
+        state.connections.insert(connection, connected);
         Ok(Box::new(near))
     }
 
@@ -173,6 +213,13 @@ impl Network {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("nothing panics while it holds the network")
+    }
+}
+
+async fn sleep_until(next: Option<Instant>) {
+    match next {
+        Some(next) => tokio::time::sleep_until(next).await,
+        None => std::future::pending().await,
     }
 }
 

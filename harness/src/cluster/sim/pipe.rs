@@ -1,14 +1,13 @@
-//! One direction of a connection: bytes wait as long as the network takes, in order, and are held by faults.
+//! One direction of a connection: bytes leave in segments, arrive in order, and are written where they are read.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::Instant;
 
+use super::conditions;
 use super::network::Network;
-use crate::fault::Fault;
 
 /// Bytes that travel together, at most.
 const SEGMENT_BYTES: usize = 16 << 10;
@@ -16,123 +15,98 @@ const SEGMENT_BYTES: usize = 16 << 10;
 /// Segments under way; whoever sends more waits, as for a full window.
 const SEGMENTS_UNDER_WAY: usize = 16;
 
-/// What a segment takes one way, in milliseconds, without a fault: the timer has no finer grain.
-const LATENCY_MS: std::ops::RangeInclusive<u64> = 1..=3;
-
-/// How long a sender waits for an acknowledgement before it sends again: TCP's smallest on Linux.
-const RESEND_AFTER: Duration = Duration::from_millis(200);
-
 /// Which way, on which connection.
+#[derive(Clone)]
 pub(super) struct Direction {
     pub(super) connection: u64,
+    /// Whether it leads to the side that opened the connection.
+    pub(super) is_back: bool,
     pub(super) from: Arc<str>,
     pub(super) to: Arc<str>,
 }
 
-/// Carries bytes until their source ends, or whoever reads them is gone.
+/// When a segment arrives, and what goes first among those of one instant.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Arrival {
+    pub(super) at: Instant,
+    pub(super) connection: u64,
+    is_back: bool,
+    /// Numbers the segments of a direction.
+    number: u64,
+}
+
+/// Bytes under way. None are the end of the direction.
+pub(super) struct Segment {
+    pub(super) direction: Direction,
+    pub(super) bytes: Vec<u8>,
+    place: OwnedSemaphorePermit,
+    arrived: mpsc::UnboundedSender<(Vec<u8>, OwnedSemaphorePermit)>,
+}
+
+impl Segment {
+    /// Gives it to whoever writes this direction. If that side is gone, so are the bytes.
+    pub(super) fn hand_over(self) {
+        let _ = self.arrived.send((self.bytes, self.place));
+    }
+}
+
+/// Carries bytes until their source ends and all have arrived, or whoever reads them is gone.
 pub(super) async fn pump(
     network: &Network,
-    direction: &Direction,
+    direction: Direction,
     random: fastrand::Rng,
     source: impl AsyncRead + Unpin,
     sink: impl AsyncWrite + Unpin,
 ) {
-    let (sender, receiver) = mpsc::channel(SEGMENTS_UNDER_WAY);
-    futures::future::join(
-        take(network, direction, random, source, sender),
-        deliver(network, direction, receiver, sink),
-    )
-    .await;
+    // Bounded by the places, which segments keep until they are written.
+    let (arrived, arrivals) = mpsc::unbounded_channel();
+    futures::future::join(take(network, direction, random, source, arrived), write(arrivals, sink)).await;
 }
 
 /// Takes what is sent, and decides when it is to arrive.
 async fn take(
     network: &Network,
-    direction: &Direction,
+    direction: Direction,
     mut random: fastrand::Rng,
     mut source: impl AsyncRead + Unpin,
-    sender: mpsc::Sender<(Instant, Vec<u8>)>,
+    arrived: mpsc::UnboundedSender<(Vec<u8>, OwnedSemaphorePermit)>,
 ) {
-    let faults = network.faults();
-    let mut earliest = Instant::now();
-    loop {
-        let mut segment = Vec::with_capacity(SEGMENT_BYTES);
+    let places = Arc::new(Semaphore::new(SEGMENTS_UNDER_WAY));
+    let Direction { connection, is_back, from, to } = &direction;
+    let mut at = Instant::now();
+    for number in 0.. {
+        let mut bytes = Vec::with_capacity(SEGMENT_BYTES);
         // An error is a reset, which whoever reads sees as an end.
-        let read = source.read_buf(&mut segment).await.unwrap_or(0);
-        let (from, to) = (&direction.from, &direction.to);
-        let latency = latency(&mut random, &faults.borrow(), from, to);
-        let sending = sending(&faults.borrow(), from, read);
+        let read = source.read_buf(&mut bytes).await.unwrap_or(0);
+        let Ok(place) = places.clone().acquire_owned().await else {
+            return;
+        };
+        let (latency, sending) = network.under(|faults| {
+            (conditions::latency(&mut random, faults, from, to), conditions::sending(faults, from, read))
+        });
         // Bytes of one connection never overtake each other.
-        earliest = (Instant::now() + latency).max(earliest) + sending;
-        if sender.send((earliest, segment)).await.is_err() || read == 0 {
+        at = (Instant::now() + latency).max(at) + sending;
+        let arrival = Arrival { at, connection: *connection, is_back: *is_back, number };
+        let segment = Segment { direction: direction.clone(), bytes, place, arrived: arrived.clone() };
+        network.send(arrival, segment);
+        if read == 0 {
             return;
         }
     }
 }
 
-/// Hands on what has arrived, unless a fault holds it.
-async fn deliver(
-    network: &Network,
-    direction: &Direction,
-    mut receiver: mpsc::Receiver<(Instant, Vec<u8>)>,
+/// Writes what has arrived.
+async fn write(
+    mut arrivals: mpsc::UnboundedReceiver<(Vec<u8>, OwnedSemaphorePermit)>,
     mut sink: impl AsyncWrite + Unpin,
 ) {
-    let mut faults = network.faults();
-    while let Some((arrives, segment)) = receiver.recv().await {
-        tokio::time::sleep_until(arrives).await;
-        let _ = faults.wait_for(|faults| !holds(faults, direction)).await;
-        network.delivered(direction, &segment);
-        let written = match segment.is_empty() {
+    while let Some((bytes, _place)) = arrivals.recv().await {
+        let written = match bytes.is_empty() {
             true => sink.shutdown().await,
-            false => sink.write_all(&segment).await,
+            false => sink.write_all(&bytes).await,
         };
         if written.is_err() {
             return;
         }
     }
-}
-
-/// Waits until connections between two nodes can be made at all.
-pub(super) async fn until_connected(faults: &mut watch::Receiver<Vec<Fault>>, from: &str, to: &str) {
-    let cut = |fault: &Fault| matches!(fault, Fault::Partition(link) if link.joins(from, to));
-    let _ = faults.wait_for(|faults| !faults.iter().any(cut)).await;
-}
-
-/// Whether bytes wait at their destination's door. A node that hangs takes connections, but neither reads nor writes.
-fn holds(faults: &[Fault], direction: &Direction) -> bool {
-    let Direction { from, to, .. } = direction;
-    faults.iter().any(|fault| match fault {
-        Fault::Partition(link) => link.joins(from, to),
-        Fault::Hang { node } => **node == **from || **node == **to,
-        _ => false,
-    })
-}
-
-/// How long a segment is under way. One that is lost is sent again after a time that doubles.
-pub(super) fn latency(random: &mut fastrand::Rng, faults: &[Fault], from: &str, to: &str) -> Duration {
-    let mut total = Duration::from_millis(random.u64(LATENCY_MS));
-    for fault in faults {
-        match fault {
-            Fault::Delay { link, latency } if link.joins(from, to) => total += *latency,
-            Fault::Loss { link, percent } if link.joins(from, to) => {
-                let mut resend = RESEND_AFTER;
-                while random.u8(..100) < (*percent).min(99) {
-                    total += resend;
-                    resend *= 2;
-                }
-            }
-            _ => {}
-        }
-    }
-    total
-}
-
-/// How long a slow node takes to send a segment.
-fn sending(faults: &[Fault], from: &str, bytes: usize) -> Duration {
-    let slow = faults.iter().filter_map(|fault| match fault {
-        Fault::Slow { node, bytes_per_second } if **node == *from => Some(*bytes_per_second),
-        _ => None,
-    });
-    let rate = slow.min().map_or(f64::INFINITY, |rate| rate.max(1) as f64);
-    Duration::from_secs_f64(bytes as f64 / rate)
 }

@@ -4,6 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::pipe::Segment;
+
 /// One piece of bytes that was delivered. Zero bytes are the end of a direction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TraceLine {
@@ -19,6 +21,20 @@ pub struct TraceLine {
     pub bytes: usize,
     /// xxh3 over them.
     pub digest: u64,
+}
+
+impl TraceLine {
+    pub(super) fn of(at: Duration, segment: &Segment) -> Self {
+        let Segment { direction, bytes, .. } = segment;
+        TraceLine {
+            at,
+            connection: direction.connection,
+            from: direction.from.clone(),
+            to: direction.to.clone(),
+            bytes: bytes.len(),
+            digest: xxhash_rust::xxh3::xxh3_64(bytes),
+        }
+    }
 }
 
 impl fmt::Display for TraceLine {
