@@ -105,6 +105,8 @@ impl SimCluster {
                 random: Random::seeded(self.random.u64(..)),
                 connect: self.network.dialer(id, self.network.address(id).ip()),
                 compute: Compute::Inline,
+                // Not those of the machine: one seed gives one trace everywhere.
+                cores: 2,
             },
             incoming: self.network.listen(id),
         })?;
