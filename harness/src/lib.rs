@@ -1,8 +1,9 @@
 //! What proves the overlay: generated data, a naive oracle, topologies, faults, drivers and load.
 //!
 //! Read [`dataset`] for the data that tests run on, [`oracle`] for what the answers should be, [`answer`] for
-//! how an answer is compared with it, [`topology`] for who is there, [`cluster`] for what is asked, [`fault`] for
-//! what goes wrong meanwhile, and [`load`] for how fast answers come.
+//! how an answer is compared with it, [`for_all`] for how a property is tried on random inputs, [`topology`] for who
+//! is there, [`cluster`] for what is asked, [`fault`] for what goes wrong meanwhile, and [`load`] for how fast answers
+//! come.
 //!
 //! # Which driver proves what
 //!
@@ -55,6 +56,7 @@ pub mod cli;
 pub mod cluster;
 pub mod dataset;
 pub mod fault;
+pub mod for_all;
 pub mod load;
 pub mod oracle;
 pub mod topology;

@@ -177,7 +177,7 @@ fn read_survives_the_crash_of_a_member() {
             let mut nodes = topology.nodes.iter();
             nodes.any(|node| node.id == *id && node.role == Role::Worker)
         };
-        let days = (midway + 1..result.chunk_count()).flat_map(|index| result.chunk_days(index));
+        let days = (midway + 1..result.chunk_count()).filter_map(|index| result.chunk_days(index)).flatten();
         let worker = days.map(|day| day.counted_by).rfind(is_worker).expect("a worker is to serve");
         cluster.crash(&worker).await.unwrap();
         for index in midway..result.chunk_count() {

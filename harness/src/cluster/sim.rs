@@ -34,8 +34,8 @@ use crate::fault::Fault;
 /// When simulated time begins: 2020-09-25T00:00Z, the day after the last of the dataset.
 const STARTED_UNIX_MS: u64 = 1_600_992_000_000;
 
-/// Compute slots of a node, which elsewhere are the machine's cores.
-const COMPUTE_SLOTS: u32 = 2;
+/// Cores of a node: not those of the machine, so that one seed gives one trace everywhere.
+const CORES: usize = 2;
 
 /// The name that faults and traces have for whatever is no node.
 pub const CLIENT: &str = "client";
@@ -64,8 +64,6 @@ impl SimCluster {
             SocketAddr::from((Ipv4Addr::new(10, 0, high, low), 60051))
         });
         let addresses: BTreeMap<String, SocketAddr> = spec.ids().into_iter().zip(hosts).collect();
-        let slots = spec.config["limits"]["compute_slots"].as_u64().unwrap_or(COMPUTE_SLOTS.into());
-        let spec = spec.with(json!({"limits": {"compute_slots": slots}}));
         let overlay = Overlay::parse(&spec.config_text(&addresses), "cluster")?.overlay;
         let mut random = fastrand::Rng::with_seed(seed);
         let network = Network::new(random.fork(), addresses.clone());
@@ -105,8 +103,7 @@ impl SimCluster {
                 random: Random::seeded(self.random.u64(..)),
                 connect: self.network.dialer(id, self.network.address(id).ip()),
                 compute: Compute::Inline,
-                // Not those of the machine: one seed gives one trace everywhere.
-                cores: 2,
+                cores: CORES,
             },
             incoming: self.network.listen(id),
         })?;
