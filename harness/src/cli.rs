@@ -2,6 +2,7 @@
 
 mod generate;
 mod load;
+mod policies;
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -21,6 +22,8 @@ enum Command {
     Generate(generate::Generate),
     /// Ask a running node many queries, check the answers and measure them
     Load(load::Load),
+    /// Compare ways of sharing a node under one workload, in virtual time
+    Policies(policies::Policies),
 }
 
 /// Runs the command that the process was started with.
@@ -30,6 +33,7 @@ pub fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Generate(generate) => generate.run(),
         Command::Load(load) => load.run(),
+        Command::Policies(policies) => policies.run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Output;
 
-use overlay_harness::cluster::{ClusterSpec, InProcessCluster, fixtures};
+use overlay_harness::cluster::{Cluster, ClusterSpec, InProcessCluster, fixtures};
 use overlay_harness::oracle::{Oracle, OracleQuery, TeamRange};
 use serde_json::Value;
 use tempfile::TempDir;

@@ -11,7 +11,7 @@ use overlay::plan::{ChunkingChoice, Query};
 use overlay::proto::v1;
 use overlay::proto::v1::overlay_client::OverlayClient;
 use overlay_harness::answer;
-use overlay_harness::cluster::{ClusterSpec, InProcessCluster, fixtures};
+use overlay_harness::cluster::{Cluster, ClusterSpec, InProcessCluster, fixtures};
 use overlay_harness::oracle::OracleQuery;
 use serde_json::json;
 use tokio::task::JoinHandle;

@@ -21,7 +21,6 @@ use overlay::config::{NodeId, Overlay};
 use overlay::node::{Node, Setup};
 use overlay::outside::{Clock, Compute, Outside, Random};
 use overlay::state::Stop;
-use serde_json::json;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
