@@ -324,6 +324,14 @@ fn oracle_rows(root: &Path) -> Vec<Value> {
     oracle.rows(&OracleQuery::default()).into_iter().map(OracleRow::to_json).collect()
 }
 
+/// Only days that have files: which holder says that a day has none may change with the holders that are up, and with it
+/// which results are equal.
+fn days_with_files() -> Query {
+    let bounds =
+        OracleQuery { date_start: Some(20200819), date_end: Some(20200821), ..OracleQuery::default() };
+    answer::query(&bounds, Encoding::Json)
+}
+
 fn everything() -> Query {
     answer::query(&OracleQuery::default(), Encoding::Json)
 }
@@ -336,13 +344,13 @@ async fn equal_query_gives_the_new_rows_once_the_data_changed() {
     let root = tempfile::tempdir().unwrap();
     let data = root.path().join("data");
     three_days(1).write(&data).unwrap();
-    let spec = ClusterSpec::six_nodes(&data).with(json!({"limits": {"probe_ms": 20}}));
+    let spec = ClusterSpec::six_nodes(&data).with(json!({"limits": {"probe_ms": 200}}));
     let mut cluster = InProcessCluster::start(spec).await.unwrap();
     let client = cluster.client("A", "me").unwrap();
-    let (first, rows) = ask(&client, &everything()).await.unwrap();
+    let (first, rows) = ask(&client, &days_with_files()).await.unwrap();
     let old = oracle_rows(&data);
     assert_equal_rows(&"first", &old, &rows);
-    let (kept, rows) = ask(&client, &everything()).await.unwrap();
+    let (kept, rows) = ask(&client, &days_with_files()).await.unwrap();
     assert_eq!(
         (first.statistics.is_empty(), kept.statistics.is_empty()),
         (false, true),
@@ -359,7 +367,7 @@ async fn equal_query_gives_the_new_rows_once_the_data_changed() {
     let new = oracle_rows(&data);
     let until = Instant::now() + Duration::from_secs(30);
     loop {
-        let (again, rows) = ask(&client, &everything()).await.unwrap();
+        let (again, rows) = ask(&client, &days_with_files()).await.unwrap();
         if again.ledger != first.ledger {
             break assert_equal_rows(&"after the change", &new, &rows);
         }
