@@ -13,7 +13,7 @@ use crate::day::Day;
 use crate::plan::QueryPlan;
 use crate::store::Version;
 
-pub use leases::{LeaseError, Leases, Owner, TooManyResultSets};
+pub use leases::{LEASE_OVERHEAD_BYTES, LeaseError, Leases, Owner, TooManyResultSets};
 
 /// What a query was answered with, as long as its chunks can be read.
 #[derive(Debug)]

@@ -9,8 +9,8 @@ use std::task::Poll;
 use std::time::Duration;
 
 use overlay::admission::{
-    AdmissionError, ClientKey, ComputeSlots, QueryAdmission, QueryCost, QueryLimits, QueryStatus, Requester,
-    Weights,
+    AdmissionError, ClientKey, ComputeLimits, ComputePermit, ComputeSlots, QueryAdmission, QueryCost,
+    QueryLimits, QueryStatus, Requester, Weights,
 };
 use overlay::config::Fairness;
 use overlay_harness::fluid::Fluid;
@@ -38,8 +38,6 @@ enum Fate {
     Panics,
     /// Its task is aborted so long after it came, as when a client goes away.
     Vanishes(u64),
-    /// It is cancelled by name so long after it came.
-    Cancelled(u64),
 }
 
 #[derive(Clone, Debug)]
@@ -60,7 +58,6 @@ fn query_spec() -> impl Strategy<Value = QuerySpec> {
         5 => Just(Fate::Ends),
         1 => Just(Fate::Panics),
         1 => even(60).prop_map(Fate::Vanishes),
-        1 => even(60).prop_map(Fate::Cancelled),
     ];
     (even(8), 0..5usize, 0..8u8, 1..600_000u64, even(40), fate).prop_map(
         |(after_ms, client, teams, rows, runs_ms, fate)| QuerySpec {
@@ -163,11 +160,7 @@ async fn query(admission: QueryAdmission, spec: QuerySpec, seat: Seat, began: In
     lock(&seat.seen).start(seat.index);
     permit.measured(spec.teams().into_iter().map(|team| (Arc::from(team), spec.rows / 2)).collect());
     let runs_until = began.elapsed().as_millis() as u64 + spec.runs_ms;
-    tokio::select! {
-        biased;
-        () = permit.cancelled().cancelled() => {}
-        () = tokio::time::sleep_until(began + ms(runs_until.next_multiple_of(2))) => {}
-    }
+    tokio::time::sleep_until(began + ms(runs_until.next_multiple_of(2))).await;
     drop(seat);
     if matches!(spec.fate, Fate::Panics) {
         // Unwinds like a panic, without a message on stderr.
@@ -208,7 +201,7 @@ fn check(admission: &QueryAdmission, limits: &QueryLimits, seen: &Seen) -> Resul
 /// Method: any arrivals, costs, teams and ends under any limits and strategy. At every odd millisecond: never over
 /// `max_active`, over a team's limit under strict, or over `queue_length`; whoever waits says for what, and it is so
 /// (a query whose slots are all free waits for a reservation, or not at all); a query overtakes none of its client's with
-/// the same teams. At the end all slots are free, whether queries ended, panicked, vanished or were cancelled.
+/// the same teams. At the end all slots are free, whether queries ended, panicked or vanished.
 #[test]
 fn admission_keeps_its_limits_wastes_no_slot_and_gets_every_permit_back() {
     for_all(120, (limits(), vec(query_spec(), 1..60)), |(limits, specs)| {
@@ -221,20 +214,20 @@ fn admission_keeps_its_limits_wastes_no_slot_and_gets_every_permit_back() {
             for (index, spec) in specs.into_iter().enumerate() {
                 let next = now + ms(spec.after_ms);
                 while now < next {
-                    tick(&mut now, &mut ends, &tasks, &admission).await;
+                    tick(&mut now, &mut ends, &tasks).await;
                     check(&admission, &limits, &lock(&seen))?;
                 }
                 let seat = Seat { index, seen: seen.clone() };
                 lock(&seen).waiting.insert(index, spec.clone());
-                if let Fate::Vanishes(after) | Fate::Cancelled(after) = spec.fate {
-                    ends.push((now + ms(after), index, spec.clone()));
+                if let Fate::Vanishes(after) = spec.fate {
+                    ends.push((now + ms(after), index));
                 }
                 tasks.push(tokio::spawn(query(admission.clone(), spec, seat, began)));
                 // In the order of their numbers.
                 tokio::task::yield_now().await;
             }
             while tasks.iter().any(|task| !task.is_finished()) {
-                tick(&mut now, &mut ends, &tasks, &admission).await;
+                tick(&mut now, &mut ends, &tasks).await;
                 check(&admission, &limits, &lock(&seen))?;
             }
             admission.idle().await;
@@ -255,20 +248,10 @@ fn admission_keeps_its_limits_wastes_no_slot_and_gets_every_permit_back() {
     });
 }
 
-/// Lets vanish and be cancelled whoever is to, and goes on to the next odd millisecond.
-async fn tick(
-    now: &mut Instant,
-    ends: &mut Vec<(Instant, usize, QuerySpec)>,
-    tasks: &[tokio::task::JoinHandle<()>],
-    admission: &QueryAdmission,
-) {
-    for (_, index, spec) in ends.extract_if(.., |(at, ..)| *at <= *now) {
-        match spec.fate {
-            Fate::Cancelled(_) => {
-                admission.cancel(&index.to_string(), &spec.client());
-            }
-            _ => tasks[index].abort(),
-        }
+/// Lets vanish whoever is to, and goes on to the next odd millisecond.
+async fn tick(now: &mut Instant, ends: &mut Vec<(Instant, usize)>, tasks: &[tokio::task::JoinHandle<()>]) {
+    for (_, index) in ends.extract_if(.., |(at, _)| *at <= *now) {
+        tasks[index].abort();
     }
     tokio::time::sleep_until(*now + ms(1)).await;
     *now += ms(2);
@@ -358,7 +341,14 @@ impl Sharing {
     }
 
     fn slots(&self) -> ComputeSlots {
-        ComputeSlots::new(self.slots, self.quantum, 10_000, self.weights())
+        let limits = ComputeLimits {
+            slots: self.slots,
+            queue_length: 10_000,
+            quantum_rows: self.quantum,
+            what: "pieces of work waiting",
+            limiting_factor: "compute_slots",
+        };
+        ComputeSlots::new(limits, self.weights())
     }
 
     fn requester(team: usize, client: usize) -> Requester {
@@ -396,7 +386,7 @@ fn keep_all_waiting(sharing: &Sharing, slots: &ComputeSlots) -> (tokio::task::Jo
 }
 
 /// Occupies every slot until it is dropped, so that all who share them wait before the first one is served.
-async fn occupy(slots: &ComputeSlots) -> Vec<impl Drop + use<>> {
+async fn occupy(slots: &ComputeSlots) -> Vec<ComputePermit> {
     let mut permits = Vec::new();
     for _ in 0..slots.free_slots() {
         let nobody = Requester { team: "nobody".into(), client: ClientKey::new("nobody", "") };

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::ResultSet;
 
 /// What a lease takes beside its result set: uid, owner, places in the registers.
-const LEASE_OVERHEAD_BYTES: usize = 512;
+pub const LEASE_OVERHEAD_BYTES: usize = 512;
 
 /// Whose result set it is: only they may read it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
