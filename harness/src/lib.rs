@@ -3,8 +3,8 @@
 //! Read [`dataset`] for the data that tests run on, [`oracle`] for what the answers should be, [`answer`] for
 //! how an answer is compared with it, [`for_all`] for how a property is tried on random inputs, [`topology`] for who
 //! is there, [`cluster`] for what is asked, [`fault`] for what goes wrong meanwhile, [`load`] for how fast answers
-//! come, and [`policies`] for what different ways of sharing a node do to a workload, [`fluid`] being the fairest that
-//! there could be.
+//! come, [`policies`] for what different ways of sharing a node do to a workload, [`fluid`] being the fairest that
+//! there could be, and [`snapshot`] for what snapshots leave out.
 //!
 //! # Which driver proves what
 //!
@@ -62,4 +62,5 @@ pub mod for_all;
 pub mod load;
 pub mod oracle;
 pub mod policies;
+pub mod snapshot;
 pub mod topology;
