@@ -209,8 +209,9 @@ impl Coordinator {
         let started = self.clock.now();
         let deadline = asking.deadline;
         let answered = match tokio::time::timeout_at(deadline, self.answer(asking)).await {
+            // A run knows the deadline, but not when each of those who share it asked.
             Ok(Err(QueryError::DeadlineExceeded { .. })) | Err(_) => {
-                Err(QueryError::DeadlineExceeded { waited: started.elapsed() })
+                Err(QueryError::DeadlineExceeded { waited: deadline - started })
             }
             Ok(answered) => answered,
         };

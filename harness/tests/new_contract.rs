@@ -564,6 +564,19 @@ async fn deadline_of_the_client_ends_a_query() {
     drop(place);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn deadline_of_the_node_says_how_long_it_was() {
+    let spec = ClusterSpec::fixtures().with(json!({"limits": {"max_active": 1, "query_ms": 100}}));
+    let cluster = InProcessCluster::start(spec).await.unwrap();
+    let place = take_a_place(&cluster).await;
+    let refused = status_of(cluster.client("A", "me").unwrap().query(&Query::default()).await);
+    assert_eq!(refused.code(), Code::DeadlineExceeded, "{refused}");
+    let waited = refused.message().strip_prefix("the deadline passed after ").unwrap();
+    let waited: u64 = waited.split_once(" ms").unwrap().0.parse().unwrap();
+    assert!((1..=100).contains(&waited), "{}", refused.message());
+    drop(place);
+}
+
 /// Goal: work stops when its client goes away. Method: a waiting query whose call is dropped leaves the queue.
 #[tokio::test(flavor = "multi_thread")]
 async fn client_that_goes_away_leaves_the_queue() {
