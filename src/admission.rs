@@ -41,12 +41,13 @@ pub enum AdmissionError {
 /// A bounded queue is full.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error(
-    "queue full: {found} {what}, limit {limit} ({limit_name}); retry after {} ms",
+    "queue full: {found} {}, limit {limit} ({limit_name}); retry after {} ms",
+    if *.found == 1 { .what[0] } else { .what[1] },
     .retry_after.as_millis()
 )]
 pub struct Overloaded {
-    /// What there is too much of, in the plural: `queries waiting`, `peer requests in flight`.
-    pub what: &'static str,
+    /// What there is too much of, one and several: `query waiting`, `queries waiting`.
+    pub what: [&'static str; 2],
     /// The limit's key in the configuration.
     pub limit_name: &'static str,
     /// The limit's value.

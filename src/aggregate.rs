@@ -308,6 +308,11 @@ fn quotient(numerator: u128, denominator: u128) -> f64 {
     bits as f64 * f64::from_bits((1023 - exponent) << 52)
 }
 
+/// What to say where an aggregate has more groups than a node may hold.
+pub fn too_many_groups(limit: usize) -> String {
+    format!("more than {limit} groups (limits.max_groups): group by fewer keys, or ask for fewer days")
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

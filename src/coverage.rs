@@ -64,13 +64,13 @@ pub struct Served {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Gap {
     /// The entries are not the planned days, each once, in order.
-    #[error("entry {index} of the coverage ledger is for day {found}, planned is {expected}")]
+    #[error("entry {index} of the coverage ledger: found {found}, expected {expected}")]
     NotThePlan {
         /// Position in the ledger.
         index: usize,
-        /// The day found there, or `none`.
+        /// The day found there, or that there is none.
         found: String,
-        /// The day planned there, or `none`.
+        /// The day planned there, or that there is none.
         expected: String,
     },
     /// An entry names another team than the one that owns its day.
@@ -102,7 +102,7 @@ pub enum Gap {
         limit: u64,
     },
     /// The rows taken do not add up to the result's.
-    #[error("the coverage ledger adds up to {found} rows, the manifest has {expected}")]
+    #[error("the rows of the coverage ledger add up to {found}, the manifest has {expected}")]
     WrongTotal {
         /// Sum of the rows taken.
         found: u64,
@@ -110,7 +110,7 @@ pub enum Gap {
         expected: u64,
     },
     /// Rows were left out though the limit was not reached.
-    #[error("day {day} left out {left_out} rows though the limit does not cut it")]
+    #[error("of the rows of day {day} that match {left_out} were left out, though the limit does not cut it")]
     LeftOut {
         /// The day.
         day: Day,
@@ -156,7 +156,7 @@ pub fn aggregate_version(ledger: &[Entry]) -> Version {
 /// # Errors
 /// [`Gap::NotThePlan`] at the first difference.
 pub fn check_tiles_plan(ledger: &[Entry], planned: &[Day]) -> Result<(), Gap> {
-    let name = |day: Option<&Day>| day.map_or_else(|| "none".to_owned(), Day::to_string);
+    let name = |day: Option<&Day>| day.map_or_else(|| "no day".to_owned(), |day| format!("day {day}"));
     for index in 0..ledger.len().max(planned.len()) {
         let (found, expected) = (ledger.get(index).map(|entry| &entry.day), planned.get(index));
         if found != expected {

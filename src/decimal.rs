@@ -39,7 +39,7 @@ pub enum InvalidDecimal {
     },
     /// A concentration beyond what a column holds.
     #[error(
-        "concentration `{0}` out of range: must have at most {DECIMALS} decimals and a magnitude below {MAGNITUDE_LIMIT}"
+        "`{0}` out of range: must have at most {DECIMALS} decimals and a magnitude below {MAGNITUDE_LIMIT}"
     )]
     OutOfRange(String),
 }

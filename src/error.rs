@@ -62,7 +62,7 @@ pub enum QueryError {
     #[error(transparent)]
     Lease(#[from] LeaseError),
     /// There is no such chunk.
-    #[error("chunk {index} out of range: the result has {chunk_count} chunks, counted from 0")]
+    #[error("chunk {index} out of range: must be between 0 and {}, both inclusive", chunk_count.saturating_sub(1))]
     OutOfRange {
         /// The index asked for.
         index: i64,

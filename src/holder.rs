@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::admission::{ComputeSlots, Requester};
-use crate::aggregate::Groups;
+use crate::aggregate::{self, Groups};
 use crate::cache::ByteCache;
 use crate::config::{NodeId, Overlay};
 use crate::day::Day;
@@ -159,7 +159,7 @@ impl Holder {
                     answers.answers.push(count);
                     answers.groups.merge(groups);
                     if answers.groups.len() > self.max_groups {
-                        let why = format!("more than {} groups (limits.max_groups)", self.max_groups);
+                        let why = aggregate::too_many_groups(self.max_groups);
                         return self.all_failed(asked, Cause::TooManyGroups, &why);
                     }
                 }

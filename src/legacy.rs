@@ -217,7 +217,8 @@ fn json_array(frames: &[crate::verb::Frame]) -> Result<String, Status> {
     String::from_utf8(data).map_err(|_| Status::data_loss("a frame is not UTF-8"))
 }
 
-fn query_status(error: &QueryError) -> String {
+/// The `status` of a query that failed.
+pub fn query_status(error: &QueryError) -> String {
     match error {
         QueryError::Invalid(why) => format!("invalid_query:{why}"),
         QueryError::TooLarge(why) => format!("invalid_query:{why}"),
@@ -228,7 +229,8 @@ fn query_status(error: &QueryError) -> String {
     }
 }
 
-fn chunk_status(error: &QueryError) -> String {
+/// The `status` of a chunk that could not be read.
+pub fn chunk_status(error: &QueryError) -> String {
     match error {
         QueryError::Lease(LeaseError::Unknown(_) | LeaseError::Expired(_)) => "not_found".to_owned(),
         QueryError::OutOfRange { .. } => "out_of_range".to_owned(),
@@ -255,7 +257,10 @@ impl Params {
         serde_json::from_str(text).map(Params).map_err(|error| {
             InvalidQuery(match error.classify() {
                 serde_json::error::Category::Data => {
-                    format!("query_params is not a JSON object: {error}")
+                    let found: String = text.trim().chars().take(40).collect();
+                    format!(
+                        "query_params is {found}: must be a JSON object, such as {{\"parameter\": \"PM2.5\"}}"
+                    )
                 }
                 _ => format!("query_params is not JSON: {error}"),
             })

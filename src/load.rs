@@ -31,12 +31,12 @@ pub enum LoadError {
     #[error("dataset root `{}` has no day folder (named YYYYMMDD, such as 20200810)", .0.display())]
     NoDays(PathBuf),
     /// A folder or file that the system does not let us read, or a damaged gzip file.
-    #[error("cannot read `{}`: {source}", path.display())]
+    #[error("cannot read `{}`: {why}", path.display())]
     Unreadable {
         /// Which one.
         path: PathBuf,
         /// Why.
-        source: io::Error,
+        why: io::Error,
     },
     /// One hour's rows twice: nobody can tell which file counts.
     #[error("`{}` and `{}` hold the same rows: keep one of them", .0.display(), .1.display())]
@@ -219,7 +219,7 @@ fn day_files(root: &Path, day: Day) -> Result<Vec<DayFile>, LoadError> {
 
 /// Names and paths inside a folder, in order.
 fn entries(folder: &Path) -> Result<BTreeMap<String, PathBuf>, LoadError> {
-    let unreadable = |source| LoadError::Unreadable { path: folder.to_owned(), source };
+    let unreadable = |why| LoadError::Unreadable { path: folder.to_owned(), why };
     let mut entries = BTreeMap::new();
     for entry in std::fs::read_dir(folder).map_err(unreadable)? {
         let entry = entry.map_err(unreadable)?;
@@ -242,8 +242,7 @@ fn load_day(
     let mut data = Vec::new();
     let date = Date::new(day);
     for file in files {
-        read_file(file, &mut data)
-            .map_err(|source| LoadError::Unreadable { path: file.path.clone(), source })?;
+        read_file(file, &mut data).map_err(|why| LoadError::Unreadable { path: file.path.clone(), why })?;
         let rows_before = builder.row_count();
         builder.file(&file.stem);
         for (index, record) in split::records(&data).enumerate() {

@@ -237,7 +237,11 @@ fn wire_together(
         incarnation,
         placed,
         &overlay,
-        fair(limits.compute_slots.unwrap_or(outside.cores), "pieces of work waiting", "compute_slots"),
+        fair(
+            limits.compute_slots.unwrap_or(outside.cores),
+            ["piece of work waiting", "pieces of work waiting"],
+            "compute_slots",
+        ),
         outside.compute,
         metrics.clone(),
     ));
@@ -273,7 +277,7 @@ fn wire_together(
     let parts = Parts {
         gather: Gather::new(overlay.clone(), relay.clone()),
         admission,
-        reads: fair(limits.reads_in_flight, "chunk reads waiting", "reads_in_flight"),
+        reads: fair(limits.reads_in_flight, ["chunk read waiting", "chunk reads waiting"], "reads_in_flight"),
         leases,
         clock: outside.clock,
         random: outside.random.clone(),
@@ -284,7 +288,11 @@ fn wire_together(
     let peer_hosts = peer_hosts(&overlay, &process);
     let own_host = Hosts::new([process.host.as_str()].into_iter());
     Arc::new(NodeState {
-        peer_requests: InFlight::new("peer requests in flight", "limits.peer_requests", limits.peer_requests),
+        peer_requests: InFlight::new(
+            ["peer request in flight", "peer requests in flight"],
+            "limits.peer_requests",
+            limits.peer_requests,
+        ),
         process,
         coordinator,
         relay,

@@ -158,9 +158,9 @@ impl Query {
             )));
         }
         if let Some(spec) = &self.aggregate {
-            let distinct: BTreeSet<_> = spec.group_by.iter().collect();
-            if distinct.len() < spec.group_by.len() {
-                return Err(InvalidQuery("group_by names a key twice".to_owned()));
+            let mut seen = BTreeSet::new();
+            if let Some(twice) = spec.group_by.iter().find(|key| !seen.insert(**key)) {
+                return Err(InvalidQuery(format!("group_by names `{}` twice", twice.name())));
             }
         }
         Ok(())

@@ -10,6 +10,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tonic::{Request, Response, Status};
 
 use crate::admission::{ClientKey, InFlightPermit, QueryStatus};
+use crate::aggregate;
 use crate::config::{MAX_OWNED_DAYS, NodeId};
 use crate::coordinator::{Answered, Asking, ChunkRead, Explanation, RequestStatus};
 use crate::error::QueryError;
@@ -101,14 +102,14 @@ fn owner(host: &str, client_id: &str) -> (Owner, ClientKey) {
     (owner, ClientKey::new(host, client_id))
 }
 
-fn checked_ids(ids: [&str; 2]) -> Result<(), Status> {
-    match ids.iter().find(|id| id.len() > MAX_ID_BYTES) {
-        Some(id) => {
-            Err(QueryError::Invalid(format!("an id has {} bytes, limit {MAX_ID_BYTES}", id.len()))
-                .to_status())
+fn check_ids(request: &v1::QueryRequest) -> Result<(), Status> {
+    for (field, id) in [("client_id", &request.client_id), ("request_id", &request.request_id)] {
+        let found = id.len();
+        if found > MAX_ID_BYTES {
+            return Err(invalid(format!("{field} has {found} bytes, limit {MAX_ID_BYTES}")));
         }
-        None => Ok(()),
     }
+    Ok(())
 }
 
 fn invalid(malformed: impl ToString) -> Status {
@@ -122,7 +123,7 @@ impl v1::overlay_server::Overlay for OverlayService {
         let (host, deadline) = (host(&request), self.0.deadline(timeout(&request)));
         let request = request.into_inner();
         self.not_looped(&request.hops)?;
-        checked_ids([&request.client_id, &request.request_id])?;
+        check_ids(&request)?;
         let query = self.query_of(&request)?;
         if query.limit.is_some_and(|limit| limit > self.0.overlay.limits.max_rows) {
             let most = self.0.overlay.limits.max_rows;
@@ -509,7 +510,7 @@ impl v1::peer_server::Peer for PeerService {
 impl PeerService {
     /// `limits.max_groups` holds at each hop: beyond it every day fails rather than some groups.
     fn too_many_groups(&self, days: &[v1::DayRequest]) -> Result<v1::CountReply, Status> {
-        let why = format!("more than {} groups (limits.max_groups)", self.0.overlay.limits.max_groups);
+        let why = aggregate::too_many_groups(self.0.overlay.limits.max_groups);
         let items: Result<Vec<_>, _> = days.iter().map(wire::count_item_from).collect();
         let failed = |item| Failure {
             item,

@@ -3,6 +3,7 @@
 //! Nothing is decided here. What cannot be a value is a [`Malformed`] that names the field.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,12 +24,19 @@ use crate::verb::{Cause, CountItem, Failure, Frame, HopStatistics, ReadItem};
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {what}")]
 pub struct Malformed {
-    field: &'static str,
-    what: String,
+    /// The field.
+    pub field: &'static str,
+    /// What is wrong with it.
+    pub what: String,
 }
 
 fn malformed(field: &'static str, what: impl ToString) -> Malformed {
     Malformed { field, what: what.to_string() }
+}
+
+/// A number that names nothing; `known` are those of the enum in `proto/`.
+fn unknown(field: &'static str, number: i32, known: RangeInclusive<i32>) -> Malformed {
+    malformed(field, format!("unknown number {number} (numbers: {} to {})", known.start(), known.end()))
 }
 
 pub(crate) fn day(number: u32) -> Result<Day, Malformed> {
@@ -127,7 +135,7 @@ pub(crate) fn aggregate_from(aggregate: &v1::Aggregate) -> Result<AggregateSpec,
         Ok(v1::AggregateOf::RawConcentration) => AggregateOf::RawConcentration,
         Ok(v1::AggregateOf::Aqi) => AggregateOf::Aqi,
         Err(_) => {
-            return Err(malformed("aggregate.of", format!("unknown number {}", aggregate.of)));
+            return Err(unknown("aggregate.of", aggregate.of, 0..=3));
         }
     };
     let key = |number: &i32| match v1::GroupKey::try_from(*number) {
@@ -137,9 +145,7 @@ pub(crate) fn aggregate_from(aggregate: &v1::Aggregate) -> Result<AggregateSpec,
         Ok(v1::GroupKey::Day) => Ok(GroupKey::Day),
         Ok(v1::GroupKey::Hour) => Ok(GroupKey::Hour),
         Ok(v1::GroupKey::Team) => Ok(GroupKey::Team),
-        Ok(v1::GroupKey::Unspecified) | Err(_) => {
-            Err(malformed("aggregate.group_by", format!("unknown number {number}")))
-        }
+        Ok(v1::GroupKey::Unspecified) | Err(_) => Err(unknown("aggregate.group_by", *number, 1..=6)),
     };
     Ok(AggregateSpec { of, group_by: aggregate.group_by.iter().map(key).collect::<Result<_, _>>()? })
 }
@@ -166,7 +172,7 @@ pub(crate) fn encoding_from(number: i32) -> Result<Encoding, Malformed> {
         Ok(v1::Encoding::Unspecified | v1::Encoding::Arrow) => Ok(Encoding::Arrow),
         Ok(v1::Encoding::Json) => Ok(Encoding::Json),
         Ok(v1::Encoding::JsonLegacy) => Ok(Encoding::JsonLegacy),
-        Err(_) => Err(malformed("encoding", format!("unknown number {number}"))),
+        Err(_) => Err(unknown("encoding", number, 0..=3)),
     }
 }
 
@@ -185,7 +191,7 @@ pub(crate) fn chunking_from(chunking: &v1::Chunking) -> Result<ChunkingChoice, M
         Ok(v1::ChunkingStrategy::Adaptive) => Some(Chunking::Adaptive),
         Ok(v1::ChunkingStrategy::QueryBased) => Some(Chunking::QueryBased),
         Err(_) => {
-            return Err(malformed("chunking.strategy", format!("unknown number {}", chunking.strategy)));
+            return Err(unknown("chunking.strategy", chunking.strategy, 0..=3));
         }
     };
     Ok(ChunkingChoice { strategy, chunk_rows: chunking.chunk_rows, chunk_bytes: chunking.chunk_bytes })

@@ -345,7 +345,7 @@ impl Sharing {
             slots: self.slots,
             queue_length: 10_000,
             quantum_rows: self.quantum,
-            what: "pieces of work waiting",
+            what: ["piece of work waiting", "pieces of work waiting"],
             limiting_factor: "compute_slots",
         };
         ComputeSlots::new(limits, self.weights())

@@ -35,8 +35,8 @@ pub struct ComputeLimits {
     pub queue_length: usize,
     /// The rows of one turn at weight 1; pieces of scanning are not larger.
     pub quantum_rows: u64,
-    /// What waits, in the plural: `pieces of work waiting`.
-    pub what: &'static str,
+    /// What waits, one and several: `piece of work waiting`, `pieces of work waiting`.
+    pub what: [&'static str; 2],
     /// What the slots are called as a limiting factor.
     pub limiting_factor: &'static str,
 }

@@ -15,7 +15,7 @@ pub struct InFlight {
 
 #[derive(Debug)]
 struct Shared {
-    what: &'static str,
+    what: [&'static str; 2],
     limit_name: &'static str,
     limit: usize,
     state: Mutex<State>,
@@ -28,8 +28,8 @@ struct State {
 }
 
 impl InFlight {
-    /// `limit` places, which the configuration calls `limit_name`, for `what`, in the plural.
-    pub fn new(what: &'static str, limit_name: &'static str, limit: usize) -> Self {
+    /// `limit` places, which the configuration calls `limit_name`, for `what`, one and several.
+    pub fn new(what: [&'static str; 2], limit_name: &'static str, limit: usize) -> Self {
         Self { shared: Arc::new(Shared { what, limit_name, limit, state: Mutex::default() }) }
     }
 
@@ -95,7 +95,8 @@ mod tests {
     /// Method: two places, each free again after 300 ms and taken at once; a third request is told the measured time.
     #[tokio::test(start_paused = true)]
     async fn request_beyond_the_limit_is_told_when_a_place_becomes_free() {
-        let requests = InFlight::new("peer requests in flight", "limits.peer_requests", 2);
+        let requests =
+            InFlight::new(["peer request in flight", "peer requests in flight"], "limits.peer_requests", 2);
         let mut places = vec![requests.try_acquire().unwrap(), requests.try_acquire().unwrap()];
         for _ in 0..5 {
             tokio::time::sleep(Duration::from_millis(300)).await;

@@ -240,7 +240,7 @@ impl State {
         // Without the one that is refused.
         let waiting = self.slots.queue().len() - 1;
         Overloaded {
-            what: "queries waiting",
+            what: ["query waiting", "queries waiting"],
             limit_name: "limits.queue_length",
             limit: self.slots.limits().queue_length as u64,
             found: waiting as u64,

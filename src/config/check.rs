@@ -288,7 +288,7 @@ fn reach(overlay: &Overlay, reader: &mut Reader) {
             Some(distance) if distance as usize > overlay.limits.max_hops => reader.problem(
                 key,
                 format!(
-                    "process `{}` is {distance} edges from the leader `{leader}`, limits.max_hops {}",
+                    "process `{}` is {distance} edges from the leader `{leader}`, limit {} (limits.max_hops)",
                     cut(id),
                     overlay.limits.max_hops
                 ),

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::aggregate::{AggregateSpec, GroupId, Groups, Partial};
+use crate::aggregate::{self, AggregateSpec, GroupId, Groups, Partial};
 use crate::chunking::{ChunkBounds, MAX_CHUNKS};
 use crate::config::NodeId;
 use crate::coverage::{self, Entry, Outcome, Served};
@@ -230,7 +230,7 @@ impl Coordinator {
     ) -> Result<Arc<Vec<(GroupId, Partial)>>, QueryError> {
         let max_groups = self.overlay.limits.max_groups;
         if groups.len() > max_groups {
-            return Err(QueryError::TooLarge(format!("more than {max_groups} groups (limits.max_groups)")));
+            return Err(QueryError::TooLarge(aggregate::too_many_groups(max_groups)));
         }
         let limit = plan.query.limit.unwrap_or(u64::MAX).min(usize::MAX as u64) as usize;
         let groups: Vec<_> = groups.into_vec().into_iter().take(limit).collect();

@@ -68,7 +68,11 @@ impl Runs {
     pub(super) fn new(followers: usize) -> Self {
         Runs {
             running: Mutex::default(),
-            followers: InFlight::new("queries following an equal one", "limits.queue_length", followers),
+            followers: InFlight::new(
+                ["query following an equal one", "queries following an equal one"],
+                "limits.queue_length",
+                followers,
+            ),
             next_id: AtomicU64::new(1),
         }
     }

@@ -337,7 +337,7 @@ mod tests {
             assert_eq!(read(&[(field, text)]), Err(reason.to_owned()));
         }
         let reason = read(&[(7, "1e12")]).unwrap_err();
-        assert!(reason.starts_with("raw concentration: concentration `1e12` out of range"));
+        assert!(reason.starts_with("raw concentration: `1e12` out of range"));
     }
 
     proptest! {

@@ -63,7 +63,7 @@ impl Node {
             slots: model.compute_slots,
             queue_length: model.max_active,
             quantum_rows: model.quantum_rows,
-            what: "pieces of work waiting",
+            what: ["piece of work waiting", "pieces of work waiting"],
             limiting_factor: "compute_slots",
         };
         let compute = ComputeSlots::new(compute_limits, weights);

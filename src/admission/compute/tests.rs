@@ -8,7 +8,7 @@ fn compute_slots(slots: usize, queue_length: usize) -> ComputeSlots {
         slots,
         queue_length,
         quantum_rows: 100,
-        what: "pieces of work waiting",
+        what: ["piece of work waiting", "pieces of work waiting"],
         limiting_factor: "compute_slots",
     };
     ComputeSlots::new(limits, Weights::default())

@@ -125,7 +125,7 @@ fn what_only_the_whole_file_can_tell_is_told() {
         ),
         (
             |file| file["limits"] = json!({"max_hops": 1}),
-            "process `C` is 2 edges from the leader `A`, limits.max_hops 1 (six.json, processes.C.neighbors)",
+            "process `C` is 2 edges from the leader `A`, limit 1 (limits.max_hops) (six.json, processes.C.neighbors)",
         ),
         (
             |file| file["limits"] = json!({"result_max_age_ms": 1000}),
