@@ -187,8 +187,8 @@ async fn query_that_makes_no_sense_says_why() {
     let cases = [
         ("filter", "{", "not JSON"),
         ("filter", "{\"limit\": 5}}", "not JSON"),
-        ("filter", "[]", "not a JSON object"),
-        ("filter", "5", "not a JSON object"),
+        ("filter", "[]", "must be a JSON object"),
+        ("filter", "5", "must be a JSON object"),
         ("filter", "{\"min_value\": 35, \"max_value\": 5}", "min_value"),
         ("filter", "{\"min_value\": \"35.01\", \"max_value\": 35}", "max_value"),
         ("filter", "{\"min_value\": \"NaN\"}", "min_value"),
