@@ -12,6 +12,7 @@ use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 use tonic_types::StatusExt;
 
+use crate::aggregate::Groups;
 use crate::config::{NodeId, Overlay, Process};
 use crate::day::Day;
 use crate::frame;
@@ -240,6 +241,7 @@ impl Neighbour {
             answers.failures.push(day_failure(item, failure));
         }
         asked.none_left()?;
+        check_groups(&answers.groups, &answers.answers)?;
         Ok(answers)
     }
 
@@ -348,6 +350,16 @@ impl<'a, K: Ord + std::fmt::Debug, I> Asked<'a, K, I> {
     }
 }
 
+/// Checks that groups count no more rows than match. Rows without the aggregated column are in no group.
+fn check_groups(groups: &Groups, days: &[DayCount]) -> Result<(), String> {
+    let matched = days.iter().fold(0, |sum: u64, day| sum.saturating_add(day.rows_matched));
+    let grouped = groups.iter().fold(0, |sum: u64, (_, of)| sum.saturating_add(of.count));
+    match grouped <= matched {
+        true => Ok(()),
+        false => Err(format!("the groups count {grouped} rows, the days have {matched} that match")),
+    }
+}
+
 fn check_frame(
     frame: &Frame,
     day: Day,
@@ -398,4 +410,36 @@ fn cause_chain(status: &tonic::Status) -> String {
         cause = error.source();
     }
     words.join(": ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::aggregate::{GroupId, KeyValue, Partial};
+    use crate::decimal::Decimal;
+    use crate::store::Version;
+
+    #[test]
+    fn groups_count_no_more_rows_than_match() {
+        let day = |number, rows_matched| DayCount {
+            item: CountItem {
+                day: Day::from_number(number).unwrap(),
+                version: Version([1; 16]),
+                node: NodeId::from("B"),
+                team: Arc::from("green"),
+                attempt: 1,
+                first_rows: 0,
+            },
+            rows_matched,
+            first_frame: None,
+        };
+        let days = [day(20200810, 3), day(20200811, 4)];
+        let mut groups = Groups::default();
+        for hour in [1, 2] {
+            let partial = Partial { count: 3, min: Decimal(0), max: Decimal(0), sum: 0 };
+            groups.insert(GroupId(vec![KeyValue::Number(hour)]), partial);
+        }
+        assert_eq!(check_groups(&groups, &days), Ok(()), "one row lacks the aggregated column");
+        assert!(check_groups(&groups, &days[..1]).unwrap_err().contains("count 6 rows, the days have 3"));
+    }
 }

@@ -476,6 +476,17 @@ pub(crate) fn groups_from(
         };
         let values: Option<Vec<_>> = spec.group_by.iter().map(key).collect();
         let values = values.ok_or_else(|| wrong("a group lacks keys"))?;
+        if texts.next().is_some() || numbers.next().is_some() {
+            return Err(wrong("a group has more keys than were asked for"));
+        }
+        let is_valid = |(key, value): (&GroupKey, &KeyValue)| match (key, value) {
+            (GroupKey::Hour, KeyValue::Number(hour)) => *hour < 24,
+            (GroupKey::Day, KeyValue::Number(number)) => day(*number).is_ok(),
+            _ => true,
+        };
+        if !spec.group_by.iter().zip(&values).all(is_valid) {
+            return Err(wrong("a group's day or hour does not exist"));
+        }
         let sum: [u8; 16] =
             message.sum_e9.as_slice().try_into().map_err(|_| wrong("a sum is not 16 bytes"))?;
         let partial = Partial {
@@ -590,6 +601,37 @@ fn day_inventory_from(message: &v1::DayInventory) -> Result<DayInventory, Malfor
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Goal: nothing that a neighbour sends becomes another group than it names.
+    #[test]
+    fn groups_have_the_keys_that_were_asked_for_and_values_that_exist() {
+        let spec = AggregateSpec {
+            of: AggregateOf::Value,
+            group_by: vec![GroupKey::Hour, GroupKey::Site, GroupKey::Day],
+        };
+        let groups = |texts: &[&str], numbers: &[u32]| {
+            let group = v1::GroupPartial {
+                text_keys: texts.iter().map(|text| (*text).to_owned()).collect(),
+                number_keys: numbers.to_vec(),
+                count: 1,
+                sum_e9: vec![0; 16],
+                ..v1::GroupPartial::default()
+            };
+            groups_from(Some(&spec), vec![group])
+        };
+        assert_eq!(groups(&["here"], &[23, 20200810]).unwrap().len(), 1);
+        let wrong: [(&[&str], &[u32]); 6] = [
+            (&[], &[23, 20200810]),
+            (&["here"], &[23]),
+            (&["here", "there"], &[23, 20200810]),
+            (&["here"], &[23, 20200810, 1]),
+            (&["here"], &[300, 20200810]),
+            (&["here"], &[23, 20200832]),
+        ];
+        for (texts, numbers) in wrong {
+            assert!(groups(texts, numbers).is_err(), "{texts:?} {numbers:?}");
+        }
+    }
 
     #[test]
     fn owned_days_are_in_order_and_never_none() {
