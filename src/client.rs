@@ -154,7 +154,7 @@ pub struct ExplainedDay {
     pub team: String,
     /// The statistics that show that no row can match; `None`: they do not.
     pub pruned_by: Option<String>,
-    /// Live holders, in placement order.
+    /// Holders of its version in placement order, those that are marked as down last.
     pub holders: Vec<String>,
     /// The holder that would be asked first.
     pub assigned: Option<String>,
@@ -164,7 +164,7 @@ pub struct ExplainedDay {
     pub rows_to_scan: u64,
     /// Rows that can match, from the statistics.
     pub rows_at_most: u64,
-    /// Why nobody would be asked, where nothing was pruned; empty otherwise.
+    /// Why nobody would be asked, where nothing was pruned, or which holders are marked as down; empty otherwise.
     pub note: String,
 }
 

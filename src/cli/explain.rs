@@ -64,10 +64,10 @@ impl Explain {
 
 /// What is to be done about a day, in a word or two.
 fn state(day: &ExplainedDay) -> &str {
-    match (day.pruned_by.is_some(), day.note.as_str()) {
-        (true, _) => "pruned",
-        (false, "") => "ask",
-        (false, note) => note,
+    match (&day.pruned_by, &day.assigned) {
+        (Some(_), _) => "pruned",
+        (None, None) if !day.note.is_empty() => &day.note,
+        _ => "ask",
     }
 }
 
@@ -119,9 +119,10 @@ fn lines(explained: &ExplainedQuery, width: Option<u16>) -> Vec<String> {
     }
     lines.push(String::new());
     lines.extend(page.lines(width));
-    if pruned > 0 {
+    let remarks = [prunings(days), marked(days)].concat();
+    if !remarks.is_empty() {
         lines.push(String::new());
-        lines.extend(prunings(days));
+        lines.extend(remarks);
     }
     lines
 }
@@ -131,13 +132,28 @@ fn prunings(days: &[ExplainedDay]) -> Vec<String> {
     days.chunk_by(|day, next| day.pruned_by == next.pruned_by)
         .filter_map(|run| {
             let by = run[0].pruned_by.as_ref()?;
-            let (first, last) = (run[0].day, run[run.len() - 1].day);
-            Some(match first == last {
-                true => format!("{first} pruned: {by}"),
-                false => format!("{first} to {last} pruned: {by}"),
-            })
+            Some(format!("{} pruned: {by}", span(run)))
         })
         .collect()
+}
+
+/// `20200821 to 20200824 marked down: E, F`, a line for each run of days that are asked for.
+fn marked(days: &[ExplainedDay]) -> Vec<String> {
+    let remark = |day: &ExplainedDay| (state(day) == "ask").then(|| day.note.clone());
+    days.chunk_by(|day, next| remark(day) == remark(next))
+        .filter_map(|run| {
+            let note = remark(&run[0]).filter(|note| !note.is_empty())?;
+            Some(format!("{} {note}", span(run)))
+        })
+        .collect()
+}
+
+/// `20200821 to 20200824`, or one day.
+fn span(run: &[ExplainedDay]) -> String {
+    match (run[0].day, run[run.len() - 1].day) {
+        (first, last) if first == last => first.to_string(),
+        (first, last) => format!("{first} to {last}"),
+    }
 }
 
 fn object(explained: &ExplainedQuery) -> serde_json::Value {
@@ -148,6 +164,7 @@ fn object(explained: &ExplainedQuery) -> serde_json::Value {
             "state": state(day),
             "pruned_by": day.pruned_by,
             "holders": day.holders,
+            "note": day.note,
             "asked_first": day.assigned,
             "via": day.via,
             "rows_to_scan": day.rows_to_scan,
@@ -190,6 +207,7 @@ mod tests {
             via: Some("B".to_owned()),
             rows_to_scan: 25_000,
             rows_at_most: 7_000,
+            note: "marked down: B".to_owned(),
             ..day(20200810)
         };
         let pruned =
@@ -218,7 +236,8 @@ day       team   state           holders  asked first  via  rows to scan  at mos
 20200811  green  pruned
 20200812  green  no live holder
 
-20200811 pruned: largest concentration 12.5";
+20200811 pruned: largest concentration 12.5
+20200810 marked down: B";
         assert_eq!(lines(&explained(), None).join("\n"), expected);
     }
 

@@ -22,13 +22,13 @@ pub struct Explanation {
 /// One planned day, explained.
 #[derive(Clone, Debug, Default)]
 pub struct ExplainedDay {
-    /// Holders of the pinned version in placement order.
+    /// Holders of the pinned version in placement order, those that are marked last.
     pub holders: Vec<NodeId>,
     /// The holder that would be asked first.
     pub assigned: Option<NodeId>,
     /// The neighbour that the request would go to; `None`: answered here.
     pub via: Option<NodeId>,
-    /// What else there is to say.
+    /// Why nobody would be asked, or which holders are marked as down.
     pub note: String,
 }
 
@@ -42,6 +42,12 @@ impl Coordinator {
         let plan = self.plan(query, client, true).await;
         let wanted: Vec<WantedDay> = plan.asks().map(|(planned, ask)| self.wanted(planned, ask, 0)).collect();
         let assigned = self.gather.assign_next(&wanted);
+        let marks = self.gather.relay().directory().marks();
+        let marked = |holders: &[NodeId]| {
+            let down: Vec<&str> =
+                holders.iter().filter(|holder| marks.contains_key(*holder)).map(|holder| &**holder).collect();
+            if down.is_empty() { String::new() } else { format!("marked down: {}", down.join(", ")) }
+        };
         let explained = plan
             .days
             .iter()
@@ -52,7 +58,7 @@ impl Coordinator {
                         holders: ask.holders.clone(),
                         via: assigned.as_ref().and_then(|node| self.gather.relay().via(node)),
                         assigned,
-                        note: String::new(),
+                        note: marked(&ask.holders),
                     }
                 }
                 Fate::Pruned { .. } => ExplainedDay::default(),
