@@ -21,6 +21,9 @@ pub struct ChunkBounds {
     pub strategy: Chunking,
     /// Rows of a chunk of the fixed strategy.
     pub fixed_rows: u32,
+    /// Whether fixed chunks grow where there would be too many: if the client did not choose `fixed_rows`. A
+    /// client of the old contract cannot choose, and must get what its limit allows.
+    pub may_grow: bool,
     /// Encoded bytes that a chunk may have.
     pub chunk_bytes: u32,
     /// Bytes that one row may take, over the days that rows are taken from.
@@ -34,6 +37,7 @@ impl Default for ChunkBounds {
         ChunkBounds {
             strategy: Chunking::Fixed,
             fixed_rows: 1,
+            may_grow: false,
             chunk_bytes: 0,
             worst_row_bytes: 1,
             frame_overhead_bytes: 0,
@@ -50,6 +54,18 @@ impl ChunkBounds {
             Chunking::QueryBased => return None,
         };
         Some(rows.min(self.rows_that_fit(1)))
+    }
+
+    /// The same bounds, with fixed chunks that have, if they may grow, so many rows that [`MAX_CHUNKS`] of them
+    /// hold `total` records.
+    ///
+    /// Records so wide that `chunk_bytes` cuts them sooner can still make more.
+    pub fn large_enough_for(self, total: u64) -> Self {
+        let least = total.div_ceil(MAX_CHUNKS as u64).min(u64::from(u32::MAX)) as u32;
+        match self.may_grow {
+            true => ChunkBounds { fixed_rows: self.fixed_rows.max(least), ..self },
+            false => self,
+        }
     }
 
     /// Cuts days of `day_rows` rows each into chunks. The records of an aggregate are one such day.
@@ -114,6 +130,7 @@ mod tests {
         ChunkBounds {
             strategy,
             fixed_rows: 4,
+            may_grow: true,
             chunk_bytes: 1000,
             worst_row_bytes: 10,
             frame_overhead_bytes: 50,
@@ -144,6 +161,19 @@ mod tests {
         assert_eq!(tight.cut(&[12], None), [10, 2]);
         assert_eq!(tight.cut(&[3, 12], None), [5, 10]);
         assert_eq!(tight.first_chunk_rows(), Some(10));
+    }
+
+    #[test]
+    fn fixed_chunks_grow_until_their_number_is_allowed() {
+        let narrow = ChunkBounds { worst_row_bytes: 1, frame_overhead_bytes: 0, ..bounds(Chunking::Fixed) };
+        let most = MAX_CHUNKS as u64;
+        assert_eq!(narrow.large_enough_for(4 * most), narrow, "as many as there may be");
+        assert!(narrow.cut(&[4 * most + 1], None).len() > MAX_CHUNKS);
+        let grown = narrow.large_enough_for(4 * most + 1);
+        assert_eq!(grown.fixed_rows, 5);
+        let chosen = ChunkBounds { may_grow: false, ..narrow };
+        assert_eq!(chosen.large_enough_for(4 * most + 1), chosen);
+        assert_eq!(grown.cut(&[4 * most, 1], None).len(), 52_429, "262,145 rows, 5 in each chunk");
     }
 
     #[test]

@@ -400,14 +400,14 @@ fn unread(days: BTreeMap<Day, Unanswered>) -> QueryError {
 fn unavailable(days: Vec<(Day, Unanswered)>) -> QueryError {
     let with = |cause| days.iter().find(move |(_, unanswered)| unanswered.cause == cause);
     if let Some((_, unanswered)) = with(Cause::TooManyGroups) {
-        return QueryError::TooLarge(unanswered.why.clone());
+        return QueryError::TooLarge { limit: "limits.max_groups", message: unanswered.why.clone() };
     }
     let overloaded = days.iter().filter_map(|(_, unanswered)| match unanswered.cause {
         Cause::Overloaded { retry_after } => Some((retry_after, &unanswered.why)),
         _ => None,
     });
     if let Some((retry_after, why)) = overloaded.max() {
-        return QueryError::Overloaded { message: why.clone(), retry_after };
+        return QueryError::Overloaded { limit: None, message: why.clone(), retry_after };
     }
     QueryError::Unavailable(missing_days(days))
 }

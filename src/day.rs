@@ -114,6 +114,29 @@ impl DayRange {
     }
 }
 
+/// As a user writes it: `20200821-20200924`, or `20200821` for one day.
+impl fmt::Display for DayRange {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.last() {
+            None => write!(formatter, "no day"),
+            Some(last) if last == self.start => write!(formatter, "{last}"),
+            Some(last) => write!(formatter, "{}-{last}", self.start),
+        }
+    }
+}
+
+/// Days in order as ranges of those that follow each other.
+pub fn runs(days: impl IntoIterator<Item = Day>) -> Vec<DayRange> {
+    let mut runs: Vec<DayRange> = Vec::new();
+    for day in days {
+        match runs.last_mut() {
+            Some(run) if run.end == day => run.end = day.next(),
+            _ => runs.push(DayRange { start: day, end: day.next() }),
+        }
+    }
+    runs
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

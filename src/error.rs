@@ -1,5 +1,7 @@
 //! One typed cause for each way in which a query can fail, and its only translation to gRPC.
 
+mod missing;
+
 use std::time::Duration;
 
 use tonic::{Code, Status};
@@ -29,21 +31,28 @@ pub struct MissingDay {
 pub enum QueryError {
     /// The request cannot be run as it stands.
     #[error("invalid query: {0}")]
-    Invalid(String),
+    Invalid(InvalidQuery),
     /// The request has come round to a node that passed it on.
     #[error("loop detected: node `{0}` stands in the request's hops")]
     Loop(String),
     /// A bounded queue is full.
     #[error("{message}")]
     Overloaded {
+        /// The limit's key in the configuration; `None` where another node met it.
+        limit: Option<&'static str>,
         /// Which limit, what was found, when to come back.
         message: String,
         /// When to come back.
         retry_after: Duration,
     },
     /// The result would exceed a limit, however often it is asked for.
-    #[error("{0}")]
-    TooLarge(String),
+    #[error("{message}")]
+    TooLarge {
+        /// The limit's key in the configuration.
+        limit: &'static str,
+        /// Which limit, what was found, what to do.
+        message: String,
+    },
     /// This node is not ready yet, or not any more.
     #[error("node `{node}` is {state}: ask again, or another node")]
     NotServing {
@@ -53,10 +62,10 @@ pub enum QueryError {
         state: &'static str,
     },
     /// Days that are needed are out of reach.
-    #[error("unavailable: {}", list(.0))]
+    #[error("unavailable: {}", missing::in_words(.0))]
     Unavailable(Vec<MissingDay>),
     /// Nobody has the version any more that the result was counted at.
-    #[error("data loss: {}; ask the query again", list(.0))]
+    #[error("data loss: {}; ask the query again", missing::in_words(.0))]
     DataLoss(Vec<MissingDay>),
     /// No such result set, or its lease ended.
     #[error(transparent)]
@@ -83,39 +92,29 @@ pub enum QueryError {
     Cancelled,
 }
 
-fn list(days: &[MissingDay]) -> String {
-    const SHOWN: usize = 5;
-    let mut words: Vec<String> = days
-        .iter()
-        .take(SHOWN)
-        .map(|missing| match missing.nodes_tried.is_empty() {
-            true => format!("day {}: {}", missing.day, missing.why),
-            false => {
-                format!("day {}: {} (tried {})", missing.day, missing.why, missing.nodes_tried.join(", "))
-            }
-        })
-        .collect();
-    if days.len() > SHOWN {
-        words.push(format!("and {} more days up to {}", days.len() - SHOWN, days[days.len() - 1].day));
-    }
-    words.join("; ")
-}
-
 impl From<InvalidQuery> for QueryError {
     fn from(invalid: InvalidQuery) -> Self {
-        QueryError::Invalid(invalid.0)
-    }
-}
-
-impl From<Overloaded> for QueryError {
-    fn from(overloaded: Overloaded) -> Self {
-        QueryError::Overloaded { message: overloaded.to_string(), retry_after: overloaded.retry_after }
+        QueryError::Invalid(invalid)
     }
 }
 
 impl From<TooManyResultSets> for QueryError {
     fn from(full: TooManyResultSets) -> Self {
-        QueryError::Overloaded { message: full.to_string(), retry_after: full.retry_after }
+        QueryError::Overloaded {
+            limit: Some("limits.result_set_bytes"),
+            message: full.to_string(),
+            retry_after: full.retry_after,
+        }
+    }
+}
+
+impl From<Overloaded> for QueryError {
+    fn from(overloaded: Overloaded) -> Self {
+        QueryError::Overloaded {
+            limit: Some(overloaded.limit_name),
+            message: overloaded.to_string(),
+            retry_after: overloaded.retry_after,
+        }
     }
 }
 
@@ -135,7 +134,7 @@ impl QueryError {
         let code = match self {
             QueryError::Invalid(_) => Code::InvalidArgument,
             QueryError::Loop(_) => Code::FailedPrecondition,
-            QueryError::Overloaded { .. } | QueryError::TooLarge(_) => Code::ResourceExhausted,
+            QueryError::Overloaded { .. } | QueryError::TooLarge { .. } => Code::ResourceExhausted,
             QueryError::NotServing { .. } | QueryError::Unavailable(_) => Code::Unavailable,
             QueryError::DataLoss(_) => Code::DataLoss,
             QueryError::Lease(LeaseError::Unknown(_)) => Code::NotFound,
@@ -145,11 +144,8 @@ impl QueryError {
             QueryError::DeadlineExceeded { .. } => Code::DeadlineExceeded,
             QueryError::Cancelled => Code::Cancelled,
         };
-        match self.retry_after() {
-            Some(retry_after) => {
-                let details = ErrorDetails::with_retry_info(Some(retry_after));
-                Status::with_error_details(code, self.to_string(), details)
-            }
+        match self.details() {
+            Some(details) => Status::with_error_details(code, self.to_string(), details),
             None => Status::new(code, self.to_string()),
         }
     }
@@ -161,12 +157,35 @@ impl QueryError {
         matches!(self, Unavailable(_) | Overloaded { .. } | DeadlineExceeded { .. })
     }
 
+    /// What programs read: the field, the limit, or each day with the nodes tried; and when to come back.
+    fn details(&self) -> Option<ErrorDetails> {
+        let mut details = ErrorDetails::new();
+        match self {
+            QueryError::Invalid(InvalidQuery { field, why }) => {
+                details.add_bad_request_violation(*field, why);
+            }
+            QueryError::Overloaded { limit: Some(limit), message, .. }
+            | QueryError::TooLarge { limit, message } => {
+                details.add_quota_failure_violation(*limit, message);
+            }
+            QueryError::Unavailable(days) | QueryError::DataLoss(days) => {
+                details.set_precondition_failure(missing::violations(days));
+            }
+            QueryError::Overloaded { limit: None, .. } | QueryError::NotServing { .. } => {}
+            _ => return None,
+        }
+        if let Some(retry_after) = self.retry_after() {
+            details.set_retry_info(Some(retry_after));
+        }
+        Some(details)
+    }
+
     /// The short name of the outcome, for metrics.
     pub fn outcome(&self) -> &'static str {
         match self {
             QueryError::Invalid(_) | QueryError::Loop(_) => "invalid",
             QueryError::Overloaded { .. } => "rejected",
-            QueryError::TooLarge(_) => "too_large",
+            QueryError::TooLarge { .. } => "too_large",
             QueryError::NotServing { .. } | QueryError::Unavailable(_) => "unavailable",
             QueryError::DataLoss(_) => "data_loss",
             QueryError::Lease(_) | QueryError::OutOfRange { .. } => "not_found",
@@ -181,6 +200,31 @@ impl QueryError {
             QueryError::Overloaded { retry_after, .. } => Some(*retry_after),
             QueryError::NotServing { .. } | QueryError::Unavailable(_) => Some(RETRY_UNAVAILABLE),
             _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_learn_the_field_and_the_limit_without_reading_prose() {
+        let invalid = QueryError::Invalid(InvalidQuery::new("lat_min", "lat_min 95 out of range"));
+        let violations = invalid.to_status().get_details_bad_request().unwrap().field_violations;
+        assert_eq!((violations[0].field.as_str(), violations.len()), ("lat_min", 1));
+        let too_large = QueryError::TooLarge { limit: "limits.max_rows", message: "too many".to_owned() };
+        let full = QueryError::Overloaded {
+            limit: Some("limits.streams"),
+            message: "full".to_owned(),
+            retry_after: Duration::from_secs(3),
+        };
+        for (error, limit, retry) in
+            [(too_large, "limits.max_rows", None), (full, "limits.streams", Some(Duration::from_secs(3)))]
+        {
+            let details = error.to_status().get_error_details();
+            assert_eq!(details.quota_failure().unwrap().violations[0].subject, limit);
+            assert_eq!(details.retry_info().and_then(|info| info.retry_delay), retry);
         }
     }
 }

@@ -7,11 +7,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use serde_json::value::RawValue;
+use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
 use crate::admission::ClientKey;
 use crate::aggregate::{AggregateOf, AggregateSpec, GroupKey};
-use crate::coordinator::Asking;
+use crate::coordinator::{Asking, ChunkRead};
 use crate::day::Day;
 use crate::decimal::Decimal;
 use crate::error::{MissingDay, QueryError};
@@ -20,8 +21,9 @@ use crate::plan::{InvalidQuery, Query};
 use crate::predicate::{Place, Predicate};
 use crate::proto::legacy;
 use crate::result_set::{LeaseError, Owner};
-use crate::service::{MAX_ID_BYTES, address, host, timeout};
+use crate::service::{address, check_hops, check_id, host, timeout};
 use crate::state::{NodeState, Stop};
+use crate::verb::Frame;
 
 /// Rows that a query without a limit gets.
 const DEFAULT_LIMIT: u64 = 2000;
@@ -41,44 +43,18 @@ impl LegacyService {
         LegacyService { state, unknown_keys: Mutex::default() }
     }
 
-    async fn answer(
-        &self,
-        request: Request<legacy::QueryRequest>,
-    ) -> Result<legacy::QueryResponse, QueryError> {
-        let (host, deadline) = (host(&request), self.state.deadline(timeout(&request)));
-        let request = request.into_inner();
-        let me = &self.state.process.id;
-        if request.hops.iter().any(|hop| hop == me.as_str()) {
-            return Err(QueryError::Loop(me.to_string()));
-        }
-        let most = self.state.overlay.limits.max_hops;
-        if request.hops.len() > most {
-            let found = request.hops.len();
-            return Err(QueryError::Invalid(format!("{found} hops, limit {most} (limits.max_hops)")));
-        }
-        if request.client_id.len() > MAX_ID_BYTES {
-            let found = request.client_id.len();
-            return Err(QueryError::Invalid(format!("client_id has {found} bytes, limit {MAX_ID_BYTES}")));
-        }
-        if let Some(state) = self.state.not_serving() {
-            let node = me.to_string();
-            return Err(QueryError::NotServing { node, state });
-        }
-        let query = self.query(&request)?;
-        let asking = Asking {
-            query,
+    /// What the coordinator is asked, once the hops are checked.
+    fn asking(&self, request: &Request<legacy::QueryRequest>) -> Result<Asking, QueryError> {
+        let (host, deadline) = (host(request), self.state.deadline(timeout(request)));
+        let request = request.get_ref();
+        check_id("client_id", &request.client_id)?;
+        self.state.serving()?;
+        Ok(Asking {
+            query: self.query(request)?,
             client: ClientKey::new(host.as_str(), request.client_id.as_str()),
             owner: owner(&host),
             request_id: String::new(),
             deadline,
-        };
-        let answered = self.state.coordinator.query(asking).await?;
-        Ok(legacy::QueryResponse {
-            uid: answered.uid,
-            total_chunks: answered.result_set.chunk_count() as i32,
-            total_records: answered.result_set.total_records as i64,
-            hops: Vec::new(),
-            status: "ready".to_owned(),
         })
     }
 
@@ -86,15 +62,35 @@ impl LegacyService {
         let limits = &self.state.overlay.limits;
         let found = request.query_params.len();
         if found > limits.filter_bytes {
-            return Err(QueryError::Invalid(format!(
-                "query_params has {found} bytes, limit {} (limits.filter_bytes)",
-                limits.filter_bytes
-            )));
+            let most = limits.filter_bytes;
+            let why = format!("query_params has {found} bytes, limit {most} (limits.filter_bytes)");
+            return Err(InvalidQuery::new("query_params", why).into());
         }
         let mut params = Params::parse(&request.query_params)?;
         let query = params.query(&request.query_type, limits.max_rows)?;
         self.log_unknown(params.0.keys());
         Ok(query)
+    }
+
+    /// A chunk of a result of this contract, as the text of its rows.
+    async fn chunk(
+        &self,
+        uid: &str,
+        index: i64,
+        host: &str,
+        deadline: Instant,
+    ) -> Result<(ChunkRead, String), QueryError> {
+        let (coordinator, owner) = (&self.state.coordinator, owner(host));
+        let result_set = coordinator.leases().touch(uid, &owner, Instant::now());
+        if result_set.is_ok_and(|result_set| result_set.plan.query.encoding != Encoding::JsonLegacy) {
+            // A result of `overlay.v1`, whose rows this contract cannot carry.
+            let unknown = QueryError::Lease(LeaseError::Unknown(uid.to_owned()));
+            self.state.metrics.chunk(unknown.outcome(), 0);
+            return Err(unknown);
+        }
+        let chunk = coordinator.chunk(uid, index, &owner, &ClientKey::new(host, ""), deadline).await?;
+        let data = json_array(&chunk.frames)?;
+        Ok((chunk, data))
     }
 
     fn log_unknown<'a>(&self, keys: impl Iterator<Item = &'a String>) {
@@ -117,11 +113,25 @@ impl legacy::overlay_node_server::OverlayNode for LegacyService {
         &self,
         request: Request<legacy::QueryRequest>,
     ) -> Result<Response<legacy::QueryResponse>, Status> {
-        let mut hops = request.get_ref().hops.clone();
-        let answered = self.answer(request).await;
+        let checked = check_hops(&self.state, &request.get_ref().hops);
+        let mut hops = match &checked {
+            // Nobody gets back what was too much to read.
+            Err(QueryError::Invalid(_)) => Vec::new(),
+            _ => request.get_ref().hops.clone(),
+        };
         hops.push(self.state.process.id.to_string());
+        let answered = match checked.and_then(|()| self.asking(&request)) {
+            Ok(asking) => self.state.coordinator.query(asking).await,
+            Err(refused) => Err(self.state.refused(refused)),
+        };
         let response = match answered {
-            Ok(response) => legacy::QueryResponse { hops, ..response },
+            Ok(answered) => legacy::QueryResponse {
+                uid: answered.uid,
+                total_chunks: answered.result_set.chunk_count() as i32,
+                total_records: answered.result_set.total_records as i64,
+                hops,
+                status: "ready".to_owned(),
+            },
             Err(error) => legacy::QueryResponse {
                 hops,
                 status: query_status(&error),
@@ -137,14 +147,11 @@ impl legacy::overlay_node_server::OverlayNode for LegacyService {
     ) -> Result<Response<legacy::ChunkResponse>, Status> {
         let (host, deadline) = (host(&request), self.state.deadline(timeout(&request)));
         let legacy::ChunkRequest { uid, chunk_index } = request.into_inner();
-        let client = ClientKey::new(host.as_str(), "");
-        let coordinator = &self.state.coordinator;
-        let chunk = coordinator.chunk(&uid, i64::from(chunk_index), &owner(&host), &client, deadline).await;
-        let response = match chunk {
-            Ok(chunk) => legacy::ChunkResponse {
+        let response = match self.chunk(&uid, i64::from(chunk_index), &host, deadline).await {
+            Ok((chunk, data)) => legacy::ChunkResponse {
                 chunk_index,
                 total_chunks: chunk.chunk_count as i32,
-                data: json_array(&chunk.frames)?,
+                data,
                 is_last: chunk.is_last,
                 status: "success".to_owned(),
                 uid,
@@ -203,25 +210,35 @@ impl legacy::overlay_node_server::OverlayNode for LegacyService {
 }
 
 /// The frames of a chunk as one JSON array.
-fn json_array(frames: &[crate::verb::Frame]) -> Result<String, Status> {
+fn json_array(frames: &[Frame]) -> Result<String, QueryError> {
     let payload: usize = frames.iter().map(|frame| frame.payload.len() + 1).sum();
-    let mut data = Vec::with_capacity(payload + 2);
-    data.push(b'[');
+    let mut data = String::with_capacity(payload + 2);
+    data.push('[');
     for (index, frame) in frames.iter().enumerate() {
         if index > 0 {
-            data.push(b',');
+            data.push(',');
         }
-        data.extend_from_slice(&frame.payload);
+        let text = std::str::from_utf8(&frame.payload);
+        data.push_str(text.map_err(|error| QueryError::DataLoss(unreadable(frame, &error)))?);
     }
-    data.push(b']');
-    String::from_utf8(data).map_err(|_| Status::data_loss("a frame is not UTF-8"))
+    data.push(']');
+    Ok(data)
+}
+
+fn unreadable(frame: &Frame, error: &std::str::Utf8Error) -> Vec<MissingDay> {
+    let missing = |day| MissingDay {
+        day,
+        why: format!("its frame is no text: {error}"),
+        nodes_tried: vec![frame.node.to_string()],
+    };
+    frame.day.map(missing).into_iter().collect()
 }
 
 /// The `status` of a query that failed.
 pub fn query_status(error: &QueryError) -> String {
     match error {
-        QueryError::Invalid(why) => format!("invalid_query:{why}"),
-        QueryError::TooLarge(why) => format!("invalid_query:{why}"),
+        QueryError::Invalid(invalid) => format!("invalid_query:{invalid}"),
+        QueryError::TooLarge { message, .. } => format!("invalid_query:{message}"),
         QueryError::Loop(_) => "loop_detected".to_owned(),
         QueryError::Overloaded { .. } => "rejected".to_owned(),
         QueryError::Unavailable(days) => format!("unavailable:{}", list(days)),
@@ -255,7 +272,7 @@ impl Params {
             return Ok(Params(BTreeMap::new()));
         }
         serde_json::from_str(text).map(Params).map_err(|error| {
-            InvalidQuery(match error.classify() {
+            let why = match error.classify() {
                 serde_json::error::Category::Data => {
                     let found: String = text.trim().chars().take(40).collect();
                     format!(
@@ -263,7 +280,8 @@ impl Params {
                     )
                 }
                 _ => format!("query_params is not JSON: {error}"),
-            })
+            };
+            InvalidQuery::new("query_params", why)
         })
     }
 
@@ -280,25 +298,26 @@ impl Params {
         match query_type {
             "" | "filter" => {}
             "search" => {
-                let text =
-                    self.text("text")?.ok_or_else(|| InvalidQuery("a search needs `text`".to_owned()))?;
+                let text = self.text("text")?;
+                let text = text.ok_or_else(|| InvalidQuery::new("text", "a search needs `text`"))?;
                 query.predicate.text = Some(text.to_lowercase());
             }
             "aggregate" => query.aggregate = Some(self.aggregate()?),
             other => {
                 let shown: String = other.chars().take(40).collect();
-                return Err(InvalidQuery(format!(
-                    "unknown query type `{shown}` (types: filter, search, aggregate)"
-                )));
+                let why = format!("unknown query type `{shown}` (types: filter, search, aggregate)");
+                return Err(InvalidQuery::new("query_type", why));
             }
         }
         Ok(query)
     }
 
     fn predicate(&mut self) -> Result<Predicate, InvalidQuery> {
-        let bound = |key: &str, text: Option<String>, parse: fn(&str) -> Result<Decimal, _>| {
+        let bound = |key: &'static str, text: Option<String>, parse: fn(&str) -> Result<Decimal, _>| {
             let parsed = text.map(|text| parse(&text)).transpose();
-            parsed.map_err(|error: crate::decimal::InvalidDecimal| InvalidQuery(format!("{key}: {error}")))
+            parsed.map_err(|error: crate::decimal::InvalidDecimal| {
+                InvalidQuery::new(key, format!("{key}: {error}"))
+            })
         };
         Ok(Predicate {
             parameter: self.text("parameter")?.map(|text| text.to_uppercase()),
@@ -319,17 +338,19 @@ impl Params {
     fn aggregate(&mut self) -> Result<AggregateSpec, InvalidQuery> {
         let of = self.text("of")?.unwrap_or_else(|| AggregateOf::Value.name().to_owned());
         let of = AggregateOf::from_name(&of)
-            .ok_or_else(|| InvalidQuery(format!("of: unknown `{of}` (of: value, raw_concentration, aqi)")))?;
+            .ok_or_else(|| format!("of: unknown `{of}` (of: value, raw_concentration, aqi)"))
+            .map_err(|why| InvalidQuery::new("of", why))?;
         let mut group_by = Vec::new();
         if let Some(raw) = self.take("group_by") {
             let names: Vec<String> = serde_json::from_str(raw.get())
                 .or_else(|_| serde_json::from_str::<String>(raw.get()).map(|text| split(&text)))
-                .map_err(|_| InvalidQuery("group_by is neither a list of keys nor a text".to_owned()))?;
+                .map_err(|_| {
+                    InvalidQuery::new("group_by", "group_by is neither a list of keys nor a text")
+                })?;
             for name in names {
                 let key = GroupKey::from_name(&name).ok_or_else(|| {
-                    InvalidQuery(format!(
-                        "group_by: unknown `{name}` (keys: parameter, site, agency, day, hour, team)"
-                    ))
+                    let keys = "parameter, site, agency, day, hour, team";
+                    InvalidQuery::new("group_by", format!("group_by: unknown `{name}` (keys: {keys})"))
                 })?;
                 group_by.push(key);
             }
@@ -342,8 +363,9 @@ impl Params {
         let Some(text) = self.number("limit")? else {
             return Ok(DEFAULT_LIMIT);
         };
-        let invalid = |why: &str| InvalidQuery(format!("limit {text}: {why}"));
-        let least = Decimal::at_least(&text).map_err(|error| InvalidQuery(format!("limit: {error}")))?;
+        let invalid = |why: &str| InvalidQuery::new("limit", format!("limit {text}: {why}"));
+        let least = Decimal::at_least(&text);
+        let least = least.map_err(|error| InvalidQuery::new("limit", format!("limit: {error}")))?;
         if least < Decimal(0) {
             return Err(invalid("must not be negative"));
         }
@@ -364,45 +386,67 @@ impl Params {
     }
 
     /// A text; a number is taken as it was written. An empty text does not restrict.
-    fn text(&mut self, key: &str) -> Result<Option<String>, InvalidQuery> {
+    fn text(&mut self, key: &'static str) -> Result<Option<String>, InvalidQuery> {
         let Some(raw) = self.take(key) else {
             return Ok(None);
         };
         match raw.get().as_bytes().first() {
             Some(b'"') => {
                 let text: String = serde_json::from_str(raw.get())
-                    .map_err(|error| InvalidQuery(format!("{key} is not a text: {error}")))?;
+                    .map_err(|error| InvalidQuery::new(key, format!("{key} is not a text: {error}")))?;
                 Ok((!text.is_empty()).then_some(text))
             }
             Some(b'-' | b'0'..=b'9') => Ok(Some(raw.get().to_owned())),
             _ => {
                 let shown: String = raw.get().chars().take(40).collect();
-                Err(InvalidQuery(format!("{key} is neither a text nor a number: {shown}")))
+                Err(InvalidQuery::new(key, format!("{key} is neither a text nor a number: {shown}")))
             }
         }
     }
 
     /// A number as it was written, so that it is exact.
-    fn number(&mut self, key: &str) -> Result<Option<String>, InvalidQuery> {
+    fn number(&mut self, key: &'static str) -> Result<Option<String>, InvalidQuery> {
         Ok(self.text(key)?.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty()))
     }
 
-    fn degrees(&mut self, key: &str) -> Result<Option<f64>, InvalidQuery> {
+    fn degrees(&mut self, key: &'static str) -> Result<Option<f64>, InvalidQuery> {
         let Some(text) = self.number(key)? else {
             return Ok(None);
         };
         match text.parse::<f64>() {
             Ok(degrees) if degrees.is_finite() => Ok(Some(degrees)),
-            _ => Err(InvalidQuery(format!("{key}: `{text}` is not a number"))),
+            _ => Err(InvalidQuery::new(key, format!("{key}: `{text}` is not a number"))),
         }
     }
 
-    fn day(&mut self, key: &str) -> Result<Option<Day>, InvalidQuery> {
+    fn day(&mut self, key: &'static str) -> Result<Option<Day>, InvalidQuery> {
         let day = self.number(key)?.map(|text| text.parse()).transpose();
-        day.map_err(|error: crate::day::InvalidDay| InvalidQuery(format!("{key}: {error}")))
+        day.map_err(|error: crate::day::InvalidDay| InvalidQuery::new(key, format!("{key}: {error}")))
     }
 }
 
 fn split(text: &str) -> Vec<String> {
     text.split(',').map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frame_that_is_no_text_is_a_loss_of_its_day() {
+        let frame = |day, payload: &'static [u8]| Frame {
+            day: Some(Day::from_number(day).unwrap()),
+            version: crate::store::Version([1; 16]),
+            first_row: 0,
+            rows: 1,
+            payload: payload.into(),
+            digest: crate::frame::digest(payload),
+            node: "D".into(),
+        };
+        let whole = [frame(20200810, b"{}"), frame(20200811, b"{},{}")];
+        assert_eq!(json_array(&whole).unwrap(), "[{},{},{}]");
+        let lost = json_array(&[frame(20200810, b"{}"), frame(20200811, b"{\xff}")]).unwrap_err();
+        assert_eq!(chunk_status(&lost), "data_loss:20200811");
+    }
 }

@@ -41,10 +41,6 @@ const REJECTED_ROWS_KEPT: usize = 20;
 /// Bytes of a request between nodes: a day takes about 60, a predicate at most `limits.message_bytes`.
 const MAX_PEER_REQUEST_BYTES: usize = 16 << 20;
 
-/// Bytes of a request of the old contract that are read, so that one beyond `limits.filter_bytes` gets
-/// its answer in `status` as that contract has it.
-const MAX_LEGACY_REQUEST_BYTES: usize = 16 << 20;
-
 /// What a node that stops at once still gives the answer to the one who told it to.
 const LAST_ANSWER: Duration = Duration::from_millis(100);
 
@@ -293,6 +289,11 @@ fn wire_together(
             "limits.peer_requests",
             limits.peer_requests,
         ),
+        streams: InFlight::new(
+            ["stream of chunks open", "streams of chunks open"],
+            "limits.streams",
+            limits.streams,
+        ),
         process,
         coordinator,
         relay,
@@ -345,7 +346,7 @@ async fn serve(
         .max_decoding_message_size(MAX_PEER_REQUEST_BYTES);
     let legacy_service =
         legacy::overlay_node_server::OverlayNodeServer::new(LegacyService::new(state.clone()))
-            .max_decoding_message_size(MAX_LEGACY_REQUEST_BYTES);
+            .max_decoding_message_size(limits.legacy_message_bytes);
     let closing = CancellationToken::new();
     // The HTTP library would date responses by the system's clock.
     let dated = move |mut response: tonic::codegen::http::Response<tonic::body::Body>| {
@@ -356,6 +357,7 @@ async fn serve(
     let server = tonic::transport::Server::builder()
         .initial_stream_window_size(2 << 20)
         .initial_connection_window_size(8 << 20)
+        .max_concurrent_streams(limits.connection_requests)
         .http2_keepalive_interval(Some(Duration::from_secs(20)))
         .http2_keepalive_timeout(Some(Duration::from_secs(20)))
         .layer(MapResponseLayer::new(dated))

@@ -55,8 +55,20 @@ pub struct ChunkingChoice {
 
 /// A query that cannot be run as it stands.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct InvalidQuery(pub String);
+#[error("{why}")]
+pub struct InvalidQuery {
+    /// The field that is to blame, as the request names it; the first one of a pair.
+    pub field: &'static str,
+    /// What it holds, and what it may hold.
+    pub why: String,
+}
+
+impl InvalidQuery {
+    /// A query that cannot be run because of `field`.
+    pub fn new(field: &'static str, why: impl Into<String>) -> Self {
+        InvalidQuery { field, why: why.into() }
+    }
+}
 
 /// What will be asked, and what need not be.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -134,33 +146,40 @@ impl Query {
             // Bounds were rounded towards each other: one billionth apart, they were equal as written.
             && min.0 > max.0.saturating_add(1)
         {
-            return Err(InvalidQuery(format!("min_value {min} is above max_value {max}")));
+            return Err(InvalidQuery::new("min_value", format!("min_value {min} is above max_value {max}")));
         }
         if let (Some(start), Some(end)) = (self.date_start, self.date_end)
             && start > end
         {
-            return Err(InvalidQuery(format!("date_start {start} is after date_end {end}")));
+            return Err(InvalidQuery::new(
+                "date_start",
+                format!("date_start {start} is after date_end {end}"),
+            ));
         }
-        check_place("lat", place.lat_min, place.lat_max, 90.0)?;
-        check_place("lon", place.lon_min, place.lon_max, 180.0)?;
+        check_place(["lat_min", "lat_max"], [place.lat_min, place.lat_max], 90.0)?;
+        check_place(["lon_min", "lon_max"], [place.lon_min, place.lon_max], 180.0)?;
         let limits = &overlay.limits;
         if let Some(rows) = self.chunking.chunk_rows
             && rows == 0
         {
-            return Err(InvalidQuery("chunk_rows 0 out of range: must be at least 1".to_owned()));
+            return Err(InvalidQuery::new("chunk_rows", "chunk_rows 0 out of range: must be at least 1"));
         }
         if let Some(bytes) = self.chunking.chunk_bytes
             && !(4096..=limits.chunk_bytes).contains(&(bytes as usize))
         {
-            return Err(InvalidQuery(format!(
+            let why = format!(
                 "chunk_bytes {bytes} out of range: must be between 4096 and {} (limits.chunk_bytes), both inclusive",
                 limits.chunk_bytes
-            )));
+            );
+            return Err(InvalidQuery::new("chunk_bytes", why));
         }
         if let Some(spec) = &self.aggregate {
             let mut seen = BTreeSet::new();
             if let Some(twice) = spec.group_by.iter().find(|key| !seen.insert(**key)) {
-                return Err(InvalidQuery(format!("group_by names `{}` twice", twice.name())));
+                return Err(InvalidQuery::new(
+                    "group_by",
+                    format!("group_by names `{}` twice", twice.name()),
+                ));
             }
         }
         Ok(())
@@ -224,20 +243,18 @@ impl fmt::Display for Query {
     }
 }
 
-fn check_place(name: &str, min: Option<f64>, max: Option<f64>, limit: f64) -> Result<(), InvalidQuery> {
-    for (end, bound) in [("min", min), ("max", max)] {
+fn check_place(fields: [&'static str; 2], bounds: [Option<f64>; 2], limit: f64) -> Result<(), InvalidQuery> {
+    for (field, bound) in fields.into_iter().zip(bounds) {
         if let Some(bound) = bound
             && !(-limit..=limit).contains(&bound)
         {
-            return Err(InvalidQuery(format!(
-                "{name}_{end} {bound} out of range: must be between {} and {limit} degrees",
-                -limit
-            )));
+            let why = format!("{field} {bound} out of range: must be between {} and {limit} degrees", -limit);
+            return Err(InvalidQuery::new(field, why));
         }
     }
-    match (min, max) {
-        (Some(min), Some(max)) if min > max => {
-            Err(InvalidQuery(format!("{name}_min {min} is above {name}_max {max}")))
+    match (fields, bounds) {
+        ([lowest, highest], [Some(min), Some(max)]) if min > max => {
+            Err(InvalidQuery::new(lowest, format!("{lowest} {min} is above {highest} {max}")))
         }
         _ => Ok(()),
     }
@@ -374,6 +391,7 @@ fn chunk_bounds(query: &Query, days: &[PlannedDay], overlay: &Overlay) -> ChunkB
     ChunkBounds {
         strategy: choice.strategy.unwrap_or(overlay.strategies.chunking),
         fixed_rows: choice.chunk_rows.unwrap_or(overlay.strategies.chunk_size),
+        may_grow: choice.chunk_rows.is_none(),
         chunk_bytes: choice.chunk_bytes.unwrap_or(overlay.limits.chunk_bytes as u32),
         worst_row_bytes: days.iter().filter_map(worst).max().unwrap_or(1),
         frame_overhead_bytes: frame::frame_overhead_bytes(query.encoding),

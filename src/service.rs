@@ -16,17 +16,17 @@ use crate::coordinator::{Answered, Asking, ChunkRead, Explanation, RequestStatus
 use crate::error::QueryError;
 use crate::frame;
 use crate::outside::{PeerAddress, remaining};
-use crate::plan::Fate;
+use crate::plan::{Fate, InvalidQuery, Query};
 use crate::proto::v1;
 use crate::result_set::Owner;
 use crate::state::{NodeState, Stop};
 use crate::verb::{
     Call, Cause, Count, CountItem, Failure, Inventory, InventoryItem, Read, ReadItem, Selection,
 };
-use crate::wire;
+use crate::wire::{self, Malformed};
 
 /// Bytes of an id that a client chose.
-pub(crate) const MAX_ID_BYTES: usize = 256;
+const MAX_ID_BYTES: usize = 256;
 
 /// The client verbs.
 pub struct OverlayService(pub Arc<NodeState>);
@@ -63,89 +63,91 @@ pub(crate) fn timeout<T>(request: &Request<T>) -> Option<Duration> {
     }
 }
 
-impl OverlayService {
-    fn serving(&self) -> Result<(), Status> {
-        match self.0.not_serving() {
-            None => Ok(()),
-            Some(state) => {
-                Err(QueryError::NotServing { node: self.0.process.id.to_string(), state }.to_status())
-            }
+/// Refuses a request that has passed this node, too many nodes, or one of an overlong name.
+pub(crate) fn check_hops(state: &NodeState, hops: &[String]) -> Result<(), QueryError> {
+    let most = state.overlay.limits.max_hops;
+    if hops.len() > most {
+        let why = format!("{} hops, limit {most} (limits.max_hops)", hops.len());
+        return Err(InvalidQuery::new("hops", why).into());
+    }
+    hops.iter().try_for_each(|hop| check_id("hops", hop))?;
+    let me = &state.process.id;
+    match hops.iter().any(|hop| hop == me.as_str()) {
+        true => Err(QueryError::Loop(me.to_string())),
+        false => Ok(()),
+    }
+}
+
+/// Refuses an id that a client chose too long.
+pub(crate) fn check_id(field: &'static str, id: &str) -> Result<(), InvalidQuery> {
+    match id.len() {
+        0..=MAX_ID_BYTES => Ok(()),
+        found => {
+            Err(InvalidQuery::new(field, format!("{field}: an id has {found} bytes, limit {MAX_ID_BYTES}")))
         }
     }
+}
 
-    fn query_of(&self, request: &v1::QueryRequest) -> Result<crate::plan::Query, Status> {
+impl OverlayService {
+    fn query_of(&self, request: &v1::QueryRequest) -> Result<Query, InvalidQuery> {
         let found = request.predicate.as_ref().map_or(0, prost::Message::encoded_len);
         let most = self.0.overlay.limits.filter_bytes;
         if found > most {
-            return Err(invalid(format!(
-                "the predicate has {found} bytes, limit {most} (limits.filter_bytes)"
-            )));
+            let why = format!("the predicate has {found} bytes, limit {most} (limits.filter_bytes)");
+            return Err(InvalidQuery::new("predicate", why));
         }
-        wire::query_from(request).map_err(invalid)
+        let query = wire::query_from(request)?;
+        let most = self.0.overlay.limits.max_rows;
+        match query.limit {
+            Some(limit) if limit > most => {
+                let why = format!(
+                    "limit {limit} out of range: must be at most {most} (limits.max_rows); leave it out for all rows"
+                );
+                Err(InvalidQuery::new("limit", why))
+            }
+            _ => Ok(query),
+        }
     }
 
-    fn not_looped(&self, hops: &[String]) -> Result<(), Status> {
-        let me = &self.0.process.id;
-        let most = self.0.overlay.limits.max_hops;
-        if hops.len() > most {
-            return Err(invalid(format!("{} hops, limit {most} (limits.max_hops)", hops.len())));
-        }
-        match hops.iter().any(|hop| hop == me.as_str()) {
-            true => Err(QueryError::Loop(me.to_string()).to_status()),
-            false => Ok(()),
-        }
+    /// What the coordinator is asked.
+    fn asking(&self, request: &Request<v1::QueryRequest>) -> Result<Asking, QueryError> {
+        self.0.serving()?;
+        let (host, deadline) = (host(request), self.0.deadline(timeout(request)));
+        let request = request.get_ref();
+        check_hops(&self.0, &request.hops)?;
+        check_id("request_id", &request.request_id)?;
+        let (owner, client) = asker(&host, &request.client_id)?;
+        let query = self.query_of(request)?;
+        Ok(Asking { query, client, owner, request_id: request.request_id.clone(), deadline })
     }
 }
 
-fn owner(host: &str, client_id: &str) -> (Owner, ClientKey) {
+/// Who asks: the address with the id that the client gave itself.
+fn asker(host: &str, client_id: &str) -> Result<(Owner, ClientKey), QueryError> {
+    check_id("client_id", client_id)?;
     let owner = Owner { address: host.to_owned(), client_id: Some(client_id.to_owned()) };
-    (owner, ClientKey::new(host, client_id))
+    Ok((owner, ClientKey::new(host, client_id)))
 }
 
-fn check_ids(request: &v1::QueryRequest) -> Result<(), Status> {
-    for (field, id) in [("client_id", &request.client_id), ("request_id", &request.request_id)] {
-        let found = id.len();
-        if found > MAX_ID_BYTES {
-            return Err(invalid(format!("{field} has {found} bytes, limit {MAX_ID_BYTES}")));
-        }
-    }
-    Ok(())
+fn invalid(malformed: Malformed) -> Status {
+    QueryError::Invalid(malformed.into()).to_status()
 }
 
-fn invalid(malformed: impl ToString) -> Status {
-    QueryError::Invalid(malformed.to_string()).to_status()
+fn status(error: QueryError) -> Status {
+    error.to_status()
 }
 
 #[tonic::async_trait]
 impl v1::overlay_server::Overlay for OverlayService {
     async fn query(&self, request: Request<v1::QueryRequest>) -> ServiceResult<v1::QueryReply> {
-        self.serving()?;
-        let (host, deadline) = (host(&request), self.0.deadline(timeout(&request)));
-        let request = request.into_inner();
-        self.not_looped(&request.hops)?;
-        check_ids(&request)?;
-        let query = self.query_of(&request)?;
-        if query.limit.is_some_and(|limit| limit > self.0.overlay.limits.max_rows) {
-            let most = self.0.overlay.limits.max_rows;
-            return Err(invalid(format!(
-                "limit {} out of range: must be at most {most} (limits.max_rows); leave it out for all rows",
-                query.limit.unwrap_or_default()
-            )));
-        }
-        let (owner, client) = owner(&host, &request.client_id);
-        let asking = Asking {
-            query,
-            client: client.clone(),
-            owner: owner.clone(),
-            request_id: request.request_id,
-            deadline,
-        };
+        let asking = self.asking(&request).map_err(|error| self.0.refused(error).to_status())?;
+        let (owner, client, deadline) = (asking.owner.clone(), asking.client.clone(), asking.deadline);
         let coordinator = &self.0.coordinator;
-        let answered = coordinator.query(asking).await.map_err(|error| error.to_status())?;
+        let answered = coordinator.query(asking).await.map_err(status)?;
         // It saves a round trip where it is at hand; the manifest does not wait for it for long.
         let soon = deadline.min(Instant::now() + remaining(deadline) / 4);
         let first = coordinator.chunk(&answered.uid, 0, &owner, &client, soon).await.ok();
-        let mut hops = request.hops;
+        let mut hops = request.into_inner().hops;
         hops.push(self.0.process.id.to_string());
         let owned = self.0.overlay.teams_answered_by(&self.0.process.id).map(wire::owned_to).collect();
         Ok(Response::new(reply(answered, first, hops, owned, coordinator.leases().ttl())))
@@ -154,10 +156,10 @@ impl v1::overlay_server::Overlay for OverlayService {
     async fn get_chunk(&self, request: Request<v1::GetChunkRequest>) -> ServiceResult<v1::Chunk> {
         let (host, deadline) = (host(&request), self.0.deadline(timeout(&request)));
         let request = request.into_inner();
-        let (owner, client) = owner(&host, &request.client_id);
+        let (owner, client) = asker(&host, &request.client_id).map_err(status)?;
         let index = request.chunk_index;
         let chunk = self.0.coordinator.chunk(&request.uid, i64::from(index), &owner, &client, deadline).await;
-        let chunk = chunk.map_err(|error| error.to_status())?;
+        let chunk = chunk.map_err(status)?;
         Ok(Response::new(chunk_message(&request.uid, index, chunk)))
     }
 
@@ -169,8 +171,9 @@ impl v1::overlay_server::Overlay for OverlayService {
     ) -> ServiceResult<Self::StreamChunksStream> {
         let (host, timeout) = (host(&request), timeout(&request));
         let request = request.into_inner();
-        let (owner, client) = owner(&host, &request.client_id);
+        let (owner, client) = asker(&host, &request.client_id).map_err(status)?;
         let state = self.0.clone();
+        let place = state.streams.try_acquire().map_err(|overloaded| status(overloaded.into()))?;
         let uid = request.uid.clone();
         let result_set = state.coordinator.leases().touch(&uid, &owner, Instant::now());
         let result_set = result_set.map_err(|error| QueryError::from(error).to_status())?;
@@ -184,7 +187,7 @@ impl v1::overlay_server::Overlay for OverlayService {
             async move {
                 let deadline = state.deadline(timeout);
                 let chunk = state.coordinator.chunk(&uid, i64::from(index), &owner, &client, deadline).await;
-                chunk.map(|chunk| chunk_message(&uid, index, chunk)).map_err(|error| error.to_status())
+                chunk.map(|chunk| chunk_message(&uid, index, chunk)).map_err(status)
             }
         };
         // While the client takes one chunk the next one is read; nothing is read beyond it. The read is a
@@ -198,26 +201,31 @@ impl v1::overlay_server::Overlay for OverlayService {
             }
         };
         let chunks = futures::stream::iter(request.first_chunk..chunk_count).map(ahead).buffered(2);
-        Ok(Response::new(until_error(chunks).boxed()))
+        // The place is given back when the client has taken everything, or is gone.
+        let chunks = until_error(chunks).map(move |chunk| {
+            let _held = &place;
+            chunk
+        });
+        Ok(Response::new(chunks.boxed()))
     }
 
     async fn cancel(&self, request: Request<v1::CancelRequest>) -> ServiceResult<v1::CancelReply> {
         let host = host(&request);
         let request = request.into_inner();
-        let (owner, client) = owner(&host, &request.client_id);
+        let (owner, client) = asker(&host, &request.client_id).map_err(status)?;
         let found = self.0.coordinator.cancel(&request.uid, &request.request_id, &owner, &client);
         Ok(Response::new(v1::CancelReply { found }))
     }
 
     async fn explain(&self, request: Request<v1::QueryRequest>) -> ServiceResult<v1::ExplainReply> {
-        self.serving()?;
+        self.0.serving().map_err(status)?;
         let (host, deadline) = (host(&request), self.0.deadline(timeout(&request)));
         let request = request.into_inner();
-        let query = self.query_of(&request)?;
-        let (_, client) = owner(&host, &request.client_id);
+        let query = self.query_of(&request).map_err(|error| status(error.into()))?;
+        let (_, client) = asker(&host, &request.client_id).map_err(status)?;
         let explaining = self.0.coordinator.explain(&query, &client);
         let explanation = match tokio::time::timeout_at(deadline, explaining).await {
-            Ok(explained) => explained.map_err(|error| error.to_status())?,
+            Ok(explained) => explained.map_err(status)?,
             Err(_) => {
                 return Err(Status::deadline_exceeded("the deadline passed while inventories were read"));
             }
@@ -231,7 +239,7 @@ impl v1::overlay_server::Overlay for OverlayService {
     ) -> ServiceResult<v1::GetQueryStatusReply> {
         let host = host(&request);
         let request = request.into_inner();
-        let (_, client) = owner(&host, &request.client_id);
+        let (_, client) = asker(&host, &request.client_id).map_err(status)?;
         let reply = match self.0.coordinator.status(&request.request_id, &client) {
             RequestStatus::Planning => {
                 v1::GetQueryStatusReply { state: "planning".to_owned(), ..Default::default() }
@@ -406,16 +414,11 @@ impl PeerService {
             let why = format!("peer verbs are for the neighbours of node `{}`", state.process.id);
             return Err(QueryError::NotAllowed(why).to_status());
         }
-        if hops.iter().any(|hop| hop == state.process.id.as_str()) {
-            return Err(QueryError::Loop(state.process.id.to_string()).to_status());
-        }
-        let processes = state.overlay.processes.len();
-        for (what, found, most) in
-            [("hops", hops.len(), 2 * processes), ("items", items, processes.max(MAX_OWNED_DAYS))]
-        {
-            if found > most {
-                return Err(invalid(format!("{found} {what}, limit {most} (of the configuration)")));
-            }
+        check_hops(state, hops).map_err(status)?;
+        let most = state.overlay.processes.len().max(MAX_OWNED_DAYS);
+        if items > most {
+            let why = format!("{items} items, limit {most} (the days and processes of the configuration)");
+            return Err(status(InvalidQuery::new("items", why).into()));
         }
         state.peer_requests.try_acquire().map_err(|overloaded| QueryError::from(overloaded).to_status())
     }

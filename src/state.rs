@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use crate::admission::InFlight;
 use crate::config::{Overlay, Process};
 use crate::coordinator::Coordinator;
+use crate::error::QueryError;
 use crate::holder::Holder;
 use crate::metrics::{Gauges, Metrics};
 use crate::outside::{Connect, PeerAddress};
@@ -86,6 +87,8 @@ pub struct NodeState {
     pub own_host: Hosts,
     /// Knows the addresses of hosts that are written as names.
     pub connect: Arc<dyn Connect>,
+    /// Bounds the streams of chunks that are open.
+    pub streams: InFlight,
     /// Which start of the process this is.
     pub incarnation: u64,
     /// How the node was told to stop.
@@ -105,6 +108,23 @@ impl NodeState {
             (Stop::Running, None) => Some("loading"),
             _ => Some("shutting down"),
         }
+    }
+
+    /// Whether queries are taken.
+    ///
+    /// # Errors
+    /// [`QueryError::NotServing`].
+    pub fn serving(&self) -> Result<(), QueryError> {
+        match self.not_serving() {
+            None => Ok(()),
+            Some(state) => Err(QueryError::NotServing { node: self.process.id.to_string(), state }),
+        }
+    }
+
+    /// Counts a query that was refused before it was asked; the coordinator counts all others.
+    pub fn refused(&self, error: QueryError) -> QueryError {
+        self.metrics.query(error.outcome(), Duration::ZERO);
+        error
     }
 
     /// Tells the node to stop; a later word can only make it stop sooner.

@@ -14,7 +14,7 @@ use crate::day::{Day, DayRange};
 use crate::decimal::Decimal;
 use crate::frame::Encoding;
 use crate::inventory::{DayInventory, NodeInventory, NodeState};
-use crate::plan::{ChunkingChoice, Query};
+use crate::plan::{ChunkingChoice, InvalidQuery, Query};
 use crate::predicate::{Place, Predicate};
 use crate::proto::v1;
 use crate::store::{DayStatistics, Digest, ParameterStatistics, PlaceBounds, Version, WorstRowBytes};
@@ -28,6 +28,12 @@ pub struct Malformed {
     pub field: &'static str,
     /// What is wrong with it.
     pub what: String,
+}
+
+impl From<Malformed> for InvalidQuery {
+    fn from(malformed: Malformed) -> Self {
+        InvalidQuery::new(malformed.field, malformed.to_string())
+    }
 }
 
 fn malformed(field: &'static str, what: impl ToString) -> Malformed {

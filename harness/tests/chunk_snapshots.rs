@@ -15,7 +15,7 @@ use overlay::frame::{self, Encoding};
 use overlay::plan::Query;
 use overlay::verb::Frame;
 use overlay_harness::answer::{self, read_chunks};
-use overlay_harness::cluster::{ClusterSpec, InProcessCluster};
+use overlay_harness::cluster::{Cluster, ClusterSpec, InProcessCluster};
 use overlay_harness::oracle::{GroupKey, Measure, OracleQuery};
 use overlay_harness::snapshot::Redactions;
 use serde_json::{Value, json};

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::TryStreamExt;
 use overlay::admission::{ClientKey, QueryCost, QueryPermit};
-use overlay::client::{ClientError, QueryResult};
+use overlay::client::{ClientError, ExplainedDay, QueryResult};
 use overlay::config::{Chunking, Forwarding};
 use overlay::coverage::{self, Entry, Outcome};
 use overlay::day::Day;
@@ -253,6 +253,21 @@ async fn days_out_of_reach_fail_the_query_unless_partial_is_asked() {
         refused.message()
     );
     assert!(retry_delay(&refused) > Duration::ZERO);
+    assert!(refused.message().contains("20200821-20200924"), "names every day: {}", refused.message());
+    let violations = refused.get_details_precondition_failure().unwrap().violations;
+    assert_eq!(violations.len(), 1, "one reason for all: {violations:?}");
+    assert_eq!(violations[0].subject, "20200821-20200924");
+    assert!(violations[0].description.contains("D, E, F: "), "{violations:?}");
+    let explained = client.explain(&query).await.unwrap();
+    let pink = || explained.days.iter().filter(|day| day.team == "pink");
+    let says_so = |day: &ExplainedDay| {
+        // A node that was heard draining is no holder any more.
+        match day.holders.is_empty() {
+            true => day.note == "no live holder",
+            false => day.note == format!("marked down: {}", day.holders.join(", ")),
+        }
+    };
+    assert!(pink().all(says_so), "{:?}", pink().next());
     let partial = Query { allow_partial: true, ..query.clone() };
     let (result, rows) = ask(&client, &partial).await.unwrap();
     let green = OracleQuery { team: Some("green".to_owned()), ..all.clone() };
@@ -338,7 +353,7 @@ async fn bad_input_is_an_invalid_argument_that_names_the_field() {
         ("min_value", predicate(|predicate| predicate.min_value = Some("NaN".to_owned()))),
         ("max_value", predicate(|predicate| predicate.max_value = Some(String::new()))),
         (
-            "max_value",
+            "min_value",
             predicate(|predicate| {
                 predicate.min_value = Some("5".to_owned());
                 predicate.max_value = Some("4.999".to_owned());
@@ -376,8 +391,10 @@ async fn bad_input_is_an_invalid_argument_that_names_the_field() {
                 request.expected_versions = vec![v1::DayVersion { day: 20200810, version: vec![0; 3] }];
             }),
         ),
-        ("id", request(|request| request.request_id = "x".repeat(10_000))),
-        ("id", request(|request| request.client_id = "x".repeat(10_000))),
+        ("request_id", request(|request| request.request_id = "x".repeat(10_000))),
+        ("client_id", request(|request| request.client_id = "x".repeat(10_000))),
+        ("hops", request(|request| request.hops = vec!["x".repeat(257)])),
+        ("hops", request(|request| request.hops = vec!["x".to_owned(); 33])),
         ("aggregate.of", aggregate(99, vec![])),
         ("group_by", aggregate(1, vec![0])),
         ("group_by", aggregate(1, vec![4, 4])),
@@ -390,15 +407,95 @@ async fn bad_input_is_an_invalid_argument_that_names_the_field() {
         let refused = raw.query(request.clone()).await.unwrap_err();
         assert_eq!(refused.code(), Code::InvalidArgument, "{field}: {refused}");
         assert!(refused.message().contains(field), "should name {field}: {}", refused.message());
+        let blamed = &refused.get_details_bad_request().unwrap().field_violations[0].field;
+        assert!(blamed.ends_with(field), "details should name {field}: {blamed}");
         let unexplained = raw.explain(request).await.map_err(|status| status.code());
         assert!(
-            matches!(unexplained, Err(Code::InvalidArgument)) || ["limit", "id"].contains(&field),
+            matches!(unexplained, Err(Code::InvalidArgument)) || ["request_id", "hops"].contains(&field),
             "explain, {field}"
         );
     }
     let looped =
         raw.query(v1::QueryRequest { hops: vec!["A".to_owned()], ..v1::QueryRequest::default() }).await;
     assert_eq!(looped.unwrap_err().code(), Code::FailedPrecondition);
+}
+
+/// Goal: what operators see holds every query, also those that never reached the planner.
+#[tokio::test(flavor = "multi_thread")]
+async fn queries_that_are_refused_are_counted_once() {
+    let cluster = fixtures_cluster().await;
+    let mut raw = raw_client(&cluster, "A").await;
+    let old = overlay::client::OldClient::new(&cluster.address("A")).unwrap();
+    let refused = [
+        v1::QueryRequest { encoding: 99, ..v1::QueryRequest::default() },
+        v1::QueryRequest { limit: Some(u64::MAX), ..v1::QueryRequest::default() },
+        v1::QueryRequest { hops: vec!["A".to_owned()], ..v1::QueryRequest::default() },
+        v1::QueryRequest { client_id: "x".repeat(257), ..v1::QueryRequest::default() },
+        v1::QueryRequest {
+            date_start: Some(20200902),
+            date_end: Some(20200901),
+            ..v1::QueryRequest::default()
+        },
+    ];
+    for request in refused {
+        raw.query(request).await.unwrap_err();
+    }
+    for params in ["{", "{\"limit\": -1}", "{\"min_value\": 2, \"max_value\": 1}"] {
+        assert!(old.query("filter", params).await.unwrap().status.starts_with("invalid_query:"), "{params}");
+    }
+    raw.query(v1::QueryRequest { limit: Some(1), ..v1::QueryRequest::default() }).await.unwrap();
+    let metrics = raw.get_metrics(v1::GetMetricsRequest {}).await.unwrap().into_inner();
+    assert_eq!(metrics.queries_total, 9);
+    let invalid = "overlay_queries_total{outcome=\"invalid\"} 8";
+    assert!(metrics.exposition.contains(invalid), "{}", metrics.exposition);
+}
+
+/// Goal: streams that nobody reads cannot take all memory. Method: a node with a place for one.
+#[tokio::test(flavor = "multi_thread")]
+async fn stream_beyond_the_limit_is_resource_exhausted_until_one_is_gone() {
+    let spec = ClusterSpec::fixtures().with(json!({"limits": {"streams": 1}}));
+    let cluster = InProcessCluster::start(spec).await.unwrap();
+    let client = cluster.client("A", "streamer").unwrap();
+    let result = client.query(&answer::query(&OracleQuery::default(), Encoding::Json)).await.unwrap();
+    let mut raw = raw_client(&cluster, "A").await;
+    let open = async |raw: &mut OverlayClient<Channel>| {
+        raw.stream_chunks(stream_request(&result.uid, 0, "streamer")).await.map(tonic::Response::into_inner)
+    };
+    let held = open(&mut raw).await.unwrap();
+    let refused = open(&mut raw).await.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
+    assert_eq!(refused.get_details_quota_failure().unwrap().violations[0].subject, "limits.streams");
+    assert!(retry_delay(&refused) > Duration::ZERO);
+    drop(held);
+    let stream = eventually(|| {
+        let mut raw = raw.clone();
+        async move { open(&mut raw).await.ok() }
+    })
+    .await;
+    let chunks: Vec<v1::Chunk> = stream.try_collect().await.unwrap();
+    assert_eq!(chunks.len(), result.chunk_count() as usize);
+}
+
+/// Goal: one connection cannot have any number of requests read at once.
+/// Method: what the node says in its first HTTP/2 frame, read byte by byte (RFC 9113, section 6.5).
+#[tokio::test(flavor = "multi_thread")]
+async fn connection_may_have_as_many_requests_at_once_as_configured() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let spec = ClusterSpec::fixtures().with(json!({"limits": {"connection_requests": 77}}));
+    let cluster = InProcessCluster::start(spec).await.unwrap();
+    let mut connection = tokio::net::TcpStream::connect(cluster.address("A")).await.unwrap();
+    let empty_settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    connection
+        .write_all(&[b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".as_slice(), &empty_settings].concat())
+        .await
+        .unwrap();
+    let mut header = [0; 9];
+    connection.read_exact(&mut header).await.unwrap();
+    assert_eq!(header[3], 4, "a SETTINGS frame");
+    let mut settings = vec![0; usize::from(u16::from_be_bytes([header[1], header[2]]))];
+    connection.read_exact(&mut settings).await.unwrap();
+    let max_concurrent_streams = [0, 3, 0, 0, 0, 77];
+    assert!(settings.chunks(6).any(|setting| setting == max_concurrent_streams), "{settings:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,12 +3,15 @@
 use std::time::Duration;
 
 use overlay::admission::{ClientKey, QueryCost};
+use overlay::frame::Encoding;
+use overlay::plan::{ChunkingChoice, Query};
 use overlay::proto::legacy::overlay_node_client::OverlayNodeClient;
 use overlay::proto::legacy::{
     ChunkRequest, ChunkResponse, MetricsRequest, QueryRequest, QueryResponse, ShutdownRequest,
 };
 use overlay_harness::answer::assert_equal_rows;
 use overlay_harness::cluster::{Cluster, ClusterSpec, InProcessCluster, fixtures};
+use overlay_harness::dataset::DatasetSpec;
 use overlay_harness::oracle::{Oracle, OracleQuery, TeamRange, random_query};
 use serde_json::{Value, json};
 use tonic::transport::Channel;
@@ -316,6 +319,82 @@ async fn chunk_beyond_either_end_is_out_of_range_and_unknown_uid_is_not_found() 
     }
     assert_eq!(elsewhere.chunk(&answer.uid, 0).await.status, "not_found", "another node's result");
     assert_eq!(client.chunk(&answer.uid, 0).await.status, "success", "untouched by all that");
+}
+
+/// Goal: a result that `overlay.v1` gave never reaches an old client in a form that the contract does not know.
+#[tokio::test(flavor = "multi_thread")]
+async fn chunk_of_a_result_in_another_encoding_is_not_found() {
+    let cluster = InProcessCluster::start(ClusterSpec::fixtures()).await.unwrap();
+    let client = cluster.client("A", "new").unwrap();
+    let mut old = OldClient::of(&cluster, "A").await;
+    for (encoding, status) in
+        [(Encoding::Arrow, "not_found"), (Encoding::Json, "not_found"), (Encoding::JsonLegacy, "success")]
+    {
+        let result = client.query(&Query { encoding, limit: Some(5), ..Query::default() }).await.unwrap();
+        let chunk = old.chunk(&result.uid, 0).await;
+        assert_eq!(
+            (chunk.status.as_str(), chunk.data.is_empty()),
+            (status, status != "success"),
+            "{encoding:?}"
+        );
+    }
+    let metrics = client.metrics().await.unwrap();
+    let counted = "overlay_chunks_total{outcome=\"not_found\"} 2";
+    assert!(metrics.exposition.contains(counted), "{}", metrics.exposition);
+}
+
+/// Goal: an old client gets as many rows as its limit allows, however small chunks are configured: it has no way
+/// to ask for larger ones. Method: more rows than a result may have chunks, at one row a chunk.
+#[tokio::test(flavor = "multi_thread")]
+async fn chunks_grow_where_there_would_be_too_many() {
+    let root = tempfile::tempdir().unwrap();
+    let two_days = DatasetSpec {
+        first_day: 20200820,
+        last_day: 20200821,
+        sites: 700,
+        hours: (0..24).collect(),
+        ..DatasetSpec::default()
+    };
+    let written = two_days.write(&root.path().join("data")).unwrap();
+    let chunk_rows = written.rows.div_ceil(65_536);
+    assert_eq!(chunk_rows, 2, "{written:?}");
+    let spec = ClusterSpec::six_nodes(&root.path().join("data"));
+    let one_row = json!({"strategies": {"chunking": "fixed", "chunk_size": 1}});
+    let cluster = InProcessCluster::start(spec.with(one_row)).await.unwrap();
+    let mut old = OldClient::of(&cluster, "A").await;
+    let answer = old.filter(json!({"limit": 1_000_000_000_000i64})).await;
+    assert_eq!((answer.status.as_str(), answer.total_records), ("ready", written.rows as i64));
+    assert_eq!(answer.total_chunks, written.rows.div_ceil(chunk_rows) as i32);
+    let last = old.chunk(&answer.uid, answer.total_chunks - 1).await;
+    assert_eq!((last.status.as_str(), last.is_last), ("success", true));
+    let client = cluster.client("A", "new").unwrap();
+    let result = client.query(&Query::default()).await.unwrap();
+    let chunking = result.manifest.chunking.as_ref().unwrap();
+    assert_eq!(chunking.chunk_rows, Some(chunk_rows as u32), "what resuming asks for");
+    let own = ChunkingChoice { chunk_rows: Some(1), ..ChunkingChoice::default() };
+    let refused = client.query(&Query { chunking: own, ..Query::default() }).await.unwrap_err().to_string();
+    let says = format!("{} records make more than 65536 chunks", written.rows);
+    assert!(refused.contains(&says) && refused.contains("chunk_rows 1"), "{refused}");
+}
+
+/// Goal: an answer never becomes larger than clients accept because of what was sent along with the question.
+#[tokio::test(flavor = "multi_thread")]
+async fn hops_that_are_too_long_or_too_many_are_not_sent_back() {
+    let cluster = InProcessCluster::start(ClusterSpec::fixtures()).await.unwrap();
+    let mut client = OldClient::of(&cluster, "A").await;
+    for (hops, says) in [
+        (vec!["x".repeat(5_000_000)], "5000000 bytes, limit 256"),
+        (vec!["x".repeat(250); 20_000], "20000 hops, limit 32"),
+    ] {
+        let answer =
+            client.0.query(QueryRequest { hops, ..QueryRequest::default() }).await.unwrap().into_inner();
+        assert!(
+            answer.status.starts_with("invalid_query:") && answer.status.contains(says),
+            "{}",
+            answer.status
+        );
+        assert_eq!(answer.hops, ["A"]);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

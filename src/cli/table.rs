@@ -3,7 +3,7 @@
 use comfy_table::{CellAlignment, Table, presets::ASCII_MARKDOWN};
 use indicatif::HumanCount;
 
-use crate::day::Day;
+use crate::day::{self, Day, DayRange};
 
 /// An empty table whose columns of `numbers` are aligned to the right.
 pub(crate) fn table<const COLUMNS: usize>(header: [&str; COLUMNS], numbers: &[usize]) -> Table {
@@ -24,18 +24,7 @@ pub(crate) fn thousands(number: u64) -> String {
 
 /// `20200810, 20200814-20200820`: days in order, those that follow each other as one range.
 pub(crate) fn day_list(days: impl IntoIterator<Item = Day>) -> String {
-    let mut ranges: Vec<(Day, Day)> = Vec::new();
-    for day in days {
-        match ranges.last_mut() {
-            Some((_, last)) if last.next() == day => *last = day,
-            _ => ranges.push((day, day)),
-        }
-    }
-    let range = |(first, last): &(Day, Day)| match first == last {
-        true => first.to_string(),
-        false => format!("{first}-{last}"),
-    };
-    ranges.iter().map(range).collect::<Vec<_>>().join(", ")
+    day::runs(days).iter().map(DayRange::to_string).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]

@@ -132,6 +132,12 @@ bounded! {
         /// Requests of peers at once, default 1024: all queries and chunk reads of a leader, and as many again.
         /// Each costs up to `chunk_bytes`.
         peer_requests: usize = 1024, 1..=65_536;
+        /// Streams of chunks open at once, default 128; the next one is refused. Each costs up to twice
+        /// `chunk_bytes` while its client takes nothing.
+        streams: usize = 128, 1..=65_536;
+        /// Requests at once on one connection, default 1024; the next one waits at the client. A neighbour sends
+        /// all its requests on one connection, so fewer than `peer_requests` slow queries down.
+        connection_requests: u32 = 1024, 1..=65_536;
         /// Nodes that a request may have passed, default 32. It must be at least the distance of the farthest
         /// node from the leader.
         max_hops: usize = 32, 1..=1024;
@@ -139,6 +145,9 @@ bounded! {
         filter_bytes: usize = 65_536, 256..=1_048_576;
         /// Bytes of a client's request, default 1 MiB.
         message_bytes: usize = 1_048_576, 4096..=16_777_216;
+        /// Bytes of a request of the old contract, default 16 MiB. That contract gives its answers in `status`, also
+        /// to a filter beyond `filter_bytes`, which has to be read for it.
+        legacy_message_bytes: usize = 16_777_216, 4096..=67_108_864;
         /// Milliseconds after which a neighbour that answers no ping is taken for hanging, default one second.
         /// Raising it delays failover and spares slow neighbours.
         keepalive_ms: u64 = 1000, 10..=600_000;

@@ -11,7 +11,7 @@ use crate::day::Day;
 use crate::error::QueryError;
 use crate::frame;
 use crate::gather::{Counted, Unanswered, WantedDay};
-use crate::plan::{Ask, Fate, PlannedDay, QueryPlan};
+use crate::plan::{Ask, Fate, InvalidQuery, PlannedDay, QueryPlan};
 use crate::result_set::ResultSet;
 use crate::verb::{Call, Cause, Count, Frame, HopStatistics};
 
@@ -186,15 +186,17 @@ impl Coordinator {
         let total = day_rows.iter().sum();
         let limits = &self.overlay.limits;
         if total > limits.max_rows {
-            return Err(QueryError::TooLarge(format!(
+            let message = format!(
                 "the result has {total} rows, limit {} (limits.max_rows); ask for fewer days, or set a limit",
                 limits.max_rows
-            )));
+            );
+            return Err(QueryError::TooLarge { limit: "limits.max_rows", message });
         }
         let bounds = ChunkBounds { worst_row_bytes: worst_row_bytes(plan, &ledger), ..plan.bounds };
-        let chunk_rows = checked_chunks(bounds.cut(&day_rows, plan.query.limit))?;
+        let plan = QueryPlan { bounds: bounds.large_enough_for(total), ..plan.clone() };
+        let chunk_rows = checked_chunks(&plan.bounds, &day_rows, plan.query.limit)?;
         let limit_reached = plan.query.limit.is_some_and(|limit| total >= limit);
-        Ok(ResultSet::new(key, Arc::new(plan.clone()), ledger, total, limit_reached, &chunk_rows))
+        Ok(ResultSet::new(key, Arc::new(plan), ledger, total, limit_reached, &chunk_rows))
     }
 
     fn cut_groups(
@@ -212,13 +214,14 @@ impl Coordinator {
         }
         let groups = self.keep_groups(&key, plan, groups)?;
         let total = groups.len() as u64;
+        let plan = QueryPlan { bounds: plan.bounds.large_enough_for(total), ..plan.clone() };
         let bounds = ChunkBounds {
             worst_row_bytes: plan.query.encoding.of(&frame::worst_group_bytes(spec, &groups)),
             ..plan.bounds
         };
-        let chunk_rows = checked_chunks(bounds.cut(&[total], plan.query.limit))?;
+        let chunk_rows = checked_chunks(&bounds, &[total], plan.query.limit)?;
         let limit_reached = plan.query.limit.is_some_and(|limit| total >= limit);
-        Ok(ResultSet::new(key, Arc::new(plan.clone()), ledger, total, limit_reached, &chunk_rows))
+        Ok(ResultSet::new(key, Arc::new(plan), ledger, total, limit_reached, &chunk_rows))
     }
 
     /// The first groups by key, up to the limit; kept for the chunks while there is room.
@@ -230,7 +233,8 @@ impl Coordinator {
     ) -> Result<Arc<Vec<(GroupId, Partial)>>, QueryError> {
         let max_groups = self.overlay.limits.max_groups;
         if groups.len() > max_groups {
-            return Err(QueryError::TooLarge(aggregate::too_many_groups(max_groups)));
+            let message = aggregate::too_many_groups(max_groups);
+            return Err(QueryError::TooLarge { limit: "limits.max_groups", message });
         }
         let limit = plan.query.limit.unwrap_or(u64::MAX).min(usize::MAX as u64) as usize;
         let groups: Vec<_> = groups.into_vec().into_iter().take(limit).collect();
@@ -306,14 +310,22 @@ fn wave(asks: &[(&PlannedDay, &Ask)], wanted: u64, share: f64) -> usize {
     asks.len()
 }
 
-fn checked_chunks(chunk_rows: Vec<u32>) -> Result<Vec<u32>, QueryError> {
-    if chunk_rows.len() > MAX_CHUNKS {
-        return Err(QueryError::Invalid(format!(
-            "the result would have {} chunks, limit {MAX_CHUNKS}: ask for larger chunks",
-            chunk_rows.len()
-        )));
+fn checked_chunks(
+    bounds: &ChunkBounds,
+    day_rows: &[u64],
+    limit: Option<u64>,
+) -> Result<Vec<u32>, InvalidQuery> {
+    let chunk_rows = bounds.cut(day_rows, limit);
+    if chunk_rows.len() <= MAX_CHUNKS {
+        return Ok(chunk_rows);
     }
-    Ok(chunk_rows)
+    let total: u64 = day_rows.iter().sum();
+    let ChunkBounds { strategy, fixed_rows, chunk_bytes, .. } = bounds;
+    let why = format!(
+        "{total} records make more than {MAX_CHUNKS} chunks (chunking {strategy}, chunk_rows {fixed_rows}, \
+         chunk_bytes {chunk_bytes}): ask for larger chunks, or for fewer days"
+    );
+    Err(InvalidQuery::new("chunking", why))
 }
 
 fn failure(cause: Cause, lost: bool, why: String, nodes_tried: &[NodeId]) -> Unanswered {
