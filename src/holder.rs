@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::ops::Range;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -385,9 +386,10 @@ fn day_inventory(data: &Data, day: Day) -> DayInventory {
     }
 }
 
-/// A rejected row's file is named from the dataset root: `20200810/20200810-01.csv`.
+/// A day's folder, wherever the dataset's root lies, has the day's name: `data/20200810/20200810-01.csv`.
 fn is_of(row: &RejectedRow, day: Day) -> bool {
-    row.file.parent().is_some_and(|folder| folder.as_os_str() == day.to_string().as_str())
+    let folder = row.file.parent().and_then(Path::file_name);
+    folder.is_some_and(|folder| folder == day.to_string().as_str())
 }
 
 /// Cuts `rows` into half-open pieces of at most `quantum`.

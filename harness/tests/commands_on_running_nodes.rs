@@ -135,3 +135,18 @@ async fn metrics_and_shutdown_reach_every_process() {
         six.cluster.finished(id).await.unwrap();
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn live_verification_names_the_rows_that_a_node_rejected() {
+    let data = tempfile::tempdir().unwrap();
+    let whole = fs::read(fixtures().join("20200815/20200815-01.csv")).unwrap();
+    let second = whole.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+    fs::create_dir(data.path().join("20200815")).unwrap();
+    let file = data.path().join("20200815/20200815-01.csv");
+    fs::write(&file, &whole[..second + 9]).unwrap();
+    let six = Six::start(data.path()).await;
+    let verified = overlay(&["verify-data-loading", &six.config(), "--live"]).await;
+    assert_eq!(verified.status.code(), Some(3), "{}", text(&verified));
+    let named = format!("node `B` rejected 1 rows of 20200815: {}:2: ", file.display());
+    assert!(text(&verified).contains(&named), "should say `{named}`: {}", text(&verified));
+}
