@@ -12,7 +12,7 @@ mod split;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -38,6 +38,9 @@ pub enum LoadError {
         /// Why.
         why: io::Error,
     },
+    /// A name that could stand for another one as well, once it is text.
+    #[error("name of {0:?} is not UTF-8: rename it")]
+    NotUtf8(PathBuf),
     /// One hour's rows twice: nobody can tell which file counts.
     #[error("`{}` and `{}` hold the same rows: keep one of them", .0.display(), .1.display())]
     SameStem(PathBuf, PathBuf),
@@ -49,7 +52,7 @@ pub enum LoadError {
 /// What a dataset's root holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DatasetDays {
-    /// In order; a folder may turn out to hold no file.
+    /// In order; a folder may turn out to hold no file, or not to be readable.
     pub days: Vec<Day>,
     /// Names of everything else, in order.
     pub ignored: Vec<String>,
@@ -116,14 +119,13 @@ impl std::fmt::Display for RejectedRow {
 /// # Errors
 /// [`LoadError`] if `root` is no readable folder or has no day folder.
 pub fn days_on_disk(root: &Path) -> Result<DatasetDays, LoadError> {
-    if !root.is_dir() {
-        return Err(LoadError::NotAFolder(root.to_owned()));
-    }
+    check_root(root)?;
     let mut days = Vec::new();
     let mut ignored = Vec::new();
     for (name, path) in entries(root)? {
-        match name.parse() {
-            Ok(day) if path.is_dir() => days.push(day),
+        match (name.parse(), is_folder(&path)) {
+            // What cannot be looked at is a day too, so that loading it says why.
+            (Ok(day), Ok(true) | Err(_)) => days.push(day),
             _ => ignored.push(name),
         }
     }
@@ -131,6 +133,23 @@ pub fn days_on_disk(root: &Path) -> Result<DatasetDays, LoadError> {
         return Err(LoadError::NoDays(root.to_owned()));
     }
     Ok(DatasetDays { days, ignored })
+}
+
+fn check_root(root: &Path) -> Result<(), LoadError> {
+    match is_folder(root)? {
+        true => Ok(()),
+        false => Err(LoadError::NotAFolder(root.to_owned())),
+    }
+}
+
+/// Whether there is a folder at `path`. A link that leads nowhere is not nothing: it is an error.
+fn is_folder(path: &Path) -> Result<bool, LoadError> {
+    let nothing = || matches!(path.symlink_metadata(), Err(error) if error.kind() == ErrorKind::NotFound);
+    match path.metadata() {
+        Ok(found) => Ok(found.is_dir()),
+        Err(error) if error.kind() == ErrorKind::NotFound && nothing() => Ok(false),
+        Err(source) => Err(LoadError::Unreadable { path: path.to_owned(), source }),
+    }
 }
 
 /// Loads `days` from the dataset under `root`; a day without files is left out.
@@ -146,6 +165,7 @@ pub fn load(
     options: &LoadOptions,
     progress: &(dyn Fn(LoadProgress) + Sync),
 ) -> Result<Loaded, LoadError> {
+    check_root(root)?;
     let days = days.iter().map(|day| Ok((*day, day_files(root, *day)?)));
     let days: Vec<(Day, Vec<DayFile>)> = days.collect::<Result<_, LoadError>>()?;
     let tables = StoreBuilder::default();
@@ -195,7 +215,7 @@ struct DayFile {
 /// The files of a day's folder in order of their stems; hidden ones are no data.
 fn day_files(root: &Path, day: Day) -> Result<Vec<DayFile>, LoadError> {
     let folder = root.join(day.to_string());
-    if !folder.is_dir() {
+    if !is_folder(&folder)? {
         return Ok(Vec::new());
     }
     let mut files: BTreeMap<String, DayFile> = BTreeMap::new();
@@ -205,7 +225,7 @@ fn day_files(root: &Path, day: Day) -> Result<Vec<DayFile>, LoadError> {
             (_, Some(stem)) => (stem.to_owned(), true),
             _ => continue,
         };
-        if name.starts_with('.') || path.is_dir() {
+        if name.starts_with('.') || is_folder(&path)? {
             continue;
         }
         let file = DayFile { stem: stem.clone(), path, compressed };
@@ -223,7 +243,7 @@ fn entries(folder: &Path) -> Result<BTreeMap<String, PathBuf>, LoadError> {
     let mut entries = BTreeMap::new();
     for entry in std::fs::read_dir(folder).map_err(unreadable)? {
         let entry = entry.map_err(unreadable)?;
-        let name = entry.file_name().to_string_lossy().into_owned();
+        let name = entry.file_name().into_string().map_err(|_| LoadError::NotUtf8(entry.path()))?;
         entries.insert(name, entry.path());
     }
     Ok(entries)

@@ -154,6 +154,20 @@ fn a_file_that_is_there_twice_and_a_damaged_one_are_both_named() {
     assert_eq!(findings(&report, "rows_are_loaded").len(), 3);
 }
 
+/// Goal: a day that is there but cannot be looked at is a finding, not a day without data.
+#[cfg(unix)]
+#[test]
+fn a_day_that_cannot_be_looked_at_is_named() {
+    let copy = Copy::new();
+    std::fs::remove_dir_all(copy.path("20200814")).unwrap();
+    std::os::unix::fs::symlink(copy.path("nowhere"), copy.path("20200814")).unwrap();
+    let report = json(Path::new(CONFIG), copy.0.path());
+    let found = findings(&report, "files_are_read");
+    assert_eq!(found.len(), 1, "{found:#?}");
+    assert!(found[0].starts_with(&format!("cannot read `{}`", copy.path("20200814").display())), "{found:?}");
+    assert_eq!(text(Path::new(CONFIG), copy.0.path()).1, Some(3));
+}
+
 #[test]
 fn a_day_that_no_team_owns_is_named_with_its_files_and_rows() {
     let copy = Copy::new();

@@ -237,3 +237,38 @@ fn what_cannot_be_loaded_is_named() {
         assert!(error.starts_with(&format!("cannot read `{}`", path.display())), "{error}");
     }
 }
+
+/// Goal: what cannot be looked at never passes for a day without data. Method: a link that leads nowhere.
+#[cfg(unix)]
+#[test]
+fn a_day_that_cannot_be_looked_at_is_an_error() {
+    let root = dataset(&[("20200810/a.csv", GOOD)]);
+    std::os::unix::fs::symlink(root.path().join("nowhere"), root.path().join("20200811")).unwrap();
+    let error = load_all(&root, &LoadOptions::default()).unwrap_err();
+    let path = root.path().join("20200811").display().to_string();
+    assert!(error.to_string().starts_with(&format!("cannot read `{path}`")), "{error}");
+}
+
+/// Only the root itself can say that a day has no folder.
+#[test]
+fn a_root_that_is_gone_is_an_error() {
+    let root = dataset(&[("20200810/a.csv", GOOD)]);
+    let days = BTreeSet::from(["20200810".parse().unwrap()]);
+    let gone = root.path().join("gone");
+    let error = load(&gone, &days, &LoadOptions::default(), &|_| ()).unwrap_err();
+    assert!(matches!(error, LoadError::NotAFolder(path) if path == gone));
+}
+
+/// Goal: no file hides another. Method: two names that look the same where bytes are replaced.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_name_that_is_not_utf8_is_an_error() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    let root = dataset(&[("20200810/a.csv", GOOD)]);
+    for name in [b"b\xff.csv", b"b\xfe.csv"] {
+        std::fs::write(root.path().join("20200810").join(OsStr::from_bytes(name)), GOOD).unwrap();
+    }
+    let error = load_all(&root, &LoadOptions::default()).unwrap_err().to_string();
+    assert!(error.contains(r"20200810/b\xF") && error.contains("is not UTF-8"), "{error}");
+}

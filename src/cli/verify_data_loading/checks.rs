@@ -32,7 +32,9 @@ fn files_are_read(proof: &Proof, disk: &Disk) -> Check {
     let finding = |on_disk: &DiskDay| {
         let error = on_disk.loaded.as_ref().err()?;
         let file = match error {
-            LoadError::Unreadable { path, .. } | LoadError::SameStem(path, _) => Some(path.clone()),
+            LoadError::Unreadable { path, .. } | LoadError::NotUtf8(path) | LoadError::SameStem(path, _) => {
+                Some(path.clone())
+            }
             _ => None,
         };
         let day = Some(on_disk.day);
