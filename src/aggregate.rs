@@ -154,8 +154,8 @@ impl Groups {
         // A group inside a day, as one number: place, measure, hour.
         let group_of = |row: usize| {
             let hour = if by_hour { batch.minute[row] / 60 } else { 0 };
-            let measure = measures[usize::from(batch.measure[row])];
-            u64::from(place.of(batch.site[row])) << 16 | u64::from(measure) << 8 | u64::from(hour)
+            let measure = measures.get(usize::from(batch.measure[row])).copied().unwrap_or(0);
+            u64::from(place.of(batch.site[row])) << 24 | u64::from(measure) << 8 | u64::from(hour)
         };
         let mut partials: HashMap<u64, Partial> = HashMap::new();
         // Rows of a site, and so of a group, often follow each other.
@@ -183,11 +183,11 @@ impl Groups {
         for (group, partial) in partials {
             let keys = spec.group_by.iter().map(|key| match key {
                 GroupKey::Parameter => {
-                    let measure = &store.measures()[(group >> 8 & 0xff) as usize];
+                    let measure = &store.measures()[(group >> 8 & 0xffff) as usize];
                     KeyValue::Text(measure.parameter.clone())
                 }
-                GroupKey::Site => KeyValue::Text(place.names(store, group >> 16).0.into()),
-                GroupKey::Agency => KeyValue::Text(place.names(store, group >> 16).1.into()),
+                GroupKey::Site => KeyValue::Text(place.names(store, group >> 24).0.into()),
+                GroupKey::Agency => KeyValue::Text(place.names(store, group >> 24).1.into()),
                 GroupKey::Day => KeyValue::Number(batch.day.number()),
                 GroupKey::Hour => KeyValue::Number((group & 0xff) as u32),
                 GroupKey::Team => KeyValue::Text(team.into()),
@@ -265,17 +265,15 @@ impl PlaceGroups {
     }
 }
 
-/// By measure code, the smallest code of a measure in the same group: those that share a parameter.
-fn measure_groups(store: &Store, spec: &AggregateSpec) -> [u8; 256] {
-    let mut groups = [0; 256];
-    if spec.group_by.contains(&GroupKey::Parameter) {
-        for (code, measure) in store.measures().iter().enumerate() {
-            let mut all = store.measures().iter();
-            let first = all.position(|other| other.parameter == measure.parameter);
-            groups[code] = first.unwrap_or(code) as u8;
-        }
+/// By measure code, the smallest code of a measure in the same group: those that share a parameter. Empty if
+/// parameters don't matter.
+fn measure_groups(store: &Store, spec: &AggregateSpec) -> Vec<u16> {
+    if !spec.group_by.contains(&GroupKey::Parameter) {
+        return Vec::new();
     }
-    groups
+    let mut firsts = HashMap::new();
+    let measures = store.measures().iter().zip(0..=u16::MAX);
+    measures.map(|(measure, code)| *firsts.entry(&*measure.parameter).or_insert(code)).collect()
 }
 
 /// The mean of a group: its exact sum over its count, rounded once, to the nearest double, ties to even.

@@ -17,9 +17,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use self::row::{Date, RowReader};
+use self::row::{Date, NoRow, RowReader};
 use crate::day::Day;
-use crate::store::{DayBatch, DayBuilder, Store, StoreBuilder};
+use crate::store::{DayBatch, DayBuilder, Store, StoreBuilder, TooManyMeasures};
 
 /// A dataset that can't be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +44,9 @@ pub enum LoadError {
     /// One hour's rows twice: nobody can tell which file counts.
     #[error("`{}` and `{}` hold the same rows: keep one of them", .0.display(), .1.display())]
     SameStem(PathBuf, PathBuf),
+    /// More parameters and units than a store tells apart.
+    #[error(transparent)]
+    TooManyMeasures(#[from] TooManyMeasures),
     /// The first rejected row, where none is allowed.
     #[error("{0}")]
     Rejected(RejectedRow),
@@ -157,8 +160,8 @@ fn is_folder(path: &Path) -> Result<bool, LoadError> {
 /// `progress` is called after each file, from any thread.
 ///
 /// # Errors
-/// [`LoadError`] if a folder or file can't be read, a stem is there twice, or a row is rejected under
-/// `strict`. Of several, the one of the earliest day.
+/// [`LoadError`] if a folder or file can't be read, a stem is there twice, a row is rejected under
+/// `strict`, or there are more parameters than codes. Of several, the one of the earliest day.
 pub fn load(
     root: &Path,
     days: &BTreeSet<Day>,
@@ -277,14 +280,15 @@ fn load_day(
                         reader.read(&date, &fields.each_ref().map(|field| field.as_ref()))
                     }
                 },
-                Err(damage) => Err(damage.to_string()),
+                Err(damage) => Err(NoRow::Rejected(damage.to_string())),
             };
             let reason = match row {
                 Ok((site, measure, row)) => {
                     builder.push(&site, &measure, row);
                     continue;
                 }
-                Err(reason) => reason,
+                Err(NoRow::Rejected(reason)) => reason,
+                Err(NoRow::TooManyMeasures(error)) => return Err(error.into()),
             };
             builder.reject(record.line, record.bytes);
             let row = || RejectedRow { file: file.path.clone(), line: record.line, reason };

@@ -19,7 +19,7 @@ pub struct BoundPredicate {
     /// By site code; `None` if every site matches.
     sites: Option<Box<[bool]>>,
     /// By measure code; `None` if every measure matches.
-    measures: Option<Box<[bool; 256]>>,
+    measures: Option<Box<[bool]>>,
     /// `None` if a missing concentration matches too.
     bounds: Option<(Decimal, Decimal)>,
 }
@@ -38,11 +38,7 @@ impl BoundPredicate {
             matches.collect()
         });
         let measures = predicate.parameter.as_ref().map(|parameter| {
-            let mut matches = Box::new([false; 256]);
-            for (matches, measure) in matches.iter_mut().zip(store.measures()) {
-                *matches = measure.parameter.to_uppercase() == *parameter;
-            }
-            matches
+            store.measures().iter().map(|measure| measure.parameter.to_uppercase() == *parameter).collect()
         });
         let bounded = predicate.min.is_some() || predicate.max.is_some();
         let bounds = bounded.then(|| {
@@ -55,7 +51,7 @@ impl BoundPredicate {
     fn matches_nothing(&self) -> bool {
         let none = |matches: &[bool]| !matches.contains(&true);
         self.sites.as_ref().is_some_and(|sites| none(sites))
-            || self.measures.as_ref().is_some_and(|all| none(&**all))
+            || self.measures.as_ref().is_some_and(|measures| none(measures))
             || self.bounds.is_some_and(|(least, most)| least > most)
     }
 }

@@ -1,7 +1,7 @@
 //! The days that a node holds, as narrow columns over one table of sites.
 //!
 //! A row is a site code, a minute of the day, a measure code, two concentrations, an AQI and a category:
-//! 18 bytes where concentrations fit into 32 bits. Texts and places live once, in the tables. What
+//! 19 bytes where concentrations fit into 32 bits. Texts and places live once, in the tables. What
 //! other nodes compare (a day's [`Version`] and [`DayStatistics`]) depends on that day's files only,
 //! never on the codes that this node happened to give.
 //!
@@ -107,7 +107,7 @@ pub struct DayBatch {
     /// Minutes since midnight UTC, when the measured hour began.
     pub minute: Box<[u16]>,
     /// Index into [`Store::measures`].
-    pub measure: Box<[u8]>,
+    pub measure: Box<[u16]>,
     /// The concentration, field 5 of a row.
     pub value: Column,
     /// What the instrument measured, field 7 of a row.
@@ -176,7 +176,7 @@ impl Store {
         &self.sites
     }
 
-    /// What measure codes stand for, in order of first use; at most 255.
+    /// What measure codes stand for, in order of first use; at most 65,536.
     pub fn measures(&self) -> &[Measure] {
         &self.measures
     }

@@ -23,13 +23,13 @@ pub(super) fn encode_rows(store: &Store, batch: &DayBatch, rows: &[u32], missing
     };
     let date = format!("{}T", batch.day.iso());
     let mut sites = Fragments::new(store.sites().len());
-    let measures: Vec<_> = store.measures().iter().map(measure_fragments).collect();
+    let mut measures = Fragments::new(store.measures().len());
     let mut out = Vec::with_capacity(rows.len() * 320);
     for row in rows {
         let index = *row as usize;
-        let site = batch.site[index];
-        let (head, tail) = sites.of(site, || site_fragments(&store.sites()[site as usize], batch));
-        let (parameter, unit) = &measures[usize::from(batch.measure[index])];
+        let (site, measure) = (batch.site[index] as usize, usize::from(batch.measure[index]));
+        let (head, tail) = sites.of(site, || site_fragments(&store.sites()[site], batch));
+        let (parameter, unit) = measures.of(measure, || measure_fragments(&store.measures()[measure]));
         if !out.is_empty() {
             out.push(b',');
         }
@@ -65,21 +65,20 @@ pub(super) fn encode_rows(store: &Store, batch: &DayBatch, rows: &[u32], missing
     out.into()
 }
 
-/// What every row of a site has before its time and after its category, written once for each site that
-/// is used.
+/// The two pieces that every row of a site, or of a measure, has: written once for each that is used.
 struct Fragments {
-    /// By site code: 1 + the index into `written`, 0 for none.
+    /// By code: 1 + the index into `written`, 0 for none.
     slots: Vec<u32>,
     written: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 impl Fragments {
-    fn new(sites: usize) -> Self {
-        Fragments { slots: vec![0; sites], written: Vec::new() }
+    fn new(code_count: usize) -> Self {
+        Fragments { slots: vec![0; code_count], written: Vec::new() }
     }
 
-    fn of(&mut self, site: u32, write: impl FnOnce() -> (Vec<u8>, Vec<u8>)) -> (&[u8], &[u8]) {
-        let slot = &mut self.slots[site as usize];
+    fn of(&mut self, code: usize, write: impl FnOnce() -> (Vec<u8>, Vec<u8>)) -> (&[u8], &[u8]) {
+        let slot = &mut self.slots[code];
         if *slot == 0 {
             self.written.push(write());
             *slot = self.written.len() as u32;
@@ -89,6 +88,7 @@ impl Fragments {
     }
 }
 
+/// What stands before a row's time and after its category.
 fn site_fragments(site: &Site, batch: &DayBatch) -> (Vec<u8>, Vec<u8>) {
     let mut head = b"{\"latitude\":".to_vec();
     write_json(&mut head, &site.latitude);

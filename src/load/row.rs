@@ -8,7 +8,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use super::split::FIELDS;
 use crate::day::Day;
 use crate::decimal::{Decimal, ONE};
-use crate::store::{Measure, MeasureEntry, Row, Site, SiteEntry, StoreBuilder};
+use crate::store::{Measure, MeasureEntry, Row, Site, SiteEntry, StoreBuilder, TooManyMeasures};
 
 /// Bytes that a text may have, so that one row always fits into a chunk: 4 texts of a site, each of
 /// which JSON may make 6 times as long, are 24 KiB.
@@ -22,17 +22,35 @@ pub(super) struct RowReader<'a> {
     key: Vec<u8>,
 }
 
+/// Why fields make no row.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum NoRow {
+    /// They say what no row may say.
+    Rejected(String),
+    /// They are good, and the store is full.
+    TooManyMeasures(TooManyMeasures),
+}
+
+impl From<String> for NoRow {
+    fn from(reason: String) -> Self {
+        NoRow::Rejected(reason)
+    }
+}
+
 impl<'a> RowReader<'a> {
     pub(super) fn new(tables: &'a StoreBuilder) -> Self {
         RowReader { tables, sites: HashMap::default(), measures: HashMap::default(), key: Vec::new() }
     }
 
-    /// The row that `fields` make, or the reason why they make none.
+    /// The row that `fields` make. The measure comes last, so that only good rows take one of its codes.
+    ///
+    /// # Errors
+    /// [`NoRow`] says why they make none.
     pub(super) fn read(
         &mut self,
         date: &Date,
         fields: &[&[u8]; FIELDS],
-    ) -> Result<(SiteEntry, MeasureEntry, Row), String> {
+    ) -> Result<(SiteEntry, MeasureEntry, Row), NoRow> {
         let &[latitude, longitude, time, parameter, value, unit, raw, aqi, category, ref names @ ..] = fields;
         let row = Row {
             minute: date.minute(time)?,
@@ -41,12 +59,12 @@ impl<'a> RowReader<'a> {
             aqi: whole("AQI", aqi, 0, i16::MAX)?,
             category: whole("category", category, 1, 6)?.map(|category| category as i8),
         };
-        let measure = self.measure(parameter, unit)?;
         let site = self.site(latitude, longitude, names)?;
+        let measure = self.measure(parameter, unit)?;
         Ok((site, measure, row))
     }
 
-    fn measure(&mut self, parameter: &[u8], unit: &[u8]) -> Result<MeasureEntry, String> {
+    fn measure(&mut self, parameter: &[u8], unit: &[u8]) -> Result<MeasureEntry, NoRow> {
         join(&mut self.key, &[parameter, unit]);
         if let Some(entry) = self.measures.get(self.key.as_slice()) {
             return Ok(*entry);
@@ -55,10 +73,10 @@ impl<'a> RowReader<'a> {
             Measure { parameter: text("parameter", parameter)?.into(), unit: text("unit", unit)?.into() };
         for (name, text) in [("parameter", &measure.parameter), ("unit", &measure.unit)] {
             if text.trim().is_empty() {
-                return Err(format!("{name} is empty"));
+                return Err(NoRow::Rejected(format!("{name} is empty")));
             }
         }
-        let entry = self.tables.measure(measure).map_err(|error| error.to_string())?;
+        let entry = self.tables.measure(measure).map_err(NoRow::TooManyMeasures)?;
         self.measures.insert(self.key.as_slice().into(), entry);
         Ok(entry)
     }
@@ -257,7 +275,7 @@ mod tests {
         "8400060",
     ];
 
-    fn read(changes: &[(usize, &str)]) -> Result<Row, String> {
+    fn read(changes: &[(usize, &str)]) -> Result<Row, NoRow> {
         let mut fields = GOOD.map(str::as_bytes);
         for (field, text) in changes {
             fields[field - 1] = text.as_bytes();
@@ -334,9 +352,9 @@ mod tests {
             (9, "7", "category `7` out of range: must be a whole number from 1 to 6"),
             (10, &long, "site name has 1025 bytes, limit 1024"),
         ] {
-            assert_eq!(read(&[(field, text)]), Err(reason.to_owned()));
+            assert_eq!(read(&[(field, text)]), Err(NoRow::Rejected(reason.to_owned())));
         }
-        let reason = read(&[(7, "1e12")]).unwrap_err();
+        let Err(NoRow::Rejected(reason)) = read(&[(7, "1e12")]) else { panic!("1e12 is out of range") };
         assert!(reason.starts_with("raw concentration: `1e12` out of range"));
     }
 

@@ -5,6 +5,9 @@ use tempfile::TempDir;
 use super::*;
 use crate::store::Version;
 
+/// Codes have two bytes.
+const MEASURES_LIMIT: usize = 1 << 16;
+
 const GOOD: &str = r#""41.75613","-124.20347","2020-08-10T01:00","PM2.5","17.3","UG/M3","18.0","62","2","Crescent City","North Coast","0060","8400060""#;
 
 fn other(time: &str, parameter: &str, value: &str, site: &str) -> String {
@@ -271,4 +274,34 @@ fn a_name_that_is_not_utf8_is_an_error() {
     }
     let error = load_all(&root, &LoadOptions::default()).unwrap_err().to_string();
     assert!(error.contains(r"20200810/b\xF") && error.contains("is not UTF-8"), "{error}");
+}
+
+fn measured(day: u32, parameter: usize) -> String {
+    other(&format!("2020-08-{day}T02:00"), &format!("P{parameter}"), "1", "A")
+}
+
+#[test]
+fn a_day_loads_whole_beside_days_with_other_parameters() {
+    let rows = |day, parameters: std::ops::Range<usize>| -> String {
+        parameters.map(|parameter| measured(day, parameter) + "\n").collect()
+    };
+    let (first, second) = (rows(10, 0..200), rows(11, 200..400));
+    let Loaded { store, rejected } = loaded(&[("20200810/a.csv", &first), ("20200811/a.csv", &second)]);
+    assert_eq!((store.row_count(), rejected), (400, Vec::new()));
+    assert_eq!(&*store.measures()[399].parameter, "P399");
+}
+
+#[test]
+fn a_rejected_row_takes_no_code() {
+    let north = |parameter| measured(10, parameter).replacen("40.1", "north", 1) + "\n";
+    let rows: String = (0..MEASURES_LIMIT).map(north).collect();
+    let store = loaded(&[("20200810/a.csv", &(rows + GOOD))]).store;
+    assert_eq!(store.row_count(), 1);
+}
+
+#[test]
+fn more_parameters_than_codes_are_an_error_of_the_dataset() {
+    let rows: String = (0..=MEASURES_LIMIT).map(|parameter| measured(10, parameter) + "\n").collect();
+    let error = load_all(&dataset(&[("20200810/a.csv", &rows)]), &LoadOptions::default()).unwrap_err();
+    assert_eq!(error.to_string(), "more than 65536 different pairs of parameter and unit");
 }

@@ -17,18 +17,15 @@ use super::{
 use crate::day::Day;
 use crate::decimal::Decimal;
 
-/// Measures that a store can tell apart: codes are bytes.
-const MEASURES_LIMIT: usize = 255;
+/// Measures that a store can tell apart: codes have two bytes.
+const MEASURES_LIMIT: usize = 1 << 16;
 
 /// A dataset with more parameters and units than codes.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "more than {MEASURES_LIMIT} different pairs of parameter and unit; first beyond: `{parameter}` in `{unit}`"
-)]
-pub struct TooManyMeasures {
-    parameter: Box<str>,
-    unit: Box<str>,
-}
+///
+/// It names no row: which one finds the codes taken depends on what the threads did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("more than {MEASURES_LIMIT} different pairs of parameter and unit")]
+pub struct TooManyMeasures;
 
 /// What a row says beside its site and its measure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +54,7 @@ pub struct SiteEntry {
 /// A measure that has a code, with what each of its rows needs.
 #[derive(Clone, Copy, Debug)]
 pub struct MeasureEntry {
-    code: u8,
+    code: u16,
     digest: Digest,
     text_bytes: TextBytes,
 }
@@ -71,7 +68,7 @@ pub struct StoreBuilder {
 #[derive(Debug, Default)]
 struct Tables {
     sites: HashMap<Site, u32>,
-    measures: HashMap<Measure, u8>,
+    measures: HashMap<Measure, u16>,
 }
 
 impl StoreBuilder {
@@ -88,15 +85,15 @@ impl StoreBuilder {
     /// The entry of `measure`, the same for equal measures.
     ///
     /// # Errors
-    /// [`TooManyMeasures`] if it would be the 256th.
+    /// [`TooManyMeasures`] if all codes are taken.
     pub fn measure(&self, measure: Measure) -> Result<MeasureEntry, TooManyMeasures> {
         let (digest, text_bytes) = (measure_digest(&measure), TextBytes::of_measure(&measure));
         let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
         let next = tables.measures.len();
         if next >= MEASURES_LIMIT && !tables.measures.contains_key(&measure) {
-            return Err(TooManyMeasures { parameter: measure.parameter, unit: measure.unit });
+            return Err(TooManyMeasures);
         }
-        let code = *tables.measures.entry(measure).or_insert(next as u8);
+        let code = *tables.measures.entry(measure).or_insert(next as u16);
         Ok(MeasureEntry { code, digest, text_bytes })
     }
 
@@ -112,7 +109,7 @@ impl StoreBuilder {
                 *code = site_codes.of(*code as usize);
             }
             for code in &mut batch.measure {
-                *code = measure_codes.of(usize::from(*code)) as u8;
+                *code = measure_codes.of(usize::from(*code)) as u16;
             }
         }
         let sites = tables.sites.into_iter();
@@ -158,7 +155,7 @@ pub struct DayBuilder {
     day: Day,
     site: Vec<u32>,
     minute: Vec<u16>,
-    measure: Vec<u8>,
+    measure: Vec<u16>,
     value: Vec<i64>,
     raw_concentration: Vec<i64>,
     aqi: Vec<i16>,
