@@ -5,6 +5,7 @@
 //! then integer work. A bound may be any decimal number: it is rounded to the nearest billionth that
 //! selects the same concentrations.
 
+use std::cmp::Ordering;
 use std::fmt;
 
 /// Decimals that a concentration may have.
@@ -76,6 +77,14 @@ impl Decimal {
         Written::parse(text).map(|number| number.rounded(false))
     }
 
+    /// Compares two numbers as they are written, before either is rounded.
+    ///
+    /// # Errors
+    /// [`InvalidDecimal`] if either text is no finite number.
+    pub fn compare_written(left: &str, right: &str) -> Result<Ordering, InvalidDecimal> {
+        Ok(Written::parse(left)?.compare(&Written::parse(right)?))
+    }
+
     /// The nearest double.
     pub fn to_f64(self) -> f64 {
         let (mut mantissa, mut decimals) = (self.0, DECIMALS as i32);
@@ -104,10 +113,11 @@ impl fmt::Display for Decimal {
     }
 }
 
-/// A number as it was written: `mantissa * 10^exponent`, exact.
+/// A number as it was written: `mantissa * 10^exponent`, exact. The mantissa ends in no zero; zero has the
+/// exponent 0.
 struct Written {
     mantissa: i128,
-    exponent: i32,
+    exponent: i64,
 }
 
 impl Written {
@@ -134,11 +144,26 @@ impl Written {
             return Err(InvalidDecimal::TooManyDigits { text: cut(text), digits: trimmed.len() });
         }
         let magnitude: i128 = if trimmed.is_empty() { 0 } else { trimmed.parse().map_err(|_| invalid())? };
+        if magnitude == 0 {
+            return Ok(Written { mantissa: 0, exponent: 0 });
+        }
         let zeros = (significant.len() - trimmed.len()) as i64;
-        let exponent = i64::from(exponent) - fraction.len() as i64 + zeros;
         Ok(Written {
             mantissa: if negative { -magnitude } else { magnitude },
-            exponent: exponent.clamp(-1_000_000, 1_000_000) as i32,
+            exponent: i64::from(exponent) - fraction.len() as i64 + zeros,
+        })
+    }
+
+    fn compare(&self, other: &Written) -> Ordering {
+        // More digits before the point is larger; else digits compare as text, since none ends in zeros.
+        let magnitude = |number: &Written| {
+            let digits = number.mantissa.unsigned_abs().to_string();
+            (digits.len() as i64 + number.exponent, digits)
+        };
+        let signs = self.mantissa.signum().cmp(&other.mantissa.signum());
+        signs.then_with(|| match self.mantissa < 0 {
+            true => magnitude(other).cmp(&magnitude(self)),
+            false => magnitude(self).cmp(&magnitude(other)),
         })
     }
 
@@ -147,12 +172,12 @@ impl Written {
         if self.mantissa == 0 {
             return Some((0, false));
         }
-        let shift = self.exponent + DECIMALS as i32;
+        let shift = self.exponent + i64::from(DECIMALS);
+        let factor = u32::try_from(shift.unsigned_abs()).ok().and_then(|places| 10i128.checked_pow(places));
         if shift >= 0 {
-            let factor = 10i128.checked_pow(shift as u32)?;
-            return self.mantissa.checked_mul(factor).map(|value| (value, false));
+            return self.mantissa.checked_mul(factor?).map(|value| (value, false));
         }
-        match 10i128.checked_pow(shift.unsigned_abs()) {
+        match factor {
             Some(factor) => Some((self.mantissa / factor, self.mantissa % factor != 0)),
             None => Some((0, true)),
         }
@@ -219,6 +244,37 @@ mod tests {
         assert_eq!((least("-5.0000000001"), most("-5.0000000001")), (-5_000_000_000, -5_000_000_001));
         assert_eq!((least("1e300"), most("-1e300")), (i64::MAX, i64::MIN));
         assert_eq!((least("1e-300"), most("1e-300")), (1, 0));
+    }
+
+    #[test]
+    fn numbers_compare_as_they_are_written() {
+        let ascending = [
+            "-1e2000000",
+            "-1e1000001",
+            "-20",
+            "-3",
+            "-2.5",
+            "-1e-300",
+            "0",
+            "1e-2000000",
+            "5",
+            "5.000000000000000000000000000001",
+            "5.1",
+            "10",
+            "1e10",
+            "2e10",
+            "1e1000001",
+            "1e2000000",
+        ];
+        let compare = |left, right| Decimal::compare_written(left, right).unwrap();
+        for (index, left) in ascending.iter().enumerate() {
+            for (other, right) in ascending.iter().enumerate() {
+                assert_eq!(compare(left, right), index.cmp(&other), "{left} {right}");
+            }
+        }
+        for [left, right] in [["0", "-0.00"], ["0e5", "0"], ["5", "0.5e1"], ["-100.0", "-1e2"]] {
+            assert_eq!(compare(left, right), Ordering::Equal, "{left} {right}");
+        }
     }
 
     #[test]

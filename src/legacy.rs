@@ -18,7 +18,7 @@ use crate::decimal::Decimal;
 use crate::error::{MissingDay, QueryError};
 use crate::frame::Encoding;
 use crate::plan::{InvalidQuery, Query};
-use crate::predicate::{Place, Predicate};
+use crate::predicate::{Place, Predicate, Words};
 use crate::proto::legacy;
 use crate::result_set::{LeaseError, Owner};
 use crate::service::{address, check_hops, check_id, host, timeout};
@@ -286,9 +286,16 @@ impl Params {
     }
 
     fn query(&mut self, query_type: &str, max_rows: u64) -> Result<Query, InvalidQuery> {
+        let text = match query_type {
+            "search" => {
+                let text = self.text("text")?;
+                text.ok_or_else(|| InvalidQuery::new("text", "a search needs `text`"))?
+            }
+            _ => String::new(),
+        };
         let mut query = Query {
             encoding: Encoding::JsonLegacy,
-            predicate: self.predicate()?,
+            predicate: self.predicate(Some(text.as_str()).filter(|text| !text.is_empty()))?,
             date_start: self.day("date_start")?,
             date_end: self.day("date_end")?,
             team: self.text("team")?,
@@ -296,12 +303,7 @@ impl Params {
             ..Query::default()
         };
         match query_type {
-            "" | "filter" => {}
-            "search" => {
-                let text = self.text("text")?;
-                let text = text.ok_or_else(|| InvalidQuery::new("text", "a search needs `text`"))?;
-                query.predicate.text = Some(text.to_lowercase());
-            }
+            "" | "filter" | "search" => {}
             "aggregate" => query.aggregate = Some(self.aggregate()?),
             other => {
                 let shown: String = other.chars().take(40).collect();
@@ -312,27 +314,25 @@ impl Params {
         Ok(query)
     }
 
-    fn predicate(&mut self) -> Result<Predicate, InvalidQuery> {
-        let bound = |key: &'static str, text: Option<String>, parse: fn(&str) -> Result<Decimal, _>| {
-            let parsed = text.map(|text| parse(&text)).transpose();
-            parsed.map_err(|error: crate::decimal::InvalidDecimal| {
-                InvalidQuery::new(key, format!("{key}: {error}"))
-            })
+    fn predicate(&mut self, text: Option<&str>) -> Result<Predicate, InvalidQuery> {
+        let place = Place {
+            lat_min: self.degrees("lat_min")?,
+            lat_max: self.degrees("lat_max")?,
+            lon_min: self.degrees("lon_min")?,
+            lon_max: self.degrees("lon_max")?,
         };
-        Ok(Predicate {
-            parameter: self.text("parameter")?.map(|text| text.to_uppercase()),
-            min: bound("min_value", self.number("min_value")?, Decimal::at_least)?,
-            max: bound("max_value", self.number("max_value")?, Decimal::at_most)?,
-            place: Place {
-                lat_min: self.degrees("lat_min")?,
-                lat_max: self.degrees("lat_max")?,
-                lon_min: self.degrees("lon_min")?,
-                lon_max: self.degrees("lon_max")?,
-            },
-            site: self.text("site")?.map(|text| text.to_lowercase()),
-            agency: self.text("agency")?.map(|text| text.to_lowercase()),
-            text: None,
-        })
+        let (min, max) = (self.number("min_value")?, self.number("max_value")?);
+        let (parameter, site, agency) = (self.text("parameter")?, self.text("site")?, self.text("agency")?);
+        let words = Words {
+            parameter: parameter.as_deref(),
+            min: min.as_deref(),
+            max: max.as_deref(),
+            place,
+            site: site.as_deref(),
+            agency: agency.as_deref(),
+            text,
+        };
+        words.resolve().map_err(|error| InvalidQuery::new(error.field, error.to_string()))
     }
 
     fn aggregate(&mut self) -> Result<AggregateSpec, InvalidQuery> {

@@ -93,6 +93,10 @@
 //!   most once between two probes for all queries together.
 //! - Chunks have at most as many rows as their strategy says, and fewer where their worst encoding would
 //!   exceed `chunk_bytes`; each further frame in a chunk costs its overhead.
+//! - Fixed chunks whose size the client did not choose grow where there would be more than
+//!   [`chunking::MAX_CHUNKS`]: a client of the old contract has no other way to what its limit allows.
+//! - An answer carries the days that the node answers for, by team, and the client derives the planned days
+//!   from them. That proves that nothing was lost on the way, not that the configuration is right.
 //! - Messages name decimals as billionths; concentrations have at most nine decimals.
 
 pub mod admission;

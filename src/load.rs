@@ -151,7 +151,7 @@ fn is_folder(path: &Path) -> Result<bool, LoadError> {
     match path.metadata() {
         Ok(found) => Ok(found.is_dir()),
         Err(error) if error.kind() == ErrorKind::NotFound && nothing() => Ok(false),
-        Err(source) => Err(LoadError::Unreadable { path: path.to_owned(), source }),
+        Err(why) => Err(LoadError::Unreadable { path: path.to_owned(), why }),
     }
 }
 

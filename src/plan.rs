@@ -141,13 +141,7 @@ impl Query {
     /// # Errors
     /// [`InvalidQuery`] that names the fields and what they hold.
     pub fn check(&self, overlay: &Overlay) -> Result<(), InvalidQuery> {
-        let Predicate { min, max, place, .. } = &self.predicate;
-        if let (Some(min), Some(max)) = (min, max)
-            // Bounds were rounded towards each other: one billionth apart, they were equal as written.
-            && min.0 > max.0.saturating_add(1)
-        {
-            return Err(InvalidQuery::new("min_value", format!("min_value {min} is above max_value {max}")));
-        }
+        let place = &self.predicate.place;
         if let (Some(start), Some(end)) = (self.date_start, self.date_end)
             && start > end
         {

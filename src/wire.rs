@@ -15,7 +15,7 @@ use crate::decimal::Decimal;
 use crate::frame::Encoding;
 use crate::inventory::{DayInventory, NodeInventory, NodeState};
 use crate::plan::{ChunkingChoice, InvalidQuery, Query};
-use crate::predicate::{Place, Predicate};
+use crate::predicate::{Place, Predicate, Words};
 use crate::proto::v1;
 use crate::store::{DayStatistics, Digest, ParameterStatistics, PlaceBounds, Version, WorstRowBytes};
 use crate::verb::{Cause, CountItem, Failure, Frame, HopStatistics, ReadItem};
@@ -97,27 +97,25 @@ pub(crate) fn predicate_from(predicate: Option<&v1::Predicate>) -> Result<Predic
     let Some(predicate) = predicate else {
         return Ok(Predicate::default());
     };
-    let lower = |text: &Option<String>| text.as_ref().map(|text| text.to_lowercase());
     let number = |field, value: Option<f64>| match value {
         Some(value) if !value.is_finite() => Err(malformed(field, format!("`{value}` is not a number"))),
         value => Ok(value),
     };
-    let min = predicate.min_value.as_deref().map(Decimal::at_least).transpose();
-    let max = predicate.max_value.as_deref().map(Decimal::at_most).transpose();
-    Ok(Predicate {
-        parameter: predicate.parameter.as_ref().map(|text| text.to_uppercase()),
-        min: min.map_err(|error| malformed("min_value", error))?,
-        max: max.map_err(|error| malformed("max_value", error))?,
+    let words = Words {
+        parameter: predicate.parameter.as_deref(),
+        min: predicate.min_value.as_deref(),
+        max: predicate.max_value.as_deref(),
         place: Place {
             lat_min: number("lat_min", predicate.lat_min)?,
             lat_max: number("lat_max", predicate.lat_max)?,
             lon_min: number("lon_min", predicate.lon_min)?,
             lon_max: number("lon_max", predicate.lon_max)?,
         },
-        site: lower(&predicate.site),
-        agency: lower(&predicate.agency),
-        text: lower(&predicate.text),
-    })
+        site: predicate.site.as_deref(),
+        agency: predicate.agency.as_deref(),
+        text: predicate.text.as_deref(),
+    };
+    words.resolve().map_err(|error| malformed(error.field, error.why))
 }
 
 pub(crate) fn predicate_to(predicate: &Predicate) -> v1::Predicate {

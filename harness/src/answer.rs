@@ -10,10 +10,9 @@ use arrow_schema::{DataType, TimeUnit};
 use overlay::aggregate::{AggregateOf, AggregateSpec};
 use overlay::client::{CheckedChunk, Client, ClientError, QueryResult};
 use overlay::day::Day;
-use overlay::decimal::Decimal;
 use overlay::frame::{self, Encoding};
 use overlay::plan::Query;
-use overlay::predicate::{Place, Predicate};
+use overlay::predicate::{Place, Words};
 use overlay::verb::Frame;
 use serde_json::{Map, Value, json};
 
@@ -25,22 +24,22 @@ use crate::oracle::{GroupKey, Measure, OracleQuery, numerically_equal};
 /// If a bound is no number, or a date does not exist: the oracle's queries have none such.
 pub fn query(query: &OracleQuery, encoding: Encoding) -> Query {
     let day = |number: Option<u32>| number.map(|number| Day::from_number(number.into()).expect("a day"));
-    let lower = |text: &Option<String>| text.as_ref().map(|text| text.to_lowercase());
-    Query {
-        predicate: Predicate {
-            parameter: query.parameter.as_ref().map(|name| name.to_uppercase()),
-            min: query.min.as_ref().map(|text| Decimal::at_least(text).expect("a number")),
-            max: query.max.as_ref().map(|text| Decimal::at_most(text).expect("a number")),
-            place: Place {
-                lat_min: query.lat_min,
-                lat_max: query.lat_max,
-                lon_min: query.lon_min,
-                lon_max: query.lon_max,
-            },
-            site: lower(&query.site),
-            agency: lower(&query.agency),
-            text: lower(&query.text),
+    let words = Words {
+        parameter: query.parameter.as_deref(),
+        min: query.min.as_deref(),
+        max: query.max.as_deref(),
+        place: Place {
+            lat_min: query.lat_min,
+            lat_max: query.lat_max,
+            lon_min: query.lon_min,
+            lon_max: query.lon_max,
         },
+        site: query.site.as_deref(),
+        agency: query.agency.as_deref(),
+        text: query.text.as_deref(),
+    };
+    Query {
+        predicate: words.resolve().expect("numbers in order"),
         date_start: day(query.date_start),
         date_end: day(query.date_end),
         team: query.team.clone(),

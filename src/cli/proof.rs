@@ -12,10 +12,9 @@ use crate::aggregate::{AggregateOf, AggregateSpec, GroupKey};
 use crate::client::QueryResult;
 use crate::coverage::{Entry, Outcome, Served};
 use crate::day::Day;
-use crate::decimal::{Decimal, InvalidDecimal};
 use crate::frame::Encoding;
 use crate::plan::Query;
-use crate::predicate::{Place, Predicate};
+use crate::predicate::{Place, Predicate, Words};
 use crate::verb::Frame;
 
 /// What this code writes, and the only one that it reads.
@@ -220,26 +219,23 @@ impl QueryRecord {
     fn value(&self) -> Result<Query, String> {
         let degrees = |text: &Option<String>| text.as_deref().map(parsed::<f64>).transpose();
         let day = |text: &Option<String>| text.as_deref().map(parsed::<Day>).transpose();
-        type ReadBound = fn(&str) -> Result<Decimal, InvalidDecimal>;
-        let bound = |text: &Option<String>, read: ReadBound| {
-            text.as_deref().map(read).transpose().map_err(|error| error.to_string())
-        };
         let place = Place {
             lat_min: degrees(&self.lat_min)?,
             lat_max: degrees(&self.lat_max)?,
             lon_min: degrees(&self.lon_min)?,
             lon_max: degrees(&self.lon_max)?,
         };
+        let words = Words {
+            parameter: self.parameter.as_deref(),
+            min: self.min_value.as_deref(),
+            max: self.max_value.as_deref(),
+            place,
+            site: self.site.as_deref(),
+            agency: self.agency.as_deref(),
+            text: self.text.as_deref(),
+        };
         Ok(Query {
-            predicate: Predicate {
-                parameter: self.parameter.clone(),
-                min: bound(&self.min_value, Decimal::at_least)?,
-                max: bound(&self.max_value, Decimal::at_most)?,
-                place,
-                site: self.site.clone(),
-                agency: self.agency.clone(),
-                text: self.text.clone(),
-            },
+            predicate: words.resolve().map_err(|error| error.to_string())?,
             date_start: day(&self.date_start)?,
             date_end: day(&self.date_end)?,
             team: self.team.clone(),

@@ -11,7 +11,7 @@ use crate::day::Day;
 use crate::decimal::Decimal;
 use crate::frame::Encoding;
 use crate::plan::{ChunkingChoice, Query};
-use crate::predicate::{Place, Predicate};
+use crate::predicate::{Place, Predicate, Words};
 
 /// What to ask, and of whom.
 #[derive(Debug, Args)]
@@ -20,11 +20,11 @@ pub(crate) struct QueryArgs {
     #[arg(value_name = "PARAMETER", value_parser = parse_parameter)]
     parameter: Option<Open<String>>,
     /// The smallest concentration, inclusive and exact; `-`: none. Without MAX: this much and more
-    #[arg(value_name = "MIN", allow_negative_numbers = true, value_parser = parse_min)]
-    min: Option<Open<Decimal>>,
+    #[arg(value_name = "MIN", allow_negative_numbers = true, value_parser = parse_bound)]
+    min: Option<Open<String>>,
     /// The largest concentration, inclusive and exact; `-`: none
-    #[arg(value_name = "MAX", allow_negative_numbers = true, value_parser = parse_max)]
-    max: Option<Open<Decimal>>,
+    #[arg(value_name = "MAX", allow_negative_numbers = true, value_parser = parse_bound)]
+    max: Option<Open<String>>,
     /// The node to ask; one that is not the leader answers for its own team
     #[arg(long, value_name = "HOST:PORT", default_value = DEFAULT_LEADER)]
     leader: String,
@@ -82,14 +82,6 @@ impl QueryArgs {
     /// # Errors
     /// [`Failure::Usage`] for what no single word shows.
     pub(crate) fn query(&self, encoding: Encoding, default_limit: Option<u64>) -> Result<Query, Failure> {
-        let open = |bound: &Option<Open<Decimal>>| bound.as_ref().and_then(|bound| bound.0);
-        let (min, max) = (open(&self.min), open(&self.max));
-        if let (Some(min), Some(max)) = (min, max)
-            && min > max
-        {
-            let help = "MIN comes first; `-` leaves either open";
-            return Err(Failure::usage(format!("MIN {min} is above MAX {max}"), help));
-        }
         if let (Some(from), Some(to)) = (self.from, self.to)
             && from > to
         {
@@ -98,18 +90,8 @@ impl QueryArgs {
                 "both days are inclusive",
             ));
         }
-        let lower = |text: &Option<String>| text.as_ref().map(|text| text.to_lowercase());
-        let parameter = self.parameter.as_ref().and_then(|parameter| parameter.0.as_ref());
         Ok(Query {
-            predicate: Predicate {
-                parameter: parameter.map(|parameter| parameter.to_uppercase()),
-                min,
-                max,
-                place: self.bbox.unwrap_or_default(),
-                site: lower(&self.site),
-                agency: lower(&self.agency),
-                text: lower(&self.search),
-            },
+            predicate: self.predicate()?,
             date_start: self.from,
             date_end: self.to,
             team: self.team.clone(),
@@ -123,6 +105,25 @@ impl QueryArgs {
             },
             allow_partial: self.partial,
             ..Query::default()
+        })
+    }
+
+    fn predicate(&self) -> Result<Predicate, Failure> {
+        fn open(word: &Option<Open<String>>) -> Option<&str> {
+            word.as_ref()?.0.as_deref()
+        }
+        let words = Words {
+            parameter: open(&self.parameter),
+            min: open(&self.min),
+            max: open(&self.max),
+            place: self.bbox.unwrap_or_default(),
+            site: self.site.as_deref(),
+            agency: self.agency.as_deref(),
+            text: self.search.as_deref(),
+        };
+        words.resolve().map_err(|error| {
+            let help = "MIN comes before MAX, `-` leaves either open; `overlay query --help` says what each word may be";
+            Failure::usage(error, help)
         })
     }
 
@@ -182,12 +183,12 @@ fn parse_parameter(text: &str) -> Result<Open<String>, String> {
     }
 }
 
-fn parse_min(text: &str) -> Result<Open<Decimal>, crate::decimal::InvalidDecimal> {
-    Ok(Open(if text == "-" { None } else { Some(Decimal::at_least(text)?) }))
-}
-
-fn parse_max(text: &str) -> Result<Open<Decimal>, crate::decimal::InvalidDecimal> {
-    Ok(Open(if text == "-" { None } else { Some(Decimal::at_most(text)?) }))
+/// Kept as written, so that bounds can be compared as they are written.
+fn parse_bound(text: &str) -> Result<Open<String>, crate::decimal::InvalidDecimal> {
+    if text == "-" {
+        return Ok(Open(None));
+    }
+    Decimal::at_least(text).map(|_| Open(Some(text.to_owned())))
 }
 
 fn parse_bbox(text: &str) -> Result<Place, String> {

@@ -46,6 +46,15 @@ fn a_true_proof_holds() {
     assert_eq!(differences(&store, &proof(&store)), Vec::<String>::new());
 }
 
+/// A proof is a file that people may write.
+#[test]
+fn a_proof_holds_in_any_letter_case() {
+    let store = store();
+    let mut proof = proof(&store);
+    proof["query"]["parameter"] = "pm2.5".into();
+    assert_eq!(differences(&store, &proof), Vec::<String>::new());
+}
+
 #[test]
 fn every_false_claim_is_named() {
     let store = store();
