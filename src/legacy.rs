@@ -369,14 +369,10 @@ impl Params {
         if least < Decimal(0) {
             return Err(invalid("must not be negative"));
         }
-        match text.parse::<u64>() {
-            Ok(0) => Ok(DEFAULT_LIMIT),
-            Ok(limit) => Ok(limit.min(max_rows)),
-            Err(_) => match text.parse::<f64>() {
-                Ok(0.0) => Ok(DEFAULT_LIMIT),
-                Ok(limit) if limit.fract() == 0.0 => Ok((limit as u64).min(max_rows)),
-                _ => Err(invalid("must be a whole number")),
-            },
+        match whole(&text) {
+            Some(0) => Ok(DEFAULT_LIMIT),
+            Some(limit) => Ok(limit.min(max_rows)),
+            None => Err(invalid("must be a whole number")),
         }
     }
 
@@ -420,9 +416,19 @@ impl Params {
     }
 
     fn day(&mut self, key: &'static str) -> Result<Option<Day>, InvalidQuery> {
-        let day = self.number(key)?.map(|text| text.parse()).transpose();
-        day.map_err(|error: crate::day::InvalidDay| InvalidQuery::new(key, format!("{key}: {error}")))
+        let day = |text: String| match whole(&text) {
+            Some(number) => Day::from_number(number),
+            None => text.parse(),
+        };
+        let day = self.number(key)?.map(day).transpose();
+        day.map_err(|error| InvalidQuery::new(key, format!("{key}: {error}")))
     }
+}
+
+/// A number without a fraction, however it is written: `17`, `17.0`, `1.7e1`.
+fn whole(text: &str) -> Option<u64> {
+    let rounded = || text.parse::<f64>().ok().filter(|number| *number >= 0.0 && number.fract() == 0.0);
+    text.parse().ok().or_else(|| rounded().map(|number| number as u64))
 }
 
 fn split(text: &str) -> Vec<String> {

@@ -153,6 +153,15 @@ impl Query {
         check_place(["lat_min", "lat_max"], [place.lat_min, place.lat_max], 90.0)?;
         check_place(["lon_min", "lon_max"], [place.lon_min, place.lon_max], 180.0)?;
         let limits = &overlay.limits;
+        if let Some(limit) = self.limit
+            && limit > limits.max_rows
+        {
+            let why = format!(
+                "limit {limit} out of range: must be at most {} (limits.max_rows); leave it out for all rows",
+                limits.max_rows
+            );
+            return Err(InvalidQuery::new("limit", why));
+        }
         if let Some(rows) = self.chunking.chunk_rows
             && rows == 0
         {

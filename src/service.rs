@@ -96,17 +96,7 @@ impl OverlayService {
             let why = format!("the predicate has {found} bytes, limit {most} (limits.filter_bytes)");
             return Err(InvalidQuery::new("predicate", why));
         }
-        let query = wire::query_from(request)?;
-        let most = self.0.overlay.limits.max_rows;
-        match query.limit {
-            Some(limit) if limit > most => {
-                let why = format!(
-                    "limit {limit} out of range: must be at most {most} (limits.max_rows); leave it out for all rows"
-                );
-                Err(InvalidQuery::new("limit", why))
-            }
-            _ => Ok(query),
-        }
+        Ok(wire::query_from(request)?)
     }
 
     /// What the coordinator is asked.

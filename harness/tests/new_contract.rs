@@ -365,6 +365,14 @@ async fn bad_input_is_an_invalid_argument_that_names_the_field() {
                 predicate.max_value = Some("4.999".to_owned());
             }),
         ),
+        (
+            "min_value",
+            predicate(|predicate| {
+                predicate.min_value = Some("5.000000001".to_owned());
+                predicate.max_value = Some("5".to_owned());
+            }),
+        ),
+        ("text", predicate(|predicate| predicate.text = Some(String::new()))),
         ("lat_min", predicate(|predicate| predicate.lat_min = Some(f64::NAN))),
         ("lat_max", predicate(|predicate| predicate.lat_max = Some(90.5))),
         (

@@ -194,6 +194,16 @@ async fn query_that_makes_no_sense_says_why() {
         ("filter", "5", "must be a JSON object"),
         ("filter", "{\"min_value\": 35, \"max_value\": 5}", "min_value"),
         ("filter", "{\"min_value\": \"35.01\", \"max_value\": 35}", "max_value"),
+        (
+            "filter",
+            "{\"min_value\": 5.000000001, \"max_value\": 5}",
+            "min_value `5.000000001` is above max_value `5`",
+        ),
+        (
+            "filter",
+            "{\"min_value\": 2e10, \"max_value\": 1e10}",
+            "min_value `2e10` is above max_value `1e10`",
+        ),
         ("filter", "{\"min_value\": \"NaN\"}", "min_value"),
         ("filter", "{\"min_value\": NaN}", "not JSON"),
         ("filter", "{\"max_value\": \"inf\"}", "max_value"),
@@ -205,6 +215,7 @@ async fn query_that_makes_no_sense_says_why() {
         ("filter", "{\"date_end\": 2020}", "date_end"),
         ("filter", "{\"date_start\": \"2020-08-10\"}", "date_start"),
         ("filter", "{\"date_start\": 20200821, \"date_end\": 20200820}", "date_start"),
+        ("filter", "{\"date_start\": 20200810.5}", "date_start"),
         ("filter", "{\"parameter\": {}}", "parameter"),
         ("filter", "{\"limit\": -1}", "limit"),
         ("filter", "{\"limit\": \"-1\"}", "limit"),
@@ -213,6 +224,7 @@ async fn query_that_makes_no_sense_says_why() {
         ("everything", "{}", "everything"),
         ("FILTER", "{}", "FILTER"),
         ("search", "{}", "text"),
+        ("search", "{\"text\": \"\"}", "text"),
         ("aggregate", "{\"of\": \"wind\"}", "wind"),
         ("aggregate", "{\"group_by\": [\"month\"]}", "month"),
         ("aggregate", "{\"group_by\": [\"day\", \"day\"]}", "group_by"),
@@ -272,8 +284,8 @@ async fn numbers_and_dates_may_be_texts_and_unknown_keys_are_ignored() {
     let expected = expected_rows(&oracle(), &query);
     assert!(!expected.is_empty());
     let spellings = [
-        json!({"parameter": "PM2.5", "min_value": 5, "max_value": 35, "date_start": 20200818, "date_end": 20200823}),
-        json!({"parameter": "pm2.5", "min_value": "5", "max_value": "35.0", "date_start": "20200818", "date_end": "20200823"}),
+        json!({"parameter": "PM2.5", "min_value": 5, "max_value": 35, "date_start": 20200818.0, "date_end": 20200823}),
+        json!({"parameter": "pm2.5", "min_value": "5", "max_value": "35.0", "date_start": "20200818", "date_end": "20200823.0"}),
         json!({"parameter": "Pm2.5", "min_value": 5.0, "max_value": "3.5e1", "date_start": " 20200818 ", "date_end": 20200823,
                "site": null, "agency": "", "team": null, "lat_min": null, "colour": "red", "nested": {"a": [1]}}),
     ];
@@ -406,6 +418,8 @@ async fn empty_result_has_one_empty_chunk() {
         json!({"date_start": 20300101}),
         json!({"team": "nobody"}),
         json!({"min_value": 1e12}),
+        json!({"min_value": 1e10, "max_value": 2e10}),
+        json!({"min_value": "5.0000000001", "max_value": "5.0000000001"}),
         json!({"date_start": 20200811, "date_end": 20200813}),
     ] {
         let answer = client.filter(params.clone()).await;
