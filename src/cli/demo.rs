@@ -5,9 +5,9 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use clap::Args;
-use comfy_table::{CellAlignment, Table, presets::ASCII_MARKDOWN};
 
 use super::embedded::Embedded;
+use super::table::{day_list, table, thousands};
 use super::{Failure, runtime};
 use crate::client::{Client, QueryResult};
 use crate::config::Overlay;
@@ -118,18 +118,17 @@ async fn show_plan(out: &mut impl Write, client: &Client, query: &Query) -> Resu
         };
         served.entry((day.team.clone(), who, via)).or_default().push(day.day);
     }
-    let mut table = table(["team", "days", "", "what", "way"]);
+    let mut shown = table(["team", "days", "", "what", "way"], &[1]);
     for ((team, who, via), days) in served {
-        let range = format!("{} to {}", days[0], days[days.len() - 1]);
-        table.add_row([team, days.len().to_string(), range, who, via]);
+        shown.add_row([team, days.len().to_string(), day_list(days), who, via]);
     }
-    writeln!(out, "{table}\n{} rows to scan\n", plan.rows_to_scan)?;
+    writeln!(out, "{shown}\n{} rows to scan\n", thousands(plan.rows_to_scan))?;
     Ok(())
 }
 
 fn show_rows(out: &mut impl Write, frames: &[crate::verb::Frame]) -> Result<(), Failure> {
     const COLUMNS: [&str; 6] = ["timestamp", "site_name", "parameter", "value", "unit", "aqi"];
-    let mut shown = table(COLUMNS);
+    let mut shown = table(COLUMNS, &[3, 5]);
     let mut rows = Vec::new();
     for frame in frames {
         let text = [b"[", &frame.payload[..], b"]"].concat();
@@ -151,10 +150,11 @@ fn show_proof(out: &mut impl Write, result: &QueryResult, rows: u64) -> Result<(
     let chunks = &result.manifest.chunk_rows;
     writeln!(
         out,
-        "Result: {} rows in {} chunks of up to {} rows; {rows} read, every frame as its ledger says.",
-        result.manifest.total_records,
+        "Result: {} rows in {} chunks of up to {} rows; {} read, every frame as its ledger says.",
+        thousands(result.manifest.total_records),
         chunks.len(),
         chunks.iter().max().copied().unwrap_or_default(),
+        thousands(rows),
     )?;
     let mut by_outcome: BTreeMap<String, (Vec<Day>, u64)> = BTreeMap::new();
     for entry in &result.ledger {
@@ -169,18 +169,17 @@ fn show_proof(out: &mut impl Write, result: &QueryResult, rows: u64) -> Result<(
         entry_of.0.push(entry.day);
         entry_of.1 += rows;
     }
-    let mut ledger = table(["days", "", "outcome", "rows"]);
+    let mut ledger = table(["days", "", "outcome", "rows"], &[0, 3]);
     for (what, (days, rows)) in by_outcome {
-        let range = format!("{} to {}", days[0], days[days.len() - 1]);
-        ledger.add_row([days.len().to_string(), range, what, rows.to_string()]);
+        ledger.add_row([days.len().to_string(), day_list(days), what, thousands(rows)]);
     }
-    align_right(&mut ledger, &[0, 3]);
     writeln!(out, "Coverage ledger:\n{ledger}")?;
     Ok(())
 }
 
 async fn show_metrics(out: &mut impl Write, overlay: &Overlay) -> Result<(), Failure> {
-    let mut shown = table(["node", "role", "team", "files", "rows", "queries", "chunks", "rows scanned"]);
+    let header = ["node", "role", "team", "files", "rows", "queries", "chunks", "rows scanned"];
+    let mut shown = table(header, &[3, 4, 5, 6, 7]);
     for process in overlay.processes.values() {
         let metrics = Client::new(&process.address(), "demo")?.metrics().await?;
         let scanned = metrics
@@ -192,28 +191,13 @@ async fn show_metrics(out: &mut impl Write, overlay: &Overlay) -> Result<(), Fai
             metrics.node,
             metrics.role,
             metrics.team,
-            metrics.files.to_string(),
-            metrics.rows.to_string(),
-            metrics.queries_total.to_string(),
-            metrics.chunks_total.to_string(),
-            scanned.to_owned(),
+            thousands(metrics.files),
+            thousands(metrics.rows),
+            thousands(metrics.queries_total),
+            thousands(metrics.chunks_total),
+            thousands(scanned.parse()?),
         ]);
     }
-    align_right(&mut shown, &[3, 4, 5, 6, 7]);
     writeln!(out, "Metrics:\n{shown}")?;
     Ok(())
-}
-
-fn table<const COLUMNS: usize>(header: [&str; COLUMNS]) -> Table {
-    let mut table = Table::new();
-    table.load_style(ASCII_MARKDOWN).set_header(header);
-    table
-}
-
-fn align_right(table: &mut Table, columns: &[usize]) {
-    for index in columns {
-        if let Some(column) = table.column_mut(*index) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
 }
