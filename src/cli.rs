@@ -178,6 +178,11 @@ fn is_broken_pipe(error: &(dyn std::error::Error + 'static)) -> bool {
         .any(|error| error.downcast_ref::<std::io::Error>().is_some_and(broken))
 }
 
+/// Writes a line to standard error, if anybody still reads it.
+pub(crate) fn tell(line: impl std::fmt::Display) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
 fn start_logging() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("OVERLAY_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
@@ -202,7 +207,7 @@ pub(crate) fn read_overlay(path: &Path, profile: Option<ProfileName>) -> Result<
         Failure::usage(problems, help)
     })?;
     for warning in &parsed.warnings {
-        eprintln!("warning: {warning}");
+        tell(format!("warning: {warning}"));
     }
     let mut overlay = parsed.overlay;
     if let Some(profile) = profile {

@@ -317,6 +317,20 @@ impl Client {
         Ok(again)
     }
 
+    /// Ends the lease of a result that nobody will read any more; whether there was one.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn cancel(&self, result: &QueryResult) -> Result<bool, ClientError> {
+        let request = v1::CancelRequest {
+            uid: result.uid.clone(),
+            request_id: String::new(),
+            client_id: self.client_id.clone(),
+        };
+        let reply = self.overlay.clone().cancel(request).await;
+        Ok(reply.map_err(|status| self.status(status))?.into_inner().found)
+    }
+
     fn checked(
         &self,
         result: &QueryResult,

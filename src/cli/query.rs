@@ -1,30 +1,39 @@
 //! `overlay query`: asks, reads chunk by chunk, writes rows as they come.
 //!
 //! Standard output carries rows and nothing else; what there is to say goes to standard error. The next
-//! chunk is read while one is written; nothing is read beyond that.
+//! chunk is read while one is written; nothing is read beyond that. Writing has a thread of its own, so that
+//! a pipe that nobody reads keeps no signal from ending the query.
 
 mod notes;
 
 use std::collections::BTreeSet;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 use super::node::Signals;
 use super::output::{self, Format, Output, RowWriter};
 use super::proof::{FrameRecord, Proof};
 use super::query_args::{QueryArgs, failure};
-use super::{Failure, runtime};
-use crate::client::{CheckedChunk, Client, ClientError, QueryResult};
+use super::{Failure, runtime, tell};
+use crate::client::{CheckedChunk, Client, QueryResult};
 use crate::coverage::{Entry, Outcome};
 use crate::plan::Query;
 
 /// Rows that a terminal gets when no word says how many.
 const TERMINAL_ROWS: u64 = 2000;
+
+/// How long the end may take when a result is given up: a word to the node, and a file to take away.
+const GIVE_UP_WITHIN: Duration = Duration::from_millis(500);
+
+/// Why nothing, or not everything, was written after a signal.
+const INTERRUPTED: &str = "interrupted";
 
 /// Ask a query and write its rows.
 #[derive(Debug, Args)]
@@ -64,24 +73,11 @@ impl QueryCommand {
         if query.aggregate.is_some() && !self.query.has_limit() {
             query.limit = None;
         }
-        runtime()?.block_on(async {
-            let client = self.query.client()?;
-            // Only a file has a half to take away; and a signal could not end a write that a pager blocks.
-            let interrupted = async {
-                match &self.output {
-                    Some(_) => Signals::new()?.recv().await,
-                    None => std::future::pending().await,
-                }
-                std::io::Result::Ok(())
-            };
-            tokio::select! {
-                done = self.ask(&client, &query, format, on_terminal) => done,
-                interrupted = interrupted => {
-                    interrupted?;
-                    Err(Failure::from("interrupted: no file was written"))
-                }
-            }
-        })
+        let runtime = runtime()?;
+        let asked = runtime.block_on(self.ask(&query, format, on_terminal));
+        // What a pipe blocks is not waited for.
+        runtime.shutdown_background();
+        asked
     }
 
     fn format(&self, on_terminal: bool) -> Result<Format, Failure> {
@@ -96,51 +92,84 @@ impl QueryCommand {
         Ok(format)
     }
 
-    async fn ask(
+    async fn ask(&self, query: &Query, format: Format, on_terminal: bool) -> Result<(), Failure> {
+        let mut signals = Signals::new()?;
+        let started = Instant::now();
+        let client = self.query.client()?;
+        let mut result = tokio::select! {
+            result = client.query(query) => result.map_err(failure)?,
+            () = signals.recv() => return Err(Failure::from(INTERRUPTED)),
+        };
+        let rows = Rows {
+            format,
+            output: self.output.clone(),
+            columns: output::columns(query),
+            schema: result.arrow_schema(),
+            width: on_terminal.then(output::terminal_width).flatten(),
+            chunks: result.chunk_count(),
+        };
+        let (sender, chunks) = mpsc::channel(1);
+        let mut writing = tokio::task::spawn_blocking(move || rows.write(chunks));
+        let bar = progress(result.manifest.total_records, !on_terminal);
+        let delivered = tokio::select! {
+            delivered = self.deliver(&client, query, &mut result, sender, &mut writing, &bar) => delivered,
+            () = signals.recv() => Err(Failure::from(INTERRUPTED)),
+        };
+        bar.finish_and_clear();
+        let nodes = match delivered {
+            Ok(nodes) => nodes,
+            Err(failure) => {
+                give_up(&client, &result, writing).await;
+                return Err(failure);
+            }
+        };
+        let rows = result.manifest.total_records;
+        for note in notes::notes(query, &result.ledger, rows, self.query.has_limit()) {
+            tell(note);
+        }
+        if std::io::stderr().is_terminal() {
+            tell(notes::summary(rows, result.chunk_count(), started.elapsed(), query, &nodes));
+        }
+        Ok(())
+    }
+
+    /// Reads the chunks in order, hands them to whoever writes, and writes the proof behind them.
+    ///
+    /// Gives the nodes that rows came from.
+    async fn deliver(
         &self,
         client: &Client,
         query: &Query,
-        format: Format,
-        on_terminal: bool,
-    ) -> Result<(), Failure> {
-        let started = Instant::now();
-        let result = client.query(query).await.map_err(failure)?;
-        let mut proof = self.proof.is_some().then(|| Proof::new(client.address(), query, &result));
-        let ledger = result.ledger.clone();
-        let (rows, chunks) = (result.manifest.total_records, result.chunk_count());
-        let out = Output::new(self.output.as_deref())?;
-        let width = on_terminal.then(output::terminal_width).flatten();
-        let mut writer =
-            RowWriter::start(format, out, output::columns(query), &result.arrow_schema(), width)?;
-        let bar = progress(rows, !on_terminal);
-        let mut nodes: BTreeSet<String> = served_by(&ledger).collect();
-        let mut incoming = read_ahead(client.clone(), result);
-        while let Some(chunk) = incoming.recv().await {
-            let chunk = chunk.map_err(failure)?;
+        result: &mut QueryResult,
+        chunks: mpsc::Sender<CheckedChunk>,
+        writing: &mut JoinHandle<std::io::Result<()>>,
+        bar: &ProgressBar,
+    ) -> Result<BTreeSet<String>, Failure> {
+        let mut proof = self.proof.as_ref().map(|name| (Proof::new(client.address(), query, result), name));
+        let mut nodes: BTreeSet<String> = served_by(&result.ledger).collect();
+        for index in 0..result.chunk_count() {
+            let chunk = client.chunk_or_resume(result, index).await.map_err(failure)?;
             for frame in &chunk.frames {
-                writer.frame(&frame.payload).map_err(|error| self.unwritten(error))?;
                 // A frame of groups is put together by the node that was asked.
                 if frame.day.is_some() {
                     nodes.insert(frame.node.to_string());
                 }
                 bar.inc(u64::from(frame.rows));
-                if let Some(proof) = &mut proof {
-                    proof.frames.push(FrameRecord::new(chunk.index, frame));
+                if let Some((proof, _)) = &mut proof {
+                    proof.frames.push(FrameRecord::new(index, frame));
                 }
             }
+            // Nobody receives any more when the output could not be written.
+            if chunks.send(chunk).await.is_err() {
+                break;
+            }
         }
-        writer.finish().and_then(Output::finish).map_err(|error| self.unwritten(error))?;
-        if let (Some(proof), Some(name)) = (proof, &self.proof) {
-            proof.write(name)?;
+        writing.await?.map_err(|error| self.unwritten(error))?;
+        if let Some((proof, name)) = proof {
+            let name = name.clone();
+            tokio::task::spawn_blocking(move || proof.write(&name)).await??;
         }
-        bar.finish_and_clear();
-        for note in notes::notes(query, &ledger, rows, self.query.has_limit()) {
-            eprintln!("{note}");
-        }
-        if std::io::stderr().is_terminal() {
-            eprintln!("{}", notes::summary(rows, chunks, started.elapsed(), query, &nodes));
-        }
-        Ok(())
+        Ok(nodes)
     }
 
     /// A reader that has seen enough ends a query in silence, unless a proof was to be written.
@@ -155,20 +184,42 @@ impl QueryCommand {
     }
 }
 
-/// The chunks of a result in order: one is on its way while another one waits.
-fn read_ahead(client: Client, mut result: QueryResult) -> mpsc::Receiver<Result<CheckedChunk, ClientError>> {
-    let (sender, receiver) = mpsc::channel(1);
-    tokio::spawn(async move {
-        for index in 0..result.chunk_count() {
-            let chunk = client.chunk_or_resume(&mut result, index).await;
-            let failed = chunk.is_err();
-            // Nobody receives any more when the output could not be written.
-            if sender.send(chunk).await.is_err() || failed {
-                break;
+/// Says that nobody reads the result any more, and lets a half-written file be taken away.
+async fn give_up(client: &Client, result: &QueryResult, writing: JoinHandle<std::io::Result<()>>) {
+    let taken_away = async {
+        if !writing.is_finished() {
+            let _ = writing.await;
+        }
+    };
+    let _ =
+        tokio::time::timeout(GIVE_UP_WITHIN, async { tokio::join!(client.cancel(result), taken_away) }).await;
+}
+
+/// What the rows of a result become, and where.
+struct Rows {
+    format: Format,
+    output: Option<PathBuf>,
+    columns: Vec<String>,
+    schema: Bytes,
+    width: Option<u16>,
+    chunks: u32,
+}
+
+impl Rows {
+    /// Writes all chunks; a file shows up only then. Blocks where its reader does.
+    fn write(self, mut chunks: mpsc::Receiver<CheckedChunk>) -> std::io::Result<()> {
+        let out = Output::new(self.output.as_deref())?;
+        let mut writer = RowWriter::start(self.format, out, self.columns, &self.schema, self.width)?;
+        for _ in 0..self.chunks {
+            let Some(chunk) = chunks.blocking_recv() else {
+                return Err(std::io::ErrorKind::Interrupted.into());
+            };
+            for frame in &chunk.frames {
+                writer.frame(&frame.payload)?;
             }
         }
-    });
-    receiver
+        writer.finish().and_then(Output::finish)
+    }
 }
 
 /// A bar on standard error, which shows itself only on a terminal.
