@@ -3,6 +3,9 @@
 //! Exit codes: 0 done; 1 failed; 2 the arguments or the configuration are wrong; 3 a check found something
 //! wrong (`verify-data-loading`, `check-proof`, `system-test`).
 
+// A macro that prints panics where nobody reads any more, and a node would die of its log's reader.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 mod check_config;
 mod check_proof;
 mod completions;
@@ -190,6 +193,8 @@ fn start_logging() {
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        // It would print them, and so panic, where nobody reads standard error any more.
+        .log_internal_errors(false)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
         .try_init();

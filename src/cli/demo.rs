@@ -99,7 +99,10 @@ async fn demonstrate(root: PathBuf) -> Result<(), Failure> {
     )?;
     show_metrics(&mut out, &overlay).await?;
     drop(out);
-    nodes.stop().await;
+    nodes.stop();
+    while let Some((_, ended)) = nodes.next_ended().await {
+        ended?;
+    }
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Failure;
 use super::node::listen;
-use super::up::loading_bar;
+use super::up::{loading_bar, rows_loaded};
 use crate::config::{NodeId, Overlay};
 use crate::node::{Loading, Node, NodeError, Setup};
 use crate::outside::{Incoming, Outside};
@@ -80,7 +80,7 @@ impl Embedded {
                         break;
                     }
                     () = tokio::time::sleep(std::time::Duration::from_millis(50)) => {
-                        bar.set_message(format!("{} rows", self.rows_loaded()));
+                        bar.set_message(rows_loaded(self.rows()));
                     }
                 }
             }
@@ -89,7 +89,7 @@ impl Embedded {
         Ok(())
     }
 
-    fn rows_loaded(&self) -> u64 {
+    fn rows(&self) -> u64 {
         let rows = |node: &Node| match &*node.loading().borrow() {
             Loading::Running(progress) => progress.rows,
             _ => node.state().holder.store().map_or(0, |store| store.row_count()),
@@ -97,29 +97,24 @@ impl Embedded {
         self.nodes.iter().map(rows).sum()
     }
 
-    /// Waits for a node to end that nobody stopped.
-    pub(crate) async fn any_failed(&mut self) -> NodeError {
-        let ended = self.nodes.iter_mut().map(|node| {
-            Box::pin(async move {
-                let id = node.state().process.id.clone();
-                node.finished()
-                    .await
-                    .err()
-                    .unwrap_or(NodeError::Serve { node: id, why: "it was told to stop".to_owned() })
-            })
-        });
-        futures::future::select_all(ended).await.0
-    }
-
-    /// Stops every node gracefully and waits for their end.
-    pub(crate) async fn stop(&mut self) {
+    /// Tells every node to finish what runs and to stop.
+    pub(crate) fn stop(&self) {
         for node in &self.nodes {
             node.stop(Stop::Graceful);
         }
-        for node in &mut self.nodes {
-            if let Err(error) = node.finished().await {
-                tracing::warn!(%error, "a node did not end well");
-            }
+    }
+
+    /// Waits for the next node to end; `None` once none is left.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost.
+    pub(crate) async fn next_ended(&mut self) -> Option<(NodeId, Result<(), NodeError>)> {
+        if self.nodes.is_empty() {
+            return None;
         }
+        let ends = self.nodes.iter_mut().map(|node| Box::pin(node.finished()));
+        let (ended, index, _) = futures::future::select_all(ends).await;
+        let node = self.nodes.remove(index);
+        Some((node.state().process.id.clone(), ended))
     }
 }

@@ -1,20 +1,27 @@
 //! `overlay node`: one process of a configuration.
 //!
-//! Once it listens it prints one line, `{"node":"A","address":"127.0.0.1:60051"}`, and one more with
-//! `"ready":true` when its data are loaded, so that whoever started it need not poll.
+//! Once it listens it prints one line, `{"node":"A","address":"127.0.0.1:60051"}`, while it loads one with
+//! the `"rows"` so far now and then, and one with `"ready":true` when its data are loaded, so that whoever
+//! started it need not poll.
 
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Args;
+use serde_json::{Value, json};
+use tokio::sync::watch;
 
 use super::{Failure, dataset_root, read_overlay, runtime};
 use crate::config::{NodeId, Overlay};
-use crate::node::{Node, NodeError, Setup};
+use crate::node::{Loading, Node, NodeError, Setup};
 use crate::outside::{Outside, incoming_tcp};
 use crate::state::Stop;
+
+/// Between two lines that say how far loading has come.
+const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 
 /// Run one process of a configuration.
 #[derive(Debug, Args)]
@@ -78,7 +85,7 @@ impl NodeArguments {
         let mut signals = Signals::new()?;
         let address = bind_address(&overlay, &self.id, self.bind.as_deref())?;
         let (incoming, bound) = listen(&address).await?;
-        say(&serde_json::json!({"node": self.id, "address": bound.to_string()}))?;
+        say(&json!({"node": self.id, "address": bound.to_string()}))?;
         let mut node = Node::start(Setup {
             dataset_root: dataset_root(self.dataset_root, &overlay),
             overlay,
@@ -87,10 +94,12 @@ impl NodeArguments {
             load_threads: 1,
             outside: Outside::system(),
             incoming,
-        })?;
+        })
+        .map_err(|error: NodeError| Failure::usage(error, "fixtures/airnow has a small dataset"))?;
         let state = node.state().clone();
-        let mut loading = node.loading();
-        let mut announced = false;
+        let progress = tell_progress(&self.id, node.loading(), say);
+        tokio::pin!(progress);
+        let mut told = false;
         let stdin_ends = stdin_ends(self.stop_with_stdin);
         tokio::pin!(stdin_ends);
         let mut orphaned = false;
@@ -106,13 +115,33 @@ impl NodeArguments {
                     orphaned = true;
                     state.stop(Stop::Graceful);
                 }
-                ready = loading.wait_for(|loading| matches!(loading, crate::node::Loading::Ready)), if !announced => {
-                    announced = true;
-                    if ready.is_ok() {
-                        say(&serde_json::json!({"node": self.id, "ready": true}))?;
-                    }
+                done = &mut progress, if !told => {
+                    told = true;
+                    done?;
                 }
             }
+        }
+    }
+}
+
+/// Says how far loading has come until the node is ready, which it says at once.
+async fn tell_progress(
+    id: &str,
+    mut loading: watch::Receiver<Loading>,
+    mut say: impl FnMut(&Value) -> std::io::Result<()>,
+) -> std::io::Result<()> {
+    loop {
+        let ended = loading.wait_for(|loading| !matches!(loading, Loading::Running(_)));
+        // Whether it ended, in what and why: the value tells.
+        let _ = tokio::time::timeout(PROGRESS_EVERY, ended).await;
+        let line = match &*loading.borrow() {
+            Loading::Running(progress) => json!({"node": id, "rows": progress.rows}),
+            Loading::Ready => json!({"node": id, "ready": true}),
+            Loading::Failed(_) => return Ok(()),
+        };
+        say(&line)?;
+        if line["ready"] == true {
+            return Ok(());
         }
     }
 }
@@ -153,7 +182,7 @@ pub(crate) async fn listen(address: &str) -> Result<(crate::outside::Incoming, S
 }
 
 /// Prints one line and makes sure that it is out.
-fn say(line: &serde_json::Value) -> std::io::Result<()> {
+fn say(line: &Value) -> std::io::Result<()> {
     let mut stdout = std::io::stdout().lock();
     writeln!(stdout, "{line}")?;
     stdout.flush()
@@ -206,5 +235,41 @@ impl Signals {
         if tokio::signal::ctrl_c().await.is_err() {
             std::future::pending().await
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::load::LoadProgress;
+
+    #[tokio::test(start_paused = true)]
+    async fn progress_is_told_now_and_then_and_the_end_at_once() {
+        let running = |rows| Loading::Running(LoadProgress { files_done: 1, files_total: 2, rows });
+        let (sender, loading) = watch::channel(running(0));
+        let started = tokio::time::Instant::now();
+        let loads = async {
+            for rows in 1..=8 {
+                tokio::time::sleep(Duration::from_millis(30)).await;
+                sender.send_replace(running(rows));
+            }
+            sender.send_replace(Loading::Ready);
+        };
+        let mut said = Vec::new();
+        let say = |line: &Value| {
+            said.push((started.elapsed().as_millis(), line.to_string()));
+            Ok(())
+        };
+        let (told, ()) = tokio::join!(tell_progress("B", loading, say), loads);
+        told.unwrap();
+        let lines = said.iter().map(|(at, line)| format!("{at} {line}")).collect::<Vec<_>>();
+        assert_eq!(
+            lines,
+            [
+                r#"100 {"node":"B","rows":3}"#,
+                r#"200 {"node":"B","rows":6}"#,
+                r#"240 {"node":"B","ready":true}"#,
+            ]
+        );
     }
 }

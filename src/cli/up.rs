@@ -1,25 +1,27 @@
 //! `overlay up`: every process of a configuration that belongs to this host.
 //!
-//! The children hold one end of a pipe whose other end is ours. When we end, however we end, the pipe
-//! closes and they stop: no orphan survives, not even a kill that we never see.
+//! Nodes are child processes (`children`), of which no orphan survives, or run inside this one. A node that
+//! was told to stop has ended, and the others go on; one that ended badly makes `up` fail at its own end.
 
-use std::collections::BTreeMap;
+mod children;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{IsTerminal, Write};
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::process::{ExitStatus, Stdio};
+use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, ChildStdin, Command};
-use tokio::sync::mpsc;
+use tokio::process::Command;
 
+use self::children::{Children, Event};
 use super::embedded::Embedded;
 use super::node::Signals;
-use super::{Failure, ProfileName, dataset_root, read_overlay, runtime};
+use super::output::counted;
+use super::{Failure, ProfileName, dataset_root, read_overlay, runtime, tell};
 use crate::client::Client;
 use crate::config::{NodeId, Overlay, Process};
 
@@ -38,7 +40,8 @@ Examples:
   overlay up --embedded --profile balanced
 
 Prints `ready: A at HOST:PORT` when all answer healthy. Ctrl-C or SIGTERM stops them all; a second
-one ends them at once.")]
+one ends them at once. A node that is told to stop, as by `overlay shutdown`, leaves the others running.
+Exits 1 if a node could not start or ended badly.")]
 pub(crate) struct Up {
     /// The configuration
     #[arg(long, value_name = "FILE", default_value = "configs/one_host_config.json")]
@@ -95,49 +98,15 @@ impl Up {
                 )
             })?;
         }
-        let (events, mut said) = mpsc::unbounded_channel();
-        let mut children = Children::default();
+        let mut children = Children::new();
         for process in local {
-            children.start(
-                self.command(process, root.as_ref()),
-                &process.id,
-                self.log_dir.as_ref(),
-                &events,
-            )?;
+            let command = self.command(process, root.as_ref())?;
+            children.start(command, &process.id, self.log_dir.as_deref())?;
         }
-        drop(events);
-        let progress = loading_bar(local.len());
-        let started = loop {
-            if children.ready.len() == local.len() {
-                break healthy(overlay, local).await;
-            }
-            tokio::select! {
-                biased;
-                () = signals.recv() => break Err(None),
-                said = said.recv() => match said {
-                    Some(Event::Exited(id, status)) => {
-                        children.running.remove(&id);
-                        let error = format!("node `{id}` could not start: {status}");
-                        let help = "its messages stand above, or in --log-dir; the other nodes were stopped";
-                        break Err(Some(Failure::with_help(error, help)));
-                    }
-                    Some(event) => children.note(event, &progress),
-                    None => break Err(Some("no node runs".into())),
-                },
-            }
-        };
-        progress.finish_and_clear();
-        let outcome = match started {
-            Ok(()) => {
-                announce(overlay, local)?;
-                serve(&mut children, &mut said, &mut signals).await;
-                Ok(())
-            }
-            Err(None) => Ok(()),
-            Err(Some(failure)) => Err(failure),
-        };
-        children.stop(&mut said, &mut signals, overlay.limits.grace() + BEYOND_GRACE).await;
-        outcome
+        let mut endings = Endings::default();
+        let served = serve(overlay, local, &mut children, &mut signals, &mut endings).await;
+        children.stop(overlay.limits.grace() + BEYOND_GRACE, &mut signals, &mut endings).await;
+        served.and(endings.outcome())
     }
 
     fn command(&self, process: &Process, root: Option<&PathBuf>) -> std::io::Result<Command> {
@@ -150,10 +119,6 @@ impl Up {
         if let Some(profile) = self.profile {
             command.args(["--profile", profile.name()]);
         }
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-        // Ctrl-C on the terminal is for us alone; we pass it on.
-        #[cfg(unix)]
-        command.process_group(0);
         Ok(command)
     }
 }
@@ -184,167 +149,104 @@ fn local_processes(overlay: &Overlay, host: Option<&str>) -> Result<Vec<Process>
     }
 }
 
-/// What a child said, or that it is no more.
-enum Event {
-    Said(NodeId, serde_json::Value),
-    Exited(NodeId, ExitStatus),
-}
-
-/// The processes that we started.
-#[derive(Default)]
-struct Children {
-    running: BTreeMap<NodeId, (Option<ChildStdin>, mpsc::UnboundedSender<()>)>,
-    ready: BTreeMap<NodeId, ()>,
-    rows: BTreeMap<NodeId, u64>,
-}
-
-impl Children {
-    fn start(
-        &mut self,
-        command: std::io::Result<Command>,
-        id: &NodeId,
-        log_dir: Option<&PathBuf>,
-        events: &mpsc::UnboundedSender<Event>,
-    ) -> Result<(), Failure> {
-        let mut child = command?.spawn()?;
-        let stdin = child.stdin.take();
-        let (kill, killed) = mpsc::unbounded_channel();
-        let log: Box<dyn Write + Send> = match log_dir {
-            Some(folder) => Box::new(std::fs::File::create(folder.join(format!("{id}.log")))?),
-            None => Box::new(Prefixed(format!("[{id}] "))),
-        };
-        tokio::spawn(follow(child, id.clone(), log, events.clone(), killed));
-        self.running.insert(id.clone(), (stdin, kill));
-        Ok(())
+/// Says when all children are ready, and waits until a signal comes or none is left.
+async fn serve(
+    overlay: &Overlay,
+    local: &[Process],
+    children: &mut Children,
+    signals: &mut Signals,
+    endings: &mut Endings,
+) -> Result<(), Failure> {
+    tokio::select! {
+        biased;
+        () = signals.recv() => return Ok(()),
+        ready = ready(local, children) => ready?,
     }
-
-    fn note(&mut self, event: Event, progress: &ProgressBar) {
-        match event {
-            Event::Said(id, line) if line["ready"] == true => {
-                self.ready.insert(id, ());
-            }
-            Event::Said(id, line) => {
-                if let Some(rows) = line["rows"].as_u64() {
-                    self.rows.insert(id, rows);
-                }
-            }
-            Event::Exited(id, status) => {
-                eprintln!("warning: node `{id}` has ended: {status}");
-                self.running.remove(&id);
-            }
-        }
-        progress.set_position(self.ready.len() as u64);
-        progress.set_message(format!("{} rows", self.rows.values().sum::<u64>()));
-    }
-
-    /// Closes the pipes, so that every node finishes what runs; kills those that take too long.
-    async fn stop(
-        &mut self,
-        said: &mut mpsc::UnboundedReceiver<Event>,
-        signals: &mut Signals,
-        within: Duration,
-    ) {
-        for (stdin, _) in self.running.values_mut() {
-            stdin.take();
-        }
-        let late = tokio::time::sleep(within);
-        tokio::pin!(late);
-        let mut killed = false;
-        while !self.running.is_empty() {
-            tokio::select! {
-                biased;
-                event = said.recv() => match event {
-                    Some(Event::Exited(id, _)) => drop(self.running.remove(&id)),
-                    Some(Event::Said(..)) => {}
-                    None => return,
-                },
-                () = signals.recv(), if !killed => {
-                    killed = true;
-                    self.kill();
-                }
-                () = &mut late, if !killed => {
-                    killed = true;
-                    self.kill();
-                }
-            }
-        }
-    }
-
-    fn kill(&self) {
-        for (_, kill) in self.running.values() {
-            let _ = kill.send(());
-        }
-    }
-}
-
-/// Waits while the nodes serve, until a signal or until none is left.
-async fn serve(children: &mut Children, said: &mut mpsc::UnboundedReceiver<Event>, signals: &mut Signals) {
-    let quiet = ProgressBar::hidden();
-    while !children.running.is_empty() {
+    announce(overlay, local)?;
+    while !children.is_empty() {
         tokio::select! {
             biased;
-            () = signals.recv() => return,
-            event = said.recv() => match event {
-                Some(event) => children.note(event, &quiet),
-                None => return,
+            () = signals.recv() => break,
+            event = children.next() => if let Event::Exited(id, status) = event {
+                endings.exited(&id, status);
             },
         }
     }
+    Ok(())
 }
 
-/// Reads what a child says until it ends, and kills it if told to.
-async fn follow(
-    mut child: Child,
-    id: NodeId,
-    mut log: Box<dyn Write + Send>,
-    events: mpsc::UnboundedSender<Event>,
-    mut kill: mpsc::UnboundedReceiver<()>,
-) {
-    let stdout = child.stdout.take().map(|stdout| BufReader::new(stdout).lines());
-    let stderr = child.stderr.take().map(|stderr| BufReader::new(stderr).lines());
-    let (Some(mut stdout), Some(mut stderr)) = (stdout, stderr) else {
-        return;
-    };
-    let (mut stdout_open, mut stderr_open) = (true, true);
-    while stdout_open || stderr_open {
-        tokio::select! {
-            line = stdout.next_line(), if stdout_open => match line {
-                Ok(Some(line)) => {
-                    if let Ok(line) = serde_json::from_str(&line) {
-                        let _ = events.send(Event::Said(id.clone(), line));
-                    }
-                }
-                _ => stdout_open = false,
-            },
-            line = stderr.next_line(), if stderr_open => match line {
-                Ok(Some(line)) => drop(writeln!(log, "{line}")),
-                _ => stderr_open = false,
-            },
-            Some(()) = kill.recv() => drop(child.start_kill()),
-        }
-    }
-    if let Ok(status) = child.wait().await {
-        let _ = events.send(Event::Exited(id, status));
-    }
-}
-
-/// Writes lines to standard error, each behind the node's name.
-struct Prefixed(String);
-
-impl Write for Prefixed {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        let mut stderr = std::io::stderr().lock();
-        for line in bytes.split_inclusive(|byte| *byte == b'\n') {
-            if line != b"\n" {
-                stderr.write_all(self.0.as_bytes())?;
+/// Waits until every child has loaded its data and answers.
+async fn ready(local: &[Process], children: &mut Children) -> Result<(), Failure> {
+    let mut loading = Loading::new(loading_bar(local.len()));
+    while loading.ready.len() < local.len() {
+        match children.next().await {
+            Event::Said(id, line) => loading.note(id, &line),
+            Event::Exited(id, status) => {
+                let error = format!("node `{id}` could not start: {status}");
+                let help = "its messages stand above, or in --log-dir; the other nodes were stopped";
+                return Err(Failure::with_help(error, help));
             }
-            stderr.write_all(line)?;
         }
-        Ok(bytes.len())
+    }
+    loading.bar.finish_and_clear();
+    healthy(local).await
+}
+
+/// How far the children have come, from what they say.
+struct Loading {
+    rows: BTreeMap<NodeId, u64>,
+    ready: BTreeSet<NodeId>,
+    bar: ProgressBar,
+}
+
+impl Loading {
+    fn new(bar: ProgressBar) -> Self {
+        Loading { rows: BTreeMap::new(), ready: BTreeSet::new(), bar }
     }
 
-    fn flush(&mut self) -> std::io::Result<()> {
-        std::io::stderr().flush()
+    fn note(&mut self, id: NodeId, line: &serde_json::Value) {
+        if let Some(rows) = line["rows"].as_u64() {
+            self.rows.insert(id, rows);
+        } else if line["ready"] == true {
+            self.ready.insert(id);
+        }
+        self.bar.set_position(self.ready.len() as u64);
+        self.bar.set_message(rows_loaded(self.rows.values().sum()));
+    }
+}
+
+/// What the bar says behind the nodes that are ready.
+pub(super) fn rows_loaded(rows: u64) -> String {
+    format!("{} loaded", counted(rows, "row"))
+}
+
+/// What became of nodes that were to serve until they are told to stop.
+#[derive(Default)]
+struct Endings {
+    badly: Vec<String>,
+}
+
+impl Endings {
+    /// Says that a node has ended, and keeps in mind if it ended badly.
+    fn note(&mut self, id: &NodeId, ended: Result<(), String>) {
+        match ended {
+            Ok(()) => tell(format!("note: node `{id}` has ended")),
+            Err(why) => {
+                tell(format!("warning: node `{id}` has ended badly: {why}"));
+                self.badly.push(format!("`{id}` ({why})"));
+            }
+        }
+    }
+
+    fn exited(&mut self, id: &NodeId, status: ExitStatus) {
+        self.note(id, if status.success() { Ok(()) } else { Err(status.to_string()) });
+    }
+
+    fn outcome(self) -> Result<(), Failure> {
+        match self.badly.is_empty() {
+            true => Ok(()),
+            false => Err(Failure::from(format!("nodes that ended badly: {}", self.badly.join(", ")))),
+        }
     }
 }
 
@@ -360,26 +262,24 @@ pub(super) fn loading_bar(nodes: usize) -> ProgressBar {
     bar
 }
 
-/// Waits until every node answers that it is ready; `Err(None)` never.
-async fn healthy(overlay: &Overlay, local: &[Process]) -> Result<(), Option<Failure>> {
+/// Waits until every node answers that it is ready.
+async fn healthy(local: &[Process]) -> Result<(), Failure> {
     let deadline = tokio::time::Instant::now() + HEALTHY_WITHIN;
     for process in local {
-        let client = Client::new(&process.address(), "overlay up").map_err(|error| Some(error.into()))?;
+        let client = Client::new(&process.address(), "overlay up")?;
         loop {
-            let answer = tokio::time::timeout_at(deadline, client.metrics()).await;
-            match answer {
+            match tokio::time::timeout_at(deadline, client.metrics()).await {
                 Ok(Ok(metrics)) if metrics.ready => break,
                 Ok(_) => tokio::time::sleep(Duration::from_millis(20)).await,
                 Err(_) => {
                     let error =
                         format!("node `{}` at {} does not answer healthy", process.id, process.address());
                     let help = "check host and port in the configuration, and the firewall";
-                    return Err(Some(Failure::with_help(error, help)));
+                    return Err(Failure::with_help(error, help));
                 }
             }
         }
     }
-    let _ = overlay;
     Ok(())
 }
 
@@ -403,15 +303,43 @@ async fn embedded(overlay: Arc<Overlay>, local: Vec<Process>, root: Option<PathB
         ready = nodes.ready() => ready?,
     }
     announce(&overlay, &local)?;
-    tokio::select! {
-        biased;
-        () = signals.recv() => {}
-        ended = nodes.any_failed() => return Err(ended.into()),
+    let mut endings = Endings::default();
+    let mut stopping = false;
+    loop {
+        tokio::select! {
+            biased;
+            () = signals.recv() => {
+                if stopping {
+                    break;
+                }
+                stopping = true;
+                nodes.stop();
+            }
+            ended = nodes.next_ended() => match ended {
+                Some((id, ended)) => endings.note(&id, ended.map_err(|error| error.to_string())),
+                None => break,
+            },
+        }
     }
-    tokio::select! {
-        biased;
-        () = signals.recv() => {}
-        () = nodes.stop() => {}
+    endings.outcome()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_adds_up_what_children_say() {
+        let mut loading = Loading::new(ProgressBar::hidden());
+        for (id, line) in [
+            ("B", r#"{"node":"B","address":"127.0.0.1:60052"}"#),
+            ("B", r#"{"node":"B","rows":1000}"#),
+            ("C", r#"{"node":"C","rows":234}"#),
+            ("B", r#"{"node":"B","rows":2000}"#),
+            ("B", r#"{"node":"B","ready":true}"#),
+        ] {
+            loading.note(NodeId::from(id), &serde_json::from_str(line).unwrap());
+        }
+        assert_eq!((loading.bar.position(), &*loading.bar.message()), (1, "2,234 rows loaded"));
     }
-    Ok(())
 }
