@@ -1,0 +1,369 @@
+//! The shipped binary as its users run it: `demo`, `up` and every way in which it ends, `query` and what it
+//! writes, `explain`, exit codes. Signals are those of Unix.
+#![cfg(unix)]
+
+mod bundled;
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use overlay::day::Day;
+use serde_json::Value;
+use tempfile::TempDir;
+
+const CONFIG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/configs/one_host_config.json");
+
+/// How long anything may take on a busy machine.
+const WITHIN: Duration = Duration::from_secs(60);
+
+fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_overlay"));
+    command.args(arguments).current_dir(env!("CARGO_MANIFEST_DIR")).stdin(Stdio::null());
+    command
+}
+
+fn overlay(arguments: &[&str]) -> Output {
+    command(arguments).output().unwrap()
+}
+
+fn text(output: &Output) -> String {
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    format!("{out}{err}")
+}
+
+fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let end = Instant::now() + WITHIN;
+    while !holds() {
+        assert!(Instant::now() < end, "not within {WITHIN:?}: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn signal(name: &str, pid: u32) {
+    let sent = Command::new("kill").arg(format!("-{name}")).arg(pid.to_string()).status().unwrap();
+    assert!(sent.success(), "kill -{name} {pid}");
+}
+
+fn wait(child: &mut Child) -> ExitStatus {
+    let mut ended = None;
+    wait_until("the process ends", || {
+        ended = child.try_wait().unwrap();
+        ended.is_some()
+    });
+    ended.unwrap()
+}
+
+/// A process that dies when it is dropped, as when a test fails.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// `overlay up` over the bundled data on ports of its own. Dropping it ends it, and with it its nodes.
+struct Up {
+    process: Running,
+    stdout: BufReader<ChildStdout>,
+    folder: TempDir,
+    ports: BTreeMap<String, u16>,
+}
+
+impl Up {
+    /// Starts it and waits for its ready line. Its standard error goes to a file.
+    fn start(more: &[&str]) -> Self {
+        Self::start_with(more, |folder| File::create(folder.join("stderr")).unwrap().into())
+    }
+
+    fn start_with(more: &[&str], stderr: impl FnOnce(&Path) -> Stdio) -> Self {
+        // From the choice of ports until they are bound no other test of this file may be given them.
+        static STARTING: Mutex<()> = Mutex::new(());
+        let starting = STARTING.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let folder = tempfile::tempdir().unwrap();
+        let mut config: Value = serde_json::from_str(&fs::read_to_string(CONFIG).unwrap()).unwrap();
+        let processes = config["processes"].as_object_mut().unwrap();
+        let listeners: Vec<TcpListener> =
+            processes.iter().map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        let mut ports = BTreeMap::new();
+        for ((id, process), listener) in processes.iter_mut().zip(&listeners) {
+            let port = listener.local_addr().unwrap().port();
+            process["port"] = port.into();
+            ports.insert(id.clone(), port);
+        }
+        let path = folder.path().join("config.json");
+        fs::write(&path, config.to_string()).unwrap();
+        drop(listeners);
+        let path = path.to_str().unwrap();
+        let mut child = command(&["up", "--config", path, "--dataset-root", bundled::ROOT])
+            .args(more)
+            .stdout(Stdio::piped())
+            .stderr(stderr(folder.path()))
+            .spawn()
+            .unwrap();
+        drop(child.stderr.take());
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut up = Up { process: Running(child), stdout, folder, ports };
+        let mut line = String::new();
+        up.stdout.read_line(&mut line).unwrap();
+        drop(starting);
+        assert_eq!(line, format!("ready: A at {}\n", up.leader()), "{}", up.stderr());
+        up
+    }
+
+    fn leader(&self) -> String {
+        format!("127.0.0.1:{}", self.ports["A"])
+    }
+
+    fn config(&self) -> PathBuf {
+        self.folder.path().join("config.json")
+    }
+
+    fn stderr(&self) -> String {
+        fs::read_to_string(self.folder.path().join("stderr")).unwrap_or_default()
+    }
+
+    /// `query` or `explain` at its leader.
+    fn ask(&self, arguments: &[&str]) -> Command {
+        let mut command = command(arguments);
+        command.args(["--leader", &self.leader()]);
+        command
+    }
+
+    fn rows(&self, arguments: &[&str]) -> Vec<u8> {
+        let output = self.ask(&[&["query"], arguments].concat()).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", text(&output));
+        output.stdout
+    }
+
+    /// A number from the leader's metrics.
+    fn metric(&self, name: &str) -> u64 {
+        let output = self.ask(&["metrics", "--format", "json"]).output().unwrap();
+        let metrics: Value = serde_json::from_slice(&output.stdout).unwrap();
+        metrics[0][name].as_u64().unwrap()
+    }
+
+    fn serves(&self, id: &str) -> bool {
+        TcpStream::connect(("127.0.0.1", self.ports[id])).is_ok()
+    }
+
+    fn wait_until_nobody_serves(&self) {
+        wait_until("no node listens", || !self.ports.keys().any(|id| self.serves(id)));
+    }
+
+    /// The processes that it started, by node.
+    #[cfg(target_os = "linux")]
+    fn nodes(&self) -> BTreeMap<String, u32> {
+        let parent = format!(" {} ", self.process.0.id());
+        let mut nodes = BTreeMap::new();
+        for process in fs::read_dir("/proc").unwrap().map(Result::unwrap) {
+            let Ok(pid) = process.file_name().to_string_lossy().parse() else { continue };
+            let stat = fs::read_to_string(process.path().join("stat")).unwrap_or_default();
+            // `pid (name) state parent ...`
+            let is_ours = stat.rsplit_once(") ").is_some_and(|(_, rest)| rest[1..].starts_with(&parent));
+            if is_ours {
+                let words = fs::read_to_string(process.path().join("cmdline")).unwrap();
+                let id = words.split('\0').skip_while(|word| *word != "--id").nth(1).unwrap();
+                nodes.insert(id.to_owned(), pid);
+            }
+        }
+        nodes
+    }
+}
+
+/// Whether a process is there and has not ended; its new parent may not have asked yet how it ended.
+#[cfg(target_os = "linux")]
+fn runs(pid: u32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat"))
+        .is_ok_and(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z')))
+}
+
+/// Days that a list such as `20200810, 20200814-20200820` spells.
+fn spelled(list: &str) -> usize {
+    let day = |text: &str| text.parse::<Day>().unwrap();
+    let range = |range: &str| {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let last = day(last);
+        std::iter::successors(Some(day(first)), |day| Some(day.next())).take_while(|day| *day <= last).count()
+    };
+    list.split(", ").map(range).sum()
+}
+
+#[test]
+fn demo_finds_every_row_and_spells_as_many_days_as_it_counts() {
+    let demo = overlay(&["demo"]);
+    let shown = text(&demo);
+    assert_eq!(demo.status.code(), Some(0), "{shown}");
+    let ledger = shown.split_once("Coverage ledger:\n").unwrap().1.split_once("\nAnswered").unwrap().0;
+    let (mut days, mut rows) = (0, 0);
+    for line in ledger.lines().skip(2) {
+        let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+        assert_eq!(cells[0], spelled(cells[1]).to_string(), "{line}");
+        days += spelled(cells[1]);
+        rows += cells[3].replace(',', "").parse::<usize>().unwrap();
+    }
+    assert_eq!((days, rows), (46, bundled::pm25_from_5_to_35(&bundled::rows(bundled::ALL))), "{shown}");
+}
+
+#[test]
+fn queries_are_written_whole_in_every_format() {
+    let up = Up::start(&[]);
+    let wanted = bundled::pm25_from_5_to_35(&bundled::rows(bundled::ALL));
+    let words = ["PM2.5", "5", "35"];
+    let lines = |format| {
+        let rows = up.rows(&[&words[..], &["--format", format]].concat());
+        String::from_utf8(rows).unwrap().lines().count()
+    };
+    assert_eq!((lines("ndjson"), lines("csv"), lines("table")), (wanted, wanted + 1, wanted + 1));
+    let piped = String::from_utf8(up.rows(&words)).unwrap();
+    let mut distinct: Vec<&str> = piped.lines().collect();
+    distinct.sort_unstable();
+    distinct.dedup();
+    assert_eq!(distinct.len(), wanted, "ndjson into a pipe, each row once");
+
+    let file = |name: &str| {
+        let path = up.folder.path().join(name);
+        up.rows(&[&words[..], &["--output", path.to_str().unwrap()]].concat());
+        fs::read(path).unwrap()
+    };
+    let json: Vec<Value> = serde_json::from_slice(&file("rows.json")).unwrap();
+    assert_eq!(json.len(), wanted);
+    let arrow = file("rows.arrow");
+    let batches = arrow_ipc::reader::StreamReader::try_new(&arrow[..], None).unwrap();
+    assert_eq!(batches.map(|batch| batch.unwrap().num_rows()).sum::<usize>(), wanted);
+}
+
+#[test]
+fn explain_names_who_would_be_asked() {
+    let up = Up::start(&["--embedded"]);
+    let explained = up.ask(&["explain", "PM2.5", "--format", "json"]).output().unwrap();
+    assert_eq!(explained.status.code(), Some(0), "{}", text(&explained));
+    let plan: Value = serde_json::from_slice(&explained.stdout).unwrap();
+    assert_eq!(plan["rows_to_scan"], bundled::rows(bundled::ALL).len());
+    let days = plan["days"].as_array().unwrap();
+    let asked = days.iter().filter(|day| day["state"] == "ask");
+    let by_team = |team: &str, day: &Value| {
+        day["team"] == team && ["B", "C"].contains(&day["asked_first"].as_str().unwrap()) == (team == "green")
+    };
+    assert_eq!(asked.filter(|day| by_team("green", day) || by_team("pink", day)).count(), 43);
+}
+
+/// What a reader that has left, or a signal, ends early is not kept at the node.
+#[test]
+fn query_that_ends_early_gives_up_its_result() {
+    let up = Up::start(&[]);
+    for format in ["json", "ndjson", "csv", "table", "arrow"] {
+        let open = up.metric("open_result_sets");
+        let mut query = up.ask(&["query", "--chunk-rows", "50", "--format", format]);
+        let mut query = query.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        // One byte shows that it writes; then its reader leaves.
+        query.stdout.take().unwrap().read_exact(&mut [0]).unwrap();
+        let ended = query.wait_with_output().unwrap();
+        assert_eq!((ended.status.code(), text(&ended)), (Some(0), String::new()), "{format}");
+        assert_eq!(up.metric("open_result_sets"), open, "{format}");
+    }
+}
+
+/// The pipe's open blocks until somebody reads, which nobody does.
+#[test]
+fn query_into_a_pipe_that_nobody_reads_ends_at_a_signal() {
+    let up = Up::start(&["--embedded"]);
+    let pipe = up.folder.path().join("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    for name in ["INT", "TERM"] {
+        let (open, chunks) = (up.metric("open_result_sets"), up.metric("chunks_total"));
+        let mut query = up.ask(&["query", "--chunk-rows", "50", "--output", pipe.to_str().unwrap()]);
+        let mut query = Running(query.stderr(Stdio::piped()).spawn().unwrap());
+        // The first chunk comes with the answer; a second one shows that the answer has come.
+        wait_until("two chunks are read", || up.metric("chunks_total") >= chunks + 2);
+        signal(name, query.0.id());
+        let status = wait(&mut query.0);
+        let mut said = String::new();
+        query.0.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        assert_eq!((status.code(), &*said), (Some(1), "error: interrupted\n"), "{name}");
+        assert_eq!(up.metric("open_result_sets"), open, "{name}");
+    }
+}
+
+#[test]
+fn up_stops_every_node_at_a_signal() {
+    for (name, more) in [("INT", &[][..]), ("TERM", &[]), ("INT", &["--embedded"]), ("TERM", &["--embedded"])]
+    {
+        let mut up = Up::start(more);
+        assert!(up.ports.keys().all(|id| up.serves(id)));
+        signal(name, up.process.0.id());
+        assert_eq!(wait(&mut up.process.0).code(), Some(0), "{name} {more:?}: {}", up.stderr());
+        up.wait_until_nobody_serves();
+    }
+}
+
+#[test]
+fn up_ends_well_when_its_nodes_were_told_to_stop() {
+    for more in [&[][..], &["--embedded"]] {
+        let mut up = Up::start(more);
+        let told = overlay(&["shutdown", "--all", "--config", up.config().to_str().unwrap()]);
+        assert_eq!(told.status.code(), Some(0), "{more:?}: {}", text(&told));
+        assert_eq!(text(&told).matches("  stopping\n").count(), 6, "{more:?}: {}", text(&told));
+        assert_eq!(wait(&mut up.process.0).code(), Some(0), "{more:?}: {}", up.stderr());
+        assert_eq!(up.stderr().matches("has ended\n").count(), 6, "{more:?}: {}", up.stderr());
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn no_node_outlives_an_up_that_is_killed() {
+    let mut up = Up::start(&[]);
+    let nodes = up.nodes();
+    assert_eq!(nodes.keys().collect::<Vec<_>>(), up.ports.keys().collect::<Vec<_>>());
+    up.process.0.kill().unwrap();
+    up.process.0.wait().unwrap();
+    wait_until("every node has ended", || !nodes.values().any(|pid| runs(*pid)));
+    up.wait_until_nobody_serves();
+}
+
+/// With nobody to read what `up` says about C, its other nodes serve on; that C was killed shows in the end.
+#[cfg(target_os = "linux")]
+#[test]
+fn up_outlives_a_node_and_the_reader_of_its_log() {
+    let mut up = Up::start_with(&[], |_| Stdio::piped());
+    let mut nodes = up.nodes();
+    let killed = nodes.remove("C").unwrap();
+    signal("KILL", killed);
+    // It is, once `up` has waited for it; then `up` has a word to say.
+    wait_until("C is gone", || !Path::new(&format!("/proc/{killed}")).exists());
+    let rows = String::from_utf8(up.rows(&["PM2.5", "5", "35"])).unwrap();
+    assert_eq!(rows.lines().count(), bundled::pm25_from_5_to_35(&bundled::rows(bundled::ALL)));
+    for pid in nodes.into_values() {
+        signal("KILL", pid);
+    }
+    assert_eq!(wait(&mut up.process.0).code(), Some(1));
+}
+
+#[test]
+fn every_exit_code_is_the_documented_one() {
+    let wrong = tempfile::tempdir().unwrap();
+    let config = wrong.path().join("config.json");
+    fs::write(&config, r#"{"processes": {}, "replica": 1}"#).unwrap();
+    let (config, nowhere) = (config.to_str().unwrap(), "127.0.0.1:1");
+    for (arguments, code, said) in [
+        (&["check-config"][..], 0, "describes 6 processes"),
+        (&["check-config", config], 2, "`replicas`"),
+        (&["--help"], 0, "Exit codes: "),
+        (&["query", "PM2.5", "35", "5"], 2, "MIN 35.0 is above MAX 5.0"),
+        (&["query", "--leader", nowhere], 1, "help: start the overlay with `overlay up`"),
+        (&["node", "--id", "X"], 2, "no process `X`"),
+        (&["node", "--id", "B", "--bind", "127.0.0.1:0"], 2, "node `B` holds days but has no dataset root"),
+        (&["up"], 2, "no dataset root"),
+    ] {
+        let output = overlay(arguments);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", text(&output));
+        assert!(text(&output).contains(said), "{arguments:?}: {}", text(&output));
+    }
+}
