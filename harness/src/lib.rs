@@ -62,5 +62,6 @@ pub mod for_all;
 pub mod load;
 pub mod oracle;
 pub mod policies;
+pub mod report;
 pub mod snapshot;
 pub mod topology;
