@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use overlay::proto::legacy;
 use overlay::proto::legacy::overlay_node_server::{OverlayNode, OverlayNodeServer};
-use overlay_harness::load::{LoadPlan, LoadResults};
+use overlay_harness::load::{DEFAULT_QUERY_PARAMS, LoadPlan, LoadResults, Work};
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 
@@ -107,12 +107,16 @@ async fn start(script: &[Behaviour], refuses_metrics: u64) -> SocketAddr {
 }
 
 fn plan(address: SocketAddr) -> LoadPlan {
-    LoadPlan { host: format!("http://{address}"), requests: 1, users: 1, ..LoadPlan::default() }
+    LoadPlan { host: format!("http://{address}"), work: benchmark(1), users: 1, ..LoadPlan::default() }
+}
+
+fn benchmark(requests: u64) -> Work {
+    Work::Benchmark { requests, query_params: DEFAULT_QUERY_PARAMS.to_owned(), all_chunks: false }
 }
 
 /// One user asks once for each behaviour.
 async fn run(script: &[Behaviour]) -> LoadResults {
-    let plan = LoadPlan { requests: script.len() as u64, ..plan(start(script, 0).await) };
+    let plan = LoadPlan { work: benchmark(script.len() as u64), ..plan(start(script, 0).await) };
     plan.run().await.expect("the node is there")
 }
 
@@ -128,7 +132,7 @@ fn counts(results: &LoadResults) -> [u64; 5] {
 
 #[tokio::test]
 async fn every_request_is_made_once_by_many_users() {
-    let plan = LoadPlan { requests: 1003, users: 8, ..plan(start(&[Behaviour::Right], 0).await) };
+    let plan = LoadPlan { work: benchmark(1003), users: 8, ..plan(start(&[Behaviour::Right], 0).await) };
     let results = plan.run().await.expect("the node is there");
     assert_eq!(counts(&results), [1003, 1003, 0, 0, 0]);
     assert_eq!((results.total_records_returned, results.rows_received), (4 * 1003, 2 * 1003));
@@ -142,7 +146,7 @@ async fn overload_outage_and_breakdown_are_failures_and_not_wrong() {
     use Behaviour::{BreaksOff, LosesTheChunk, Rejects, Right, Unavailable};
     let results = run(&[Right, Rejects, Unavailable, BreaksOff, LosesTheChunk, Rejects]).await;
     assert_eq!(counts(&results), [6, 1, 5, 2, 0]);
-    assert_eq!(results.failures["Query: status `rejected`"], 2);
+    assert_eq!(results.rejections_by_limit["not named"], 2);
     assert_eq!(results.failures.values().sum::<u64>(), 5);
 }
 
@@ -159,11 +163,32 @@ async fn answer_that_differs_from_the_first_is_wrong() {
 async fn first_answer_must_add_up() {
     use Behaviour::{CountsOneMore, Right};
     let script = [CountsOneMore, Right, Right];
-    let all_chunks = true;
-    let plan = LoadPlan { requests: 3, all_chunks, ..plan(start(&script, 0).await) };
+    let query_params = DEFAULT_QUERY_PARAMS.to_owned();
+    let work = Work::Benchmark { requests: 3, query_params, all_chunks: true };
+    let plan = LoadPlan { work, ..plan(start(&script, 0).await) };
     let results = plan.run().await.expect("the node is there");
     assert_eq!(counts(&results), [3, 2, 1, 0, 1]);
     assert_eq!(results.rows_received, 2 * 4);
+}
+
+/// Goal: thresholds decide whether a run passes, but a wrong answer fails it whatever they say.
+#[tokio::test]
+async fn verdict_is_by_thresholds_and_never_passes_a_wrong_answer() {
+    use Behaviour::{ChangesOneByte, Rejects, Right};
+    let judge = async |script: &[Behaviour], thresholds: &[&str]| {
+        let thresholds = thresholds.iter().map(|rule| rule.parse().expect("a rule")).collect();
+        let work = benchmark(script.len() as u64);
+        let plan = LoadPlan { work, thresholds, ..plan(start(script, 0).await) };
+        plan.run().await.expect("the node is there").verdict().err().unwrap_or_default()
+    };
+    assert_eq!(judge(&[Right, Right], &[]).await, "");
+    assert_eq!(judge(&[Right, Rejects], &[]).await, "1 of 2 requests failed, 0 were dropped");
+    assert_eq!(judge(&[Right, Rejects], &["error-rate<=50%"]).await, "");
+    assert_eq!(
+        judge(&[Right, Rejects], &["error-rate<60%", "error-rate<50%"]).await,
+        "1 of 2 thresholds failed, first `error-rate<50%`: 50.00%"
+    );
+    assert_eq!(judge(&[Right, ChangesOneByte], &["error-rate<=50%"]).await, "1 of 2 answers are wrong");
 }
 
 #[tokio::test]

@@ -1,19 +1,20 @@
-//! What a load run prints and writes: the file's keys are those of the old benchmark, and more beside them.
+//! What a load run writes: the file's keys are those of the old benchmark, and more beside them.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
 use crate::calendar;
 
-use super::{LoadPlan, QueueSamples, Tally};
+use super::nodes::QueueSamples;
+use super::recorder::{Counts, Latencies, Share, Tally};
+use super::{Arrivals, Judged, LoadPlan, NodeUsage, Work};
 
 /// The results of a load run. Of latencies, hops and records only successes count; without any, they are null.
 #[derive(Clone, Debug, Serialize)]
 pub struct LoadResults {
-    /// Requests that were made.
+    /// Requests that were made; a request of a mix is a whole transaction.
     pub total_requests: u64,
     /// Requests with a right answer.
     pub successful_requests: u64,
@@ -23,7 +24,8 @@ pub struct LoadResults {
     pub total_time_seconds: f64,
     /// Successes in a second.
     pub throughput_rps: f64,
-    /// From sending the query to holding its first chunk (with `all_chunks`: its last).
+    /// Of the benchmark: from sending the query to holding its first chunk (with `all_chunks`: its last). Of a
+    /// mix: from a transaction's start to the end of its last call; in an open loop, from when it was due.
     pub avg_latency_ms: Option<f64>,
     /// The 50th percentile.
     pub median_latency_ms: Option<f64>,
@@ -53,13 +55,15 @@ pub struct LoadResults {
     pub max_records_per_query: Option<u64>,
     /// Smallest `total_records`.
     pub min_records_per_query: Option<u64>,
-    /// Answers that contradict themselves or the first one; failures, too.
+    /// Answers that contradict themselves, their proof or the first one; failures, too.
     pub wrong_answers: u64,
     /// Requests that the node refused for overload; failures, too.
     pub rejected_requests: u64,
+    /// Rejections by the limit that was reached.
+    pub rejections_by_limit: BTreeMap<String, u64>,
     /// Failures by cause.
     pub failures: BTreeMap<String, u64>,
-    /// Percentiles by nearest rank: each is a latency that was measured.
+    /// Percentiles of the successes, to three digits.
     pub latency_percentiles_ms: Option<LatencyPercentiles>,
     /// Rows that arrived in chunks.
     pub rows_received: u64,
@@ -67,22 +71,131 @@ pub struct LoadResults {
     pub rows_per_second: f64,
     /// Bytes of chunks that arrived, those of wrong answers as well.
     pub bytes_received: u64,
+    /// Bytes of chunks that arrived, in a second.
+    pub bytes_per_second: f64,
+    /// Waits for admission, as the answers tell of them.
+    pub admission: AdmissionResults,
+    /// By transaction.
+    pub transactions: BTreeMap<&'static str, TransactionResults>,
+    /// By RPC.
+    pub calls: BTreeMap<&'static str, TransactionResults>,
+    /// By client.
+    pub clients: BTreeMap<String, ClientResults>,
+    /// Rows of results by the team that served them; the old contract does not tell.
+    pub rows_by_team: BTreeMap<String, u64>,
+    /// Second by second.
+    pub seconds: Vec<SecondResults>,
+    /// The latency that so many percent of the successes did not exceed, from the median to the slowest.
+    pub latency_curve: Vec<CurvePoint>,
+    /// The nodes before and after.
+    pub nodes: Vec<NodeUsage>,
+    /// The rules that were to hold.
+    pub thresholds: Vec<Judged>,
+    /// Of an open loop, what became of what was due.
+    pub arrivals: Option<Arrivals>,
     /// Looks at the node's queue.
     pub queue_samples: u64,
     /// When the first request was sent, UTC.
     pub started_at: String,
     /// The node.
     pub host: String,
-    /// Users, each with at most one request in flight.
+    /// Users, each with a connection.
     pub users: u32,
-    /// The filter that all asked.
-    pub query_params: String,
-    /// Whether a request read every chunk, not only the first.
-    pub all_chunks: bool,
+    /// What was asked, and when.
+    #[serde(flatten)]
+    pub work: WorkDone,
+}
+
+/// What was asked, and when.
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "loop", rename_all = "snake_case")]
+pub enum WorkDone {
+    /// All asked the same.
+    Benchmark {
+        /// The filter that all asked.
+        query_params: String,
+        /// Whether a request read every chunk, not only the first.
+        all_chunks: bool,
+    },
+    /// A mix, in a closed loop.
+    Closed {
+        /// What was asked.
+        mix: String,
+        /// For how long.
+        run_time_seconds: f64,
+    },
+    /// A mix, in an open loop.
+    Open {
+        /// What was asked.
+        mix: String,
+        /// How long requests arrived.
+        run_time_seconds: f64,
+        /// How many in a second.
+        rate_per_second: u32,
+        /// Requests in flight at once.
+        max_in_flight: u32,
+        /// What decided which transaction was due when.
+        seed: u64,
+    },
+}
+
+/// What came of one transaction, or one RPC.
+#[derive(Clone, Debug, Serialize)]
+#[expect(missing_docs, reason = "as of all requests")]
+pub struct TransactionResults {
+    pub successful: u64,
+    pub failed: u64,
+    pub rejected: u64,
+    pub wrong: u64,
+    pub per_second: f64,
+    pub latency_percentiles_ms: Option<LatencyPercentiles>,
+    pub max_latency_ms: Option<f64>,
+    pub rows: u64,
+    pub bytes: u64,
+}
+
+/// Waits for admission.
+#[derive(Clone, Debug, Serialize)]
+pub struct AdmissionResults {
+    /// Queries that waited.
+    pub waited_queries: u64,
+    /// These by what they waited for.
+    pub waited_by_factor: BTreeMap<String, u64>,
+    /// How long those waited that did.
+    pub wait_percentiles_ms: Option<LatencyPercentiles>,
+}
+
+/// What one client got.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[expect(missing_docs, reason = "as of all requests")]
+pub struct ClientResults {
+    pub successful_requests: u64,
+    pub rows_received: u64,
+}
+
+/// One second of the run; seconds in which nothing ended are left out.
+#[derive(Clone, Debug, Serialize)]
+#[expect(missing_docs, reason = "as of all requests")]
+pub struct SecondResults {
+    pub second: u64,
+    pub successful: u64,
+    pub failed: u64,
+    pub p50_latency_ms: Option<f64>,
+    pub p99_latency_ms: Option<f64>,
+    pub max_latency_ms: Option<f64>,
+    pub max_queue_size: Option<u64>,
+}
+
+/// A point of the latency curve.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[expect(missing_docs, reason = "its two coordinates")]
+pub struct CurvePoint {
+    pub percent: f64,
+    pub latency_ms: f64,
 }
 
 /// Latencies that so many percent of the successes did not exceed.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize)]
 #[expect(missing_docs, reason = "each is its percentile")]
 pub struct LatencyPercentiles {
     pub p50: f64,
@@ -98,75 +211,177 @@ impl LoadResults {
     pub(super) fn new(
         plan: &LoadPlan,
         started_at: SystemTime,
-        took: Duration,
-        mut tally: Tally,
+        tally: &Tally,
         queue: &QueueSamples,
+        arrivals: Option<Arrivals>,
+        nodes: Vec<NodeUsage>,
     ) -> Self {
-        tally.latencies.sort_unstable();
-        let latencies = &tally.latencies;
-        let successes = latencies.len() as u64;
-        let seconds = took.as_secs_f64();
-        let per_success = |sum: f64| (successes > 0).then(|| sum / successes as f64);
+        let all = &tally.all;
+        let seconds = tally.ended.as_secs_f64().max(1e-6);
         let sampled = queue.samples > 0;
+        let mean = |sum: u64, count: u64| (count > 0).then(|| sum as f64 / count as f64);
+        let of_kind =
+            |(name, counts): (&&'static str, &Counts)| (*name, TransactionResults::new(counts, seconds));
         LoadResults {
-            total_requests: successes + tally.failed,
-            successful_requests: successes,
-            failed_requests: tally.failed,
+            total_requests: all.total(),
+            successful_requests: all.successful,
+            failed_requests: all.failed,
             total_time_seconds: seconds,
-            throughput_rps: successes as f64 / seconds,
-            avg_latency_ms: per_success(latencies.iter().copied().map(milliseconds).sum()),
-            median_latency_ms: percentile(latencies, 50.0),
-            p95_latency_ms: percentile(latencies, 95.0),
-            p99_latency_ms: percentile(latencies, 99.0),
-            min_latency_ms: latencies.first().copied().map(milliseconds),
-            max_latency_ms: latencies.last().copied().map(milliseconds),
-            avg_hops: per_success(tally.hops as f64),
+            throughput_rps: all.successful as f64 / seconds,
+            avg_latency_ms: all.latencies.mean_ms(),
+            median_latency_ms: all.latencies.percentile_ms(50.0),
+            p95_latency_ms: all.latencies.percentile_ms(95.0),
+            p99_latency_ms: all.latencies.percentile_ms(99.0),
+            min_latency_ms: all.latencies.min_ms(),
+            max_latency_ms: all.latencies.max_ms(),
+            avg_hops: mean(tally.hops, tally.results),
             max_queue_size: sampled.then_some(queue.max),
-            avg_queue_size: sampled.then(|| queue.sum as f64 / queue.samples as f64),
+            avg_queue_size: mean(queue.sum, queue.samples),
             final_queue_size: sampled.then_some(queue.last),
             avg_processing_time_ms: sampled.then_some(queue.avg_processing_time_ms),
-            total_records_returned: tally.total_records,
-            avg_records_per_query: per_success(tally.total_records as f64),
-            max_records_per_query: tally.max_records,
-            min_records_per_query: tally.min_records,
-            wrong_answers: tally.wrong,
-            rejected_requests: tally.rejected,
-            failures: tally.causes,
-            latency_percentiles_ms: LatencyPercentiles::new(latencies),
-            rows_received: tally.rows_received,
-            rows_per_second: tally.rows_received as f64 / seconds,
-            bytes_received: tally.bytes_received,
+            total_records_returned: tally.records,
+            avg_records_per_query: mean(tally.records, tally.results),
+            max_records_per_query: tally.records_range.map(|(_, most)| most),
+            min_records_per_query: tally.records_range.map(|(least, _)| least),
+            wrong_answers: all.wrong,
+            rejected_requests: all.rejected,
+            rejections_by_limit: tally.rejections.clone(),
+            failures: tally.causes.clone(),
+            latency_percentiles_ms: LatencyPercentiles::new(&all.latencies),
+            rows_received: all.rows,
+            rows_per_second: all.rows as f64 / seconds,
+            bytes_received: all.bytes,
+            bytes_per_second: all.bytes as f64 / seconds,
+            admission: AdmissionResults {
+                waited_queries: tally.waits.count(),
+                waited_by_factor: tally.waits_by_factor.clone(),
+                wait_percentiles_ms: LatencyPercentiles::new(&tally.waits),
+            },
+            transactions: tally.transactions.iter().map(of_kind).collect(),
+            calls: tally.calls.iter().map(of_kind).collect(),
+            clients: tally
+                .clients
+                .iter()
+                .map(|(id, share)| (id.clone(), ClientResults::new(*share)))
+                .collect(),
+            rows_by_team: tally.teams.clone(),
+            seconds: second_results(tally, queue),
+            latency_curve: latency_curve(&all.latencies),
+            nodes,
+            thresholds: plan.thresholds.iter().map(|threshold| threshold.judge(tally, seconds)).collect(),
+            arrivals,
             queue_samples: queue.samples,
             started_at: timestamp(started_at),
             host: plan.host.clone(),
             users: plan.users,
-            query_params: plan.query_params.clone(),
-            all_chunks: plan.all_chunks,
+            work: WorkDone::new(&plan.work),
+        }
+    }
+
+    /// Why the run does not pass, if so: a wrong answer, a threshold; without thresholds, any request that failed.
+    pub fn verdict(&self) -> Result<(), String> {
+        let missed: Vec<_> = self.thresholds.iter().filter(|judged| !judged.passed).collect();
+        if self.wrong_answers > 0 {
+            return Err(format!("{} of {} answers are wrong", self.wrong_answers, self.total_requests));
+        }
+        if let Some(first) = missed.first() {
+            return Err(format!(
+                "{} of {} thresholds failed, first `{}`: {}",
+                missed.len(),
+                self.thresholds.len(),
+                first.rule,
+                first.observed
+            ));
+        }
+        let dropped = self.arrivals.map_or(0, |arrivals| arrivals.dropped);
+        if self.thresholds.is_empty() && self.failed_requests + dropped > 0 {
+            return Err(format!(
+                "{} of {} requests failed, {dropped} were dropped",
+                self.failed_requests, self.total_requests
+            ));
+        }
+        match self.successful_requests {
+            0 => Err("no request succeeded".to_owned()),
+            _ => Ok(()),
         }
     }
 }
 
+impl WorkDone {
+    fn new(work: &Work) -> Self {
+        match work {
+            Work::Benchmark { query_params, all_chunks, .. } => {
+                WorkDone::Benchmark { query_params: query_params.clone(), all_chunks: *all_chunks }
+            }
+            Work::Closed { mix, run_time } => {
+                WorkDone::Closed { mix: mix.to_string(), run_time_seconds: run_time.as_secs_f64() }
+            }
+            Work::Open { mix, schedule, seed } => WorkDone::Open {
+                mix: mix.to_string(),
+                run_time_seconds: schedule.run_time.as_secs_f64(),
+                rate_per_second: schedule.rate.get(),
+                max_in_flight: schedule.max_in_flight.get(),
+                seed: *seed,
+            },
+        }
+    }
+}
+
+impl TransactionResults {
+    fn new(counts: &Counts, seconds: f64) -> Self {
+        TransactionResults {
+            successful: counts.successful,
+            failed: counts.failed,
+            rejected: counts.rejected,
+            wrong: counts.wrong,
+            per_second: counts.successful as f64 / seconds,
+            latency_percentiles_ms: LatencyPercentiles::new(&counts.latencies),
+            max_latency_ms: counts.latencies.max_ms(),
+            rows: counts.rows,
+            bytes: counts.bytes,
+        }
+    }
+}
+
+impl ClientResults {
+    fn new(share: Share) -> Self {
+        ClientResults { successful_requests: share.successful, rows_received: share.rows }
+    }
+}
+
 impl LatencyPercentiles {
-    fn new(sorted: &[Duration]) -> Option<Self> {
+    fn new(latencies: &Latencies) -> Option<Self> {
         Some(LatencyPercentiles {
-            p50: percentile(sorted, 50.0)?,
-            p75: percentile(sorted, 75.0)?,
-            p90: percentile(sorted, 90.0)?,
-            p95: percentile(sorted, 95.0)?,
-            p99: percentile(sorted, 99.0)?,
-            p99_9: percentile(sorted, 99.9)?,
+            p50: latencies.percentile_ms(50.0)?,
+            p75: latencies.percentile_ms(75.0)?,
+            p90: latencies.percentile_ms(90.0)?,
+            p95: latencies.percentile_ms(95.0)?,
+            p99: latencies.percentile_ms(99.0)?,
+            p99_9: latencies.percentile_ms(99.9)?,
         })
     }
 }
 
-/// The nearest-rank percentile: the least latency that `percent` of all do not exceed.
-fn percentile(sorted: &[Duration], percent: f64) -> Option<f64> {
-    let rank = (percent / 100.0 * sorted.len() as f64).ceil() as usize;
-    sorted.get(rank.saturating_sub(1)).copied().map(milliseconds)
+fn second_results(tally: &Tally, queue: &QueueSamples) -> Vec<SecondResults> {
+    let queues: BTreeMap<u64, u64> = queue.by_second.iter().copied().collect();
+    let of_second = |second: &super::recorder::Second| SecondResults {
+        second: second.second,
+        successful: second.successful,
+        failed: second.failed,
+        p50_latency_ms: second.latency_ms.map(|[p50, _, _]| p50),
+        p99_latency_ms: second.latency_ms.map(|[_, p99, _]| p99),
+        max_latency_ms: second.latency_ms.map(|[_, _, max]| max),
+        max_queue_size: queues.get(&second.second).copied(),
+    };
+    tally.seconds.iter().map(of_second).collect()
 }
 
-fn milliseconds(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1e3
+/// Points where the share of slower successes halves each time: that is where a tail shows.
+fn latency_curve(latencies: &Latencies) -> Vec<CurvePoint> {
+    let halvings = (latencies.count() as f64).log2().ceil().max(0.0) as i32;
+    let percents = (1..=halvings).map(|halving| 100.0 * (1.0 - 0.5_f64.powi(halving)));
+    let point = |percent| Some(CurvePoint { percent, latency_ms: latencies.percentile_ms(percent)? });
+    percents.chain([100.0]).filter_map(point).collect()
 }
 
 /// As in `2020-08-10T01:00:00Z`.
@@ -178,88 +393,27 @@ fn timestamp(time: SystemTime) -> String {
     format!("{year}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
 }
 
-/// What is read on a screen.
-impl fmt::Display for LoadResults {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let until = if self.all_chunks { "last" } else { "first" };
-        writeln!(
-            f,
-            "{} requests of {} users to {} in {:.2} s; a request is a query to its {until} chunk\n",
-            self.total_requests, self.users, self.host, self.total_time_seconds
-        )?;
-        writeln!(
-            f,
-            "requests    {} successful, {} failed (of these {} rejected, {} wrong answers)",
-            self.successful_requests, self.failed_requests, self.rejected_requests, self.wrong_answers
-        )?;
-        for (cause, count) in &self.failures {
-            writeln!(f, "            {count} x {cause}")?;
-        }
-        writeln!(
-            f,
-            "throughput  {:.1} requests/s, {:.0} rows/s, {:.2} MB/s",
-            self.throughput_rps,
-            self.rows_per_second,
-            self.bytes_received as f64 / 1e6 / self.total_time_seconds
-        )?;
-        writeln!(
-            f,
-            "latency     median {}, p95 {}, p99 {} ms; mean {}, least {}, most {} ms",
-            shown(self.median_latency_ms),
-            shown(self.p95_latency_ms),
-            shown(self.p99_latency_ms),
-            shown(self.avg_latency_ms),
-            shown(self.min_latency_ms),
-            shown(self.max_latency_ms)
-        )?;
-        writeln!(
-            f,
-            "records     {} in each result on average; {} in all, {} rows ({:.1} MB) read",
-            shown(self.avg_records_per_query),
-            self.total_records_returned,
-            self.rows_received,
-            self.bytes_received as f64 / 1e6
-        )?;
-        writeln!(
-            f,
-            "node        {} ms for a query; {} waiting on average, {} at most, {} at the end ({} samples); {} hops",
-            shown(self.avg_processing_time_ms),
-            shown(self.avg_queue_size),
-            count(self.max_queue_size),
-            count(self.final_queue_size),
-            self.queue_samples,
-            shown(self.avg_hops)
-        )
-    }
-}
-
-fn shown(number: Option<f64>) -> String {
-    number.map_or_else(|| "-".to_owned(), |number| format!("{number:.2}"))
-}
-
-fn count(number: Option<u64>) -> String {
-    number.map_or_else(|| "-".to_owned(), |number| number.to_string())
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::time::Duration;
 
-    #[test]
-    fn percentile_is_the_nearest_rank() {
-        let hundred: Vec<Duration> = (1..=100).map(Duration::from_millis).collect();
-        let of = |latencies: &[Duration], percent| percentile(latencies, percent);
-        assert_eq!(
-            [50.0, 95.0, 99.0, 99.9].map(|percent| of(&hundred, percent)),
-            [50.0, 95.0, 99.0, 100.0].map(Some)
-        );
-        assert_eq!([50.0, 99.9].map(|percent| of(&hundred[..1], percent)), [Some(1.0); 2]);
-        assert_eq!(of(&[], 50.0), None);
-    }
+    use super::*;
 
     #[test]
     fn timestamp_is_utc() {
         let time = UNIX_EPOCH + Duration::from_secs(1_597_021_261);
         assert_eq!(timestamp(time), "2020-08-10T01:01:01Z");
+    }
+
+    /// Of a hundred latencies of 1 to 100 ms, the percentile is the one that so many do not exceed.
+    #[test]
+    fn percentiles_are_within_three_digits() {
+        let mut latencies = Latencies::default();
+        (1..=100).for_each(|milliseconds| latencies.record(Duration::from_millis(milliseconds)));
+        for (percent, expected) in [(50.0, 50.0), (95.0, 95.0), (99.0, 99.0), (99.9, 100.0)] {
+            let found = latencies.percentile_ms(percent).expect("there are some");
+            assert!((found - expected).abs() <= expected * 1e-3, "p{percent}: {found}");
+        }
+        assert_eq!(Latencies::default().percentile_ms(50.0), None);
     }
 }
