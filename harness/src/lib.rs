@@ -4,7 +4,7 @@
 //! how an answer is compared with it, [`for_all`] for how a property is tried on random inputs, [`topology`] for who
 //! is there, [`cluster`] for what is asked, [`fault`] for what goes wrong meanwhile, [`load`] for how fast answers
 //! come, [`policies`] for what different ways of sharing a node do to a workload, [`fluid`] being the fairest that
-//! there could be, and [`snapshot`] for what snapshots leave out.
+//! there could be, [`report`] for pages to look at, and [`snapshot`] for what snapshots leave out.
 //!
 //! # Which driver proves what
 //!
@@ -44,6 +44,11 @@
 //! [`Driver`](cluster::Driver) with the reason why a machine may lack it, and list it in `drivers()` of
 //! `tests/conformance.rs`. It must end everything on drop, wait for readiness by observing it, and
 //! answer [`Unsupported`](cluster::ClusterError::Unsupported) for a fault that it has no means for.
+//!
+//! # Another load transaction
+//!
+//! Add a variant to `Transaction` in `load/mix.rs` with its name, and its weight in the mixes that shall have it; say what
+//! it does and what a right answer is in `load/user.rs`.
 //!
 //! # Another fault
 //!

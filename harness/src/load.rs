@@ -30,7 +30,7 @@ pub use self::mix::{Mix, Transaction};
 pub use self::nodes::{NodeCounters, NodeUsage, ObservedNode};
 pub use self::open::{Arrivals, Schedule};
 pub use self::results::{
-    AdmissionResults, ClientResults, CurvePoint, LatencyPercentiles, LoadResults, SecondResults,
+    AdmissionResults, CallResults, ClientResults, CurvePoint, LatencyPercentiles, LoadResults, SecondResults,
     TransactionResults, WorkDone,
 };
 pub use self::threshold::{InvalidThreshold, Judged, Threshold};

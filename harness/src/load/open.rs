@@ -144,6 +144,25 @@ mod tests {
         assert!(about(closed.max_ms(), 1000.0), "{:?}", closed.max_ms());
     }
 
+    /// Goal: a generator that is held up hides nothing either. The clock jumps a second, as for a process that got no
+    /// processor; what was due meanwhile is sent late and answered at once.
+    #[tokio::test(start_paused = true)]
+    async fn latency_counts_from_when_a_request_was_due_when_it_is_sent_late() {
+        let latencies = Arc::new(Mutex::new(Latencies::default()));
+        let recorded = latencies.clone();
+        let done = move |_, latency, ()| recorded.lock().expect("no test panics").record(latency);
+        let jump = async {
+            tokio::time::sleep(RUN / 2 + SERVICE_TIME / 2).await;
+            tokio::time::advance(STALL).await;
+        };
+        let (arrivals, ()) =
+            tokio::join!(run(schedule(100, 1000), |_| tokio::time::sleep(SERVICE_TIME), done), jump);
+        let latencies = latencies.lock().expect("no test panics").clone();
+        assert_eq!(arrivals, Arrivals { due: 1000, dropped: 0 });
+        let p95 = latencies.percentile_ms(95.0).expect("recorded");
+        assert!((480.0..520.0).contains(&p95), "{p95}");
+    }
+
     /// Of the 101 arrivals from the stall's start to its end, both included, ten are sent, and the others find them
     /// still there: they need another millisecond.
     #[tokio::test(start_paused = true)]

@@ -3,7 +3,7 @@
 use crate::report::{Axis, BarChart, LineChart, Page, Series, Table};
 
 use super::NodeUsage;
-use super::results::{LatencyPercentiles, LoadResults, SecondResults, TransactionResults, WorkDone};
+use super::results::{CallResults, CurvePoint, LatencyPercentiles, LoadResults, SecondResults, WorkDone};
 
 /// Clients shown one by one; of more, the first.
 const MAX_CLIENTS: usize = 40;
@@ -87,12 +87,13 @@ impl LoadResults {
                 line("slowest", |second| second.max_latency_ms),
             ],
         });
-        let curve = self.latency_curve.iter().map(|point| (point.percent, point.latency_ms)).collect();
+        let single = self.transactions.iter().filter(|_| self.transactions.len() > 1);
+        let single = single.map(|(name, results)| curve(name, &results.latency_curve));
         page.lines(&LineChart {
             title: "Latency by percentile".to_owned(),
             x: Axis::percentile("percent of requests that were not slower"),
             y: Axis::log("ms"),
-            series: vec![Series::new("all requests", curve)],
+            series: std::iter::once(curve("all requests", &self.latency_curve)).chain(single).collect(),
         });
     }
 
@@ -128,9 +129,21 @@ impl LoadResults {
 
     fn kinds(&self, page: &mut Page) {
         page.heading("By transaction");
-        page.table(&kinds_table("transaction", self.transactions.iter()));
+        let head = ["transaction"].into_iter().chain(CALL_HEAD).chain(["rejected", "rows", "MB"]);
+        let rows = self.transactions.iter().map(|(name, results)| {
+            let more = [
+                results.rejected.to_string(),
+                results.rows.to_string(),
+                format!("{:.1}", results.bytes as f64 / 1e6),
+            ];
+            std::iter::once((*name).to_owned()).chain(call_cells(&results.calls)).chain(more).collect()
+        });
+        page.table(&table(head, rows));
         page.heading("By RPC");
-        page.table(&kinds_table("RPC", self.calls.iter()));
+        let row = |(name, results): (&&str, &CallResults)| {
+            std::iter::once((*name).to_owned()).chain(call_cells(results)).collect()
+        };
+        page.table(&table(["RPC"].into_iter().chain(CALL_HEAD), self.calls.iter().map(row)));
     }
 
     fn admission(&self, page: &mut Page) {
@@ -171,44 +184,27 @@ impl LoadResults {
     }
 }
 
-fn table<const N: usize>(head: [&str; N], rows: impl Iterator<Item = Vec<String>>) -> Table {
-    Table { head: head.map(str::to_owned).to_vec(), rows: rows.collect() }
+fn curve(name: &str, points: &[CurvePoint]) -> Series {
+    Series::new(name, points.iter().map(|point| (point.percent, point.latency_ms)).collect())
 }
 
-fn kinds_table<'a>(
-    title: &str,
-    kinds: impl Iterator<Item = (&'a &'static str, &'a TransactionResults)>,
-) -> Table {
-    let head = [
-        title,
-        "right",
-        "failed",
-        "rejected",
-        "per second",
-        "p50 ms",
-        "p95 ms",
-        "p99 ms",
-        "most ms",
-        "rows",
-        "MB",
-    ];
-    let rows = kinds.map(|(name, results)| {
-        let percentile = |of: fn(LatencyPercentiles) -> f64| shown(results.latency_percentiles_ms.map(of));
-        vec![
-            (*name).to_owned(),
-            results.successful.to_string(),
-            results.failed.to_string(),
-            results.rejected.to_string(),
-            format!("{:.1}", results.per_second),
-            percentile(|percentiles| percentiles.p50),
-            percentile(|percentiles| percentiles.p95),
-            percentile(|percentiles| percentiles.p99),
-            shown(results.max_latency_ms),
-            results.rows.to_string(),
-            format!("{:.1}", results.bytes as f64 / 1e6),
-        ]
-    });
-    table(head, rows)
+fn table<'a>(head: impl IntoIterator<Item = &'a str>, rows: impl Iterator<Item = Vec<String>>) -> Table {
+    Table { head: head.into_iter().map(str::to_owned).collect(), rows: rows.collect() }
+}
+
+const CALL_HEAD: [&str; 7] = ["right", "failed", "per second", "p50 ms", "p95 ms", "p99 ms", "most ms"];
+
+fn call_cells(results: &CallResults) -> Vec<String> {
+    let percentile = |of: fn(LatencyPercentiles) -> f64| shown(results.latency_percentiles_ms.map(of));
+    vec![
+        results.successful.to_string(),
+        results.failed.to_string(),
+        format!("{:.1}", results.per_second),
+        percentile(|percentiles| percentiles.p50),
+        percentile(|percentiles| percentiles.p95),
+        percentile(|percentiles| percentiles.p99),
+        shown(results.max_latency_ms),
+    ]
 }
 
 fn nodes_table(nodes: &[NodeUsage]) -> Table {
@@ -216,11 +212,12 @@ fn nodes_table(nodes: &[NodeUsage]) -> Table {
         "node",
         "queries",
         "chunks",
-        "rows scanned",
         "MB",
         "rejected",
         "waited s",
         "open results",
+        "rows scanned",
+        "MB encoded",
         "neighbours down",
     ];
     let rows = nodes.iter().map(|usage| {
@@ -229,11 +226,12 @@ fn nodes_table(nodes: &[NodeUsage]) -> Table {
             (Some(before), Some(after)) if before.incarnation == after.incarnation => row.extend([
                 (after.queries_total - before.queries_total).to_string(),
                 (after.chunks_total - before.chunks_total).to_string(),
-                (after.rows_scanned_total - before.rows_scanned_total).to_string(),
                 format!("{:.1}", (after.chunk_bytes_total - before.chunk_bytes_total) as f64 / 1e6),
                 (after.rejected_total - before.rejected_total).to_string(),
                 format!("{:.2}", after.query_wait_seconds_total - before.query_wait_seconds_total),
                 format!("{} -> {}", before.open_result_sets, after.open_result_sets),
+                (after.rows_scanned_total - before.rows_scanned_total).to_string(),
+                format!("{:.1}", (after.frame_bytes_total - before.frame_bytes_total) as f64 / 1e6),
                 after.neighbours_down.to_string(),
             ]),
             (before, after) => {

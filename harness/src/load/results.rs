@@ -78,7 +78,7 @@ pub struct LoadResults {
     /// By transaction.
     pub transactions: BTreeMap<&'static str, TransactionResults>,
     /// By RPC.
-    pub calls: BTreeMap<&'static str, TransactionResults>,
+    pub calls: BTreeMap<&'static str, CallResults>,
     /// By client.
     pub clients: BTreeMap<String, ClientResults>,
     /// Rows of results by the team that served them; the old contract does not tell.
@@ -139,19 +139,28 @@ pub enum WorkDone {
     },
 }
 
-/// What came of one transaction, or one RPC.
+/// What came of one transaction.
 #[derive(Clone, Debug, Serialize)]
 #[expect(missing_docs, reason = "as of all requests")]
 pub struct TransactionResults {
-    pub successful: u64,
-    pub failed: u64,
+    #[serde(flatten)]
+    pub calls: CallResults,
     pub rejected: u64,
     pub wrong: u64,
+    pub rows: u64,
+    pub bytes: u64,
+    pub latency_curve: Vec<CurvePoint>,
+}
+
+/// What came of one RPC.
+#[derive(Clone, Debug, Serialize)]
+#[expect(missing_docs, reason = "as of all requests")]
+pub struct CallResults {
+    pub successful: u64,
+    pub failed: u64,
     pub per_second: f64,
     pub latency_percentiles_ms: Option<LatencyPercentiles>,
     pub max_latency_ms: Option<f64>,
-    pub rows: u64,
-    pub bytes: u64,
 }
 
 /// Waits for admission.
@@ -220,8 +229,6 @@ impl LoadResults {
         let seconds = tally.ended.as_secs_f64().max(1e-6);
         let sampled = queue.samples > 0;
         let mean = |sum: u64, count: u64| (count > 0).then(|| sum as f64 / count as f64);
-        let of_kind =
-            |(name, counts): (&&'static str, &Counts)| (*name, TransactionResults::new(counts, seconds));
         LoadResults {
             total_requests: all.total(),
             successful_requests: all.successful,
@@ -257,8 +264,8 @@ impl LoadResults {
                 waited_by_factor: tally.waits_by_factor.clone(),
                 wait_percentiles_ms: LatencyPercentiles::new(&tally.waits),
             },
-            transactions: tally.transactions.iter().map(of_kind).collect(),
-            calls: tally.calls.iter().map(of_kind).collect(),
+            transactions: by_name(&tally.transactions, |counts| TransactionResults::new(counts, seconds)),
+            calls: by_name(&tally.calls, |counts| CallResults::new(counts, seconds)),
             clients: tally
                 .clients
                 .iter()
@@ -330,15 +337,24 @@ impl WorkDone {
 impl TransactionResults {
     fn new(counts: &Counts, seconds: f64) -> Self {
         TransactionResults {
-            successful: counts.successful,
-            failed: counts.failed,
+            calls: CallResults::new(counts, seconds),
             rejected: counts.rejected,
             wrong: counts.wrong,
+            rows: counts.rows,
+            bytes: counts.bytes,
+            latency_curve: latency_curve(&counts.latencies),
+        }
+    }
+}
+
+impl CallResults {
+    fn new(counts: &Counts, seconds: f64) -> Self {
+        CallResults {
+            successful: counts.successful,
+            failed: counts.failed,
             per_second: counts.successful as f64 / seconds,
             latency_percentiles_ms: LatencyPercentiles::new(&counts.latencies),
             max_latency_ms: counts.latencies.max_ms(),
-            rows: counts.rows,
-            bytes: counts.bytes,
         }
     }
 }
@@ -360,6 +376,13 @@ impl LatencyPercentiles {
             p99_9: latencies.percentile_ms(99.9)?,
         })
     }
+}
+
+fn by_name<R>(
+    counts: &BTreeMap<&'static str, Counts>,
+    results: impl Fn(&Counts) -> R,
+) -> BTreeMap<&'static str, R> {
+    counts.iter().map(|(name, counts)| (*name, results(counts))).collect()
 }
 
 fn second_results(tally: &Tally, queue: &QueueSamples) -> Vec<SecondResults> {

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Formatter};
 
-use super::results::{LoadResults, TransactionResults, WorkDone};
+use super::results::{CallResults, LoadResults, WorkDone};
 use super::{Judged, NodeUsage};
 
 impl fmt::Display for LoadResults {
@@ -11,8 +11,10 @@ impl fmt::Display for LoadResults {
         self.write_requests(f)?;
         self.write_latency(f)?;
         if !matches!(self.work, WorkDone::Benchmark { .. }) {
-            kinds(f, "transaction", self.transactions.iter())?;
-            kinds(f, "RPC", self.calls.iter())?;
+            let transactions = self.transactions.iter().map(|(name, results)| (*name, &results.calls));
+            kinds(f, "transaction", transactions)?;
+            kinds(f, "RPC", self.calls.iter().map(|(name, results)| (*name, results)))?;
+            writeln!(f)?;
         }
         self.write_node(f)?;
         nodes(f, &self.nodes)?;
@@ -119,7 +121,7 @@ impl LoadResults {
 fn kinds<'a>(
     f: &mut Formatter<'_>,
     title: &str,
-    kinds: impl Iterator<Item = (&'a &'static str, &'a TransactionResults)>,
+    kinds: impl Iterator<Item = (&'static str, &'a CallResults)>,
 ) -> fmt::Result {
     writeln!(
         f,
@@ -140,7 +142,7 @@ fn kinds<'a>(
             shown(results.max_latency_ms)
         )?;
     }
-    writeln!(f)
+    Ok(())
 }
 
 fn nodes(f: &mut Formatter<'_>, nodes: &[NodeUsage]) -> fmt::Result {
@@ -149,13 +151,14 @@ fn nodes(f: &mut Formatter<'_>, nodes: &[NodeUsage]) -> fmt::Result {
         match (&node.before, &node.after) {
             (Some(before), Some(after)) if before.incarnation == after.incarnation => writeln!(
                 f,
-                "{} queries, {} chunks, {} rows scanned, {:.1} MB sent, {} rejected; {} result sets open",
+                "{} queries, {} chunks of {:.1} MB, {} rejected, {} result sets open; {} rows scanned, {:.1} MB encoded",
                 after.queries_total - before.queries_total,
                 after.chunks_total - before.chunks_total,
-                after.rows_scanned_total - before.rows_scanned_total,
                 (after.chunk_bytes_total - before.chunk_bytes_total) as f64 / 1e6,
                 after.rejected_total - before.rejected_total,
-                after.open_result_sets
+                after.open_result_sets,
+                after.rows_scanned_total - before.rows_scanned_total,
+                (after.frame_bytes_total - before.frame_bytes_total) as f64 / 1e6
             )?,
             (Some(_), Some(_)) => writeln!(f, "restarted meanwhile")?,
             (Some(_), None) => writeln!(f, "answered before the load, not after it")?,

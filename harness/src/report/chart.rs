@@ -16,6 +16,9 @@ const RIGHT: f64 = 620.0;
 const TOP: f64 = 34.0;
 const BOTTOM: f64 = 272.0;
 
+/// The line of the title, and of what is measured from below.
+const TITLE: f64 = 16.0;
+
 /// Colours and dashes that the page has.
 const COLOURS: usize = 6;
 const DASHES: usize = 4;
@@ -194,7 +197,7 @@ impl Display for LineChart {
             text(f, place, BOTTOM + 20.0, "quiet", "middle", &number(value))?;
         }
         text(f, RIGHT, BOTTOM + 38.0, "quiet", "end", &self.x.label)?;
-        text(f, LEFT, TOP - 8.0, "quiet", "end", &self.y.label)?;
+        text(f, LEFT - 8.0, TITLE, "quiet", "end", &self.y.label)?;
         for (index, series) in self.series.iter().enumerate() {
             line(f, index, &series.points, &x, &y)?;
             legend(f, index, &series.name)?;
@@ -249,7 +252,7 @@ impl Display for BarChart {
 
 fn open(f: &mut Formatter<'_>, title: &str, height: f64) -> fmt::Result {
     writeln!(f, "<svg viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" aria-label=\"{}\">", escaped(title))?;
-    text(f, LEFT + 8.0, 16.0, "title", "start", title)
+    text(f, LEFT + 8.0, TITLE, "title", "start", title)
 }
 
 fn text(f: &mut Formatter<'_>, x: f64, y: f64, class: &str, anchor: &str, text: &str) -> fmt::Result {
