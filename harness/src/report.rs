@@ -147,7 +147,7 @@ mod tests {
     #[test]
     fn charts_have_titles_and_legends() {
         let page = page();
-        assert!(page.contains("<svg viewBox=\"0 0 760 320\" role=\"img\" aria-label=\"Latency\">"), "{page}");
+        assert!(page.contains("<svg viewBox=\"0 0 800 320\" role=\"img\" aria-label=\"Latency\">"), "{page}");
         assert!(page.contains("p50</text>"), "{page}");
     }
 }

@@ -7,7 +7,7 @@ use std::fmt::{self, Display, Formatter};
 
 use super::escaped;
 
-const WIDTH: f64 = 760.0;
+const WIDTH: f64 = 800.0;
 const HEIGHT: f64 = 320.0;
 
 /// Where points are drawn: between axis labels on the left and below, title above, legend on the right.
