@@ -2,7 +2,7 @@
 //! when a node dies. And the command line, which refuses what makes no sense.
 
 use std::num::NonZeroU32;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use overlay_harness::cluster::{ClusterSpec, InProcessCluster};
@@ -81,6 +81,23 @@ async fn goose_writes_its_own_reports() {
         let missing: Vec<_> = results.calls.keys().filter(|call| !report.contains(**call)).collect();
         assert!(missing.is_empty(), "goose does not know {missing:?}");
     }
+}
+
+/// Goal: `load | head` writes its files and keeps its exit code, though nobody reads what it prints.
+#[tokio::test(flavor = "multi_thread")]
+async fn files_are_written_when_the_output_is_closed() {
+    let (cluster, folder) = (cluster().await, tempfile::tempdir().expect("there is room"));
+    let files = ["load.json", "load.html"].map(|name| folder.path().join(name));
+    let mut load = Command::new(env!("CARGO_BIN_EXE_overlay-harness"))
+        .args(["load", "--host", &cluster.address("A"), "--run-time", "1s", "--rate", "5/s"])
+        .args(["--output".as_ref(), files[0].as_os_str(), "--report".as_ref(), files[1].as_os_str()])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the command starts");
+    drop(load.stdout.take());
+    let status = tokio::task::spawn_blocking(move || load.wait()).await.expect("waiting does not panic");
+    assert_eq!(status.expect("it ended").code(), Some(0));
+    assert!(files.iter().all(|file| file.exists()));
 }
 
 fn harness(arguments: &str) -> (Option<i32>, String) {

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fs;
+use std::io::Write;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -94,8 +95,9 @@ impl Load {
         let plan = self.plan()?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         let results = runtime.block_on(plan.run())?;
-        print!("{results}");
-        self.write(&results)?;
+        let written = self.write(&results)?;
+        // Who reads no further, as `head` does, misses words, and neither files nor exit code.
+        let _ = write!(std::io::stdout(), "{results}{written}");
         Ok(results.verdict()?)
     }
 
@@ -135,21 +137,22 @@ impl Load {
         }
     }
 
-    fn write(&self, results: &LoadResults) -> Result<(), Box<dyn Error>> {
+    /// Writes the files, and tells which.
+    fn write(&self, results: &LoadResults) -> Result<String, Box<dyn Error>> {
+        let mut written = String::new();
         if let Some(path) = &self.output {
-            write(path, &(serde_json::to_string_pretty(results)? + "\n"))?;
+            written += &write_file(path, &(serde_json::to_string_pretty(results)? + "\n"))?;
         }
         if let Some(path) = &self.report {
-            write(path, &results.page().to_string())?;
+            written += &write_file(path, &results.page().to_string())?;
         }
-        Ok(())
+        Ok(written)
     }
 }
 
-fn write(path: &Path, text: &str) -> Result<(), Box<dyn Error>> {
+fn write_file(path: &Path, text: &str) -> Result<String, Box<dyn Error>> {
     fs::write(path, text).map_err(|error| format!("cannot write {}: {error}", path.display()))?;
-    println!("written to {}", path.display());
-    Ok(())
+    Ok(format!("written to {}\n", path.display()))
 }
 
 fn observed(config: &Path) -> Result<Vec<ObservedNode>, Box<dyn Error>> {

@@ -249,9 +249,9 @@ impl Tally {
     }
 
     fn count_second(&mut self, second: u64, outcome: &Outcome) {
-        if second > self.current.second {
+        // A second in which nothing ended is kept too: that is what a stall looks like.
+        while self.current.second < second {
             self.end_second();
-            self.current.second = second;
         }
         match outcome.result {
             Ok(_) => self.current.latencies.record(outcome.latency),
@@ -261,16 +261,15 @@ impl Tally {
 
     fn end_second(&mut self) {
         let Current { second, latencies, failed } = &mut self.current;
-        if latencies.count() + *failed > 0 {
-            let percentiles = [50.0, 99.0, 100.0].map(|percent| latencies.percentile_ms(percent));
-            self.seconds.push(Second {
-                second: *second,
-                successful: latencies.count(),
-                failed: std::mem::take(failed),
-                latency_ms: percentiles[0].map(|_| percentiles.map(Option::unwrap_or_default)),
-            });
-            latencies.0.reset();
-        }
+        let percentiles = [50.0, 99.0, 100.0].map(|percent| latencies.percentile_ms(percent));
+        self.seconds.push(Second {
+            second: *second,
+            successful: latencies.count(),
+            failed: std::mem::take(failed),
+            latency_ms: percentiles[0].map(|_| percentiles.map(Option::unwrap_or_default)),
+        });
+        latencies.0.reset();
+        *second += 1;
     }
 }
 
@@ -299,5 +298,29 @@ impl Counts {
             Err(Failure::Wrong(_)) => self.wrong += 1,
             Err(Failure::Failed(_)) => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome(latency_ms: u64) -> Outcome {
+        let latency = Duration::from_millis(latency_ms);
+        Outcome { transaction: "drain", calls: Vec::new(), latency, bytes: 0, result: Ok(Success::default()) }
+    }
+
+    /// Goal: a stall is seen in the plots, not drawn over. Two answers in the first second, one in the fourth.
+    #[tokio::test(start_paused = true)]
+    async fn seconds_without_answers_are_kept() {
+        let recorder = Recorder::start();
+        recorder.record("c", outcome(10));
+        recorder.record("c", outcome(20));
+        tokio::time::sleep(Duration::from_millis(3500)).await;
+        recorder.record("c", outcome(3000));
+        let seconds = recorder.finish().seconds;
+        let found: Vec<_> = seconds.iter().map(|second| (second.second, second.successful)).collect();
+        assert_eq!(found, [(0, 2), (1, 0), (2, 0), (3, 1)]);
+        assert_eq!((seconds[1].latency_ms, seconds[0].latency_ms.is_some()), (None, true));
     }
 }

@@ -182,7 +182,7 @@ pub struct ClientResults {
     pub rows_received: u64,
 }
 
-/// One second of the run; seconds in which nothing ended are left out.
+/// One second of the run, also one in which nothing ended.
 #[derive(Clone, Debug, Serialize)]
 #[expect(missing_docs, reason = "as of all requests")]
 pub struct SecondResults {
