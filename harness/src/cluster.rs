@@ -5,15 +5,19 @@
 //!
 //! - `in_process`: every node as tasks of the test, over TCP; fast, and all of it ends with the runtime.
 //! - `process`: the command, one process a node; what signals, crashes and memory are tested on.
+//! - `netns`: the same processes on two hosts with a wire between them; the two-host configuration as it stands,
+//!   wires that are cut. Linux, as root.
 //! - `sim`: every node on one thread in virtual time, over a seeded network; what faults between nodes are
 //!   tested on, and the only one whose runs repeat byte for byte.
 //!
-//! The first two listen on loopback at ports that the system chose; the third has no ports. None knows what a
-//! right answer is.
+//! The first two listen on loopback at ports that the system chose, the third inside its hosts, the last nowhere.
+//! None knows what a right answer is.
 
 mod driver;
 mod dump;
 mod in_process;
+#[cfg(target_os = "linux")]
+mod netns;
 mod process;
 mod sim;
 
@@ -31,6 +35,8 @@ use tokio::time::Instant;
 
 pub use self::driver::Driver;
 pub use self::in_process::InProcessCluster;
+#[cfg(target_os = "linux")]
+pub use self::netns::NetnsCluster;
 pub use self::process::{ProcessCluster, RunningNode};
 pub use self::sim::{CLIENT, SimCluster, TraceLine};
 

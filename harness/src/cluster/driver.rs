@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use futures::FutureExt;
 use tokio::runtime::Builder;
 
+#[cfg(target_os = "linux")]
+use super::NetnsCluster;
 use super::{Cluster, ClusterError, ClusterSpec, InProcessCluster, ProcessCluster, SimCluster};
 
 /// A way to run an overlay.
@@ -17,6 +19,12 @@ pub enum Driver {
     /// Processes, over TCP on loopback.
     Processes {
         /// Takes the arguments of `overlay`; tests of this package have it as `CARGO_BIN_EXE_overlay-node`.
+        binary: PathBuf,
+    },
+    /// Processes on two hosts, which are network namespaces.
+    #[cfg(target_os = "linux")]
+    Namespaces {
+        /// As for [`Driver::Processes`].
         binary: PathBuf,
     },
     /// One thread, virtual time, a network that a seed decides.
@@ -31,6 +39,8 @@ impl Driver {
     pub fn unavailable(&self) -> Option<String> {
         match self {
             Driver::Processes { .. } if cfg!(not(unix)) => Some("processes are told by signals".to_owned()),
+            #[cfg(target_os = "linux")]
+            Driver::Namespaces { .. } => NetnsCluster::unavailable(),
             _ => None,
         }
     }
@@ -47,10 +57,10 @@ impl Driver {
         body: impl AsyncFnOnce(&mut dyn Cluster) -> T,
     ) -> Result<T, ClusterError> {
         let runtime = match self {
-            Driver::InProcess | Driver::Processes { .. } => Builder::new_multi_thread().enable_all().build(),
             Driver::Simulated { .. } => {
                 Builder::new_current_thread().enable_time().start_paused(true).build()
             }
+            _ => Builder::new_multi_thread().enable_all().build(),
         };
         let runtime = runtime.map_err(super::io_error("start a runtime"))?;
         runtime.block_on(async {
@@ -59,6 +69,8 @@ impl Driver {
                 Driver::Processes { binary } => {
                     watched(&mut ProcessCluster::start(binary, spec)?, body).await
                 }
+                #[cfg(target_os = "linux")]
+                Driver::Namespaces { binary } => watched(&mut NetnsCluster::start(binary, spec)?, body).await,
                 Driver::Simulated { seed } => watched(&mut SimCluster::start(*seed, spec).await?, body).await,
             }
         })
@@ -84,6 +96,8 @@ impl fmt::Display for Driver {
         match self {
             Driver::InProcess => write!(formatter, "in-process"),
             Driver::Processes { .. } => write!(formatter, "processes"),
+            #[cfg(target_os = "linux")]
+            Driver::Namespaces { .. } => write!(formatter, "namespaces"),
             Driver::Simulated { seed } => write!(formatter, "simulated, seed {seed:#x}"),
         }
     }

@@ -33,6 +33,8 @@ pub struct ProcessCluster {
     overlay: Overlay,
     folder: TempDir,
     addresses: BTreeMap<String, SocketAddr>,
+    /// What the command line of a node begins with, where it is not the binary.
+    launchers: BTreeMap<String, Vec<String>>,
     nodes: BTreeMap<String, RunningNode>,
 }
 
@@ -58,6 +60,16 @@ impl ProcessCluster {
 
     fn start_once(binary: &Path, spec: ClusterSpec) -> Result<Self, ClusterError> {
         let addresses = addresses_of(&bind_listeners(&spec.ids())?)?;
+        Self::start_at(binary, spec, addresses, BTreeMap::new())
+    }
+
+    /// Starts every node at an address that is known to be free, each by its launcher if it has one.
+    pub(super) fn start_at(
+        binary: &Path,
+        spec: ClusterSpec,
+        addresses: BTreeMap<String, SocketAddr>,
+        launchers: BTreeMap<String, Vec<String>>,
+    ) -> Result<Self, ClusterError> {
         let folder = tempfile::tempdir().map_err(io_error("make a folder for the cluster"))?;
         let config = folder.path().join("config.json");
         let text = spec.config_text(&addresses);
@@ -68,6 +80,7 @@ impl ProcessCluster {
             overlay: Overlay::parse(&text, "cluster")?.overlay,
             folder,
             addresses,
+            launchers,
             nodes: BTreeMap::new(),
         };
         let ids: Vec<String> = cluster.addresses.keys().cloned().collect();
@@ -85,7 +98,11 @@ impl ProcessCluster {
     /// # Panics
     /// If the cluster has no such node.
     pub fn address(&self, id: &str) -> String {
-        self.addresses[id].to_string()
+        self.address_of(id).to_string()
+    }
+
+    pub(super) fn address_of(&self, id: &str) -> SocketAddr {
+        self.addresses[id]
     }
 
     /// The configuration file that its nodes read.
@@ -113,7 +130,15 @@ impl ProcessCluster {
             OsString::from("--dataset-root"),
             self.dataset_root.clone().into_os_string(),
         ];
-        let node = RunningNode::spawn(&self.binary, id, arguments, self.folder.path())?;
+        let command = match self.launchers.get(id).map(Vec::as_slice) {
+            Some([launcher, words @ ..]) => {
+                let mut command = Command::new(launcher);
+                command.args(words).arg(&self.binary);
+                command
+            }
+            _ => Command::new(&self.binary),
+        };
+        let node = RunningNode::spawn_by(command, id, arguments, self.folder.path())?;
         self.nodes.insert(id.to_owned(), node);
         Ok(())
     }
@@ -214,10 +239,19 @@ impl RunningNode {
         arguments: impl IntoIterator<Item = OsString>,
         folder: &Path,
     ) -> Result<Self, ClusterError> {
+        Self::spawn_by(Command::new(binary), id, arguments, folder)
+    }
+
+    fn spawn_by(
+        mut command: Command,
+        id: &str,
+        arguments: impl IntoIterator<Item = OsString>,
+        folder: &Path,
+    ) -> Result<Self, ClusterError> {
         let stderr = folder.join(format!("{id}.stderr"));
         let log = File::options().create(true).append(true).open(&stderr);
         let log = log.map_err(io_error(format!("open `{}`", stderr.display())))?;
-        let mut child = Command::new(binary)
+        let mut child = command
             .args(["node", "--stop-with-stdin", "--id", id])
             .args(arguments)
             // The child keeps the other end open as long as this process lives, and stops when it ends.
@@ -225,7 +259,7 @@ impl RunningNode {
             .stdout(Stdio::piped())
             .stderr(log)
             .spawn()
-            .map_err(io_error(format!("start `{}`", binary.display())))?;
+            .map_err(io_error(format!("start `{}`", command.get_program().display())))?;
         let (send, lines) = channel();
         if let Some(stdout) = child.stdout.take() {
             // Reads on after the ready line, or the pipe would fill and the node would block.

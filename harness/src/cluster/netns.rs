@@ -1,0 +1,151 @@
+//! Every node as a process on one of two hosts: network namespaces with a wire between them.
+//!
+//! The hosts are 192.168.1.1 and 192.168.1.2, so that the two-host configuration runs as it stands. Nodes of
+//! another configuration are put on them in turn. Namespaces have no names: each lives as long as a process in it,
+//! and every process ends with this one, however that ends. So nothing is left behind.
+//!
+//! It cannot do what needs the kernel's netem (delay, loss), which machines may lack.
+
+mod host;
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::process::Command;
+
+use overlay::client::{Client, ClientError, OldClient};
+use overlay::config::Overlay;
+
+use self::host::{Host, WIRE};
+use super::{Cluster, ClusterError, ClusterSpec, ProcessCluster};
+use crate::fault::{Fault, Link};
+
+const DRIVER: &str = "namespaces";
+
+/// The addresses of the two-host configuration.
+const HOSTS: [Ipv4Addr; 2] = [Ipv4Addr::new(192, 168, 1, 1), Ipv4Addr::new(192, 168, 1, 2)];
+
+/// An overlay on two hosts. Dropping it kills every process, and the namespaces go with them.
+#[must_use = "dropping a cluster ends it"]
+pub struct NetnsCluster {
+    processes: ProcessCluster,
+    hosts: BTreeMap<IpAddr, Host>,
+}
+
+impl NetnsCluster {
+    /// Why this machine cannot run it: not root, or a tool is absent. `None` if it can.
+    pub fn unavailable() -> Option<String> {
+        let script = "ip link add wire type veth peer name eriw && nsenter --version && tc -Version";
+        match Command::new("unshare").args(["--net", "sh", "-c", script]).output() {
+            Ok(tried) if tried.status.success() => None,
+            Ok(tried) => Some(String::from_utf8_lossy(&tried.stderr).trim().to_owned()),
+            Err(error) => Some(format!("unshare: {error}")),
+        }
+    }
+
+    /// Makes both hosts, starts every node, at the ports of the configuration, and waits until all are ready.
+    ///
+    /// # Errors
+    /// [`ClusterError`] if the hosts cannot be made, or a node is not ready in time.
+    pub fn start(binary: &Path, spec: ClusterSpec) -> Result<Self, ClusterError> {
+        let [left, right] = HOSTS.map(|ip| Host::start(ip.into()));
+        let (left, right) = (left?, right?);
+        left.wire_to(&right)?;
+        let hosts = BTreeMap::from([left, right].map(|host| (host.ip(), host)));
+        let overlay = Overlay::parse(&spec.config_text(&BTreeMap::new()), "cluster")?.overlay;
+        let in_turn = HOSTS.map(IpAddr::from).into_iter().cycle();
+        let addresses: BTreeMap<String, SocketAddr> = overlay
+            .processes
+            .values()
+            .zip(in_turn)
+            .map(|(process, turn)| {
+                let ip = process.host.parse().ok().filter(|ip| hosts.contains_key(ip)).unwrap_or(turn);
+                (process.id.to_string(), SocketAddr::new(ip, process.port))
+            })
+            .collect();
+        let launchers =
+            addresses.iter().map(|(id, address)| (id.clone(), hosts[&address.ip()].launcher())).collect();
+        let processes = ProcessCluster::start_at(binary, spec, addresses, launchers)?;
+        Ok(NetnsCluster { processes, hosts })
+    }
+
+    /// The process ids of all nodes and of what holds the namespaces.
+    pub fn pids(&self) -> Vec<u32> {
+        self.processes.pids().into_values().chain(self.hosts.values().map(Host::pid)).collect()
+    }
+
+    fn host(&self, id: &str) -> &Host {
+        &self.hosts[&self.processes.address_of(id).ip()]
+    }
+
+    /// Cuts or mends the wire, if the two nodes are at its ends.
+    fn set_wire(&self, fault: &Fault, link: &Link, state: &str) -> Result<(), ClusterError> {
+        let [left, right] = link.ends().map(|id| self.host(id));
+        match left.ip() == right.ip() {
+            true => Err(unsupported(fault, "both nodes are on one host, where no wire joins them")),
+            false => left.run(&["ip", "link", "set", WIRE, state]),
+        }
+    }
+}
+
+#[tonic::async_trait(?Send)]
+impl Cluster for NetnsCluster {
+    fn driver(&self) -> &'static str {
+        DRIVER
+    }
+
+    fn overlay(&self) -> &Overlay {
+        self.processes.overlay()
+    }
+
+    /// The client is on the host of the node, so that it can talk to it whatever happens between hosts.
+    fn client(&self, id: &str, client_id: &str) -> Result<Client, ClientError> {
+        Client::over(self.host(id).dialer(), &self.processes.address(id), client_id)
+    }
+
+    fn old_client(&self, id: &str) -> Result<OldClient, ClientError> {
+        OldClient::over(self.host(id).dialer(), &self.processes.address(id))
+    }
+
+    async fn crash(&mut self, id: &str) -> Result<(), ClusterError> {
+        self.processes.crash(id).await
+    }
+
+    async fn stop(&mut self, id: &str) -> Result<(), ClusterError> {
+        self.processes.stop(id).await
+    }
+
+    async fn restart(&mut self, id: &str) -> Result<(), ClusterError> {
+        self.processes.restart(id).await
+    }
+
+    /// A partition between nodes on different hosts cuts everything between these hosts, and a slow node makes all of
+    /// its host slow.
+    async fn inject(&mut self, fault: &Fault) -> Result<(), ClusterError> {
+        match fault {
+            Fault::Partition(link) => self.set_wire(fault, link, "down"),
+            Fault::Slow { node, bytes_per_second } => {
+                // To tc, `bps` is bytes per second.
+                let rate = format!("{bytes_per_second}bps");
+                let shape = ["rate", &rate, "burst", "16kb", "limit", "1mb"];
+                let replace = ["tc", "qdisc", "replace", "dev", WIRE, "root", "tbf"];
+                self.host(node).run(&[&replace[..], &shape].concat())
+            }
+            Fault::Crash { .. } | Fault::Hang { .. } => self.processes.inject(fault).await,
+            Fault::Delay { .. } | Fault::Loss { .. } => Err(unsupported(fault, "it would need tc netem")),
+        }
+    }
+
+    async fn heal(&mut self, fault: &Fault) -> Result<(), ClusterError> {
+        match fault {
+            Fault::Partition(link) => self.set_wire(fault, link, "up"),
+            Fault::Slow { node, .. } => self.host(node).run(&["tc", "qdisc", "delete", "dev", WIRE, "root"]),
+            Fault::Crash { .. } | Fault::Hang { .. } => self.processes.heal(fault).await,
+            Fault::Delay { .. } | Fault::Loss { .. } => Err(unsupported(fault, "it would need tc netem")),
+        }
+    }
+}
+
+fn unsupported(fault: &Fault, why: &'static str) -> ClusterError {
+    ClusterError::Unsupported { driver: DRIVER, fault: fault.clone(), why }
+}

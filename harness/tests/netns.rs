@@ -1,0 +1,106 @@
+//! Two hosts in network namespaces: the two-host file as it stands, and nothing that stays behind.
+#![cfg(target_os = "linux")]
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use overlay::coverage::{Entry, Outcome};
+use overlay::frame::Encoding;
+use overlay_harness::answer::{self, ask, assert_equal_rows};
+use overlay_harness::cluster::{ClusterSpec, Driver, NetnsCluster, fixtures};
+use overlay_harness::fault::Fault;
+use overlay_harness::oracle::{Oracle, OracleQuery, TeamRange};
+use serde_json::{Value, json};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_overlay-node");
+
+/// Makes the test that it is set for start a cluster and wait to be killed.
+const WAIT_TO_BE_KILLED: &str = "OVERLAY_WAIT_TO_BE_KILLED";
+
+fn two_hosts() -> ClusterSpec {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/two_hosts_config.json");
+    let config: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    ClusterSpec::new(config, &fixtures()).with(json!({"strategies": {"forwarding": "parallel"}}))
+}
+
+/// The driver, unless this machine lacks what it takes.
+fn driver() -> Option<Driver> {
+    let driver = Driver::Namespaces { binary: BINARY.into() };
+    match driver.unavailable() {
+        Some(why) => {
+            eprintln!("skipped: driver {driver}: {why}");
+            None
+        }
+        None => Some(driver),
+    }
+}
+
+#[test]
+fn two_host_file_runs_as_it_stands_also_while_the_wire_is_cut() {
+    let Some(driver) = driver() else { return };
+    let ran = driver.run(two_hosts(), async |cluster| {
+        let addresses = ["A", "C", "E"].map(|id| cluster.overlay().process(id).unwrap().address());
+        assert_eq!(addresses, ["192.168.1.2:60051", "192.168.1.1:60053", "192.168.1.1:60055"]);
+        let oracle = Oracle::read(&fixtures(), &TeamRange::green_and_pink()).unwrap();
+        let client = cluster.client("A", "two hosts").unwrap();
+        for (parameter, is_cut) in [("CO", false), ("SO2", true)] {
+            if is_cut {
+                cluster.inject(&Fault::partition("A", "E")).await.unwrap();
+            }
+            let query = OracleQuery { parameter: Some(parameter.to_owned()), ..OracleQuery::default() };
+            let (result, rows) = ask(&client, &answer::query(&query, Encoding::Json)).await.unwrap();
+            let expected: Vec<Value> = oracle.rows(&query).into_iter().map(|row| row.to_json()).collect();
+            assert_equal_rows(&parameter, &expected, &rows);
+            let is_beyond_the_wire = |entry: &Entry| match &entry.outcome {
+                Outcome::Served(served) => ["C", "E", "F"].contains(&served.node.as_str()),
+                _ => false,
+            };
+            assert_eq!(result.ledger.iter().any(is_beyond_the_wire), !is_cut, "{parameter}");
+        }
+    });
+    ran.unwrap();
+}
+
+/// Method: this test runs itself in a process of its own, which starts a cluster, prints all process ids and is
+/// killed with signal 9. A namespace is gone with its last process.
+#[test]
+fn hosts_and_nodes_are_gone_when_whoever_made_them_is_killed() {
+    if driver().is_none() {
+        return;
+    }
+    if std::env::var_os(WAIT_TO_BE_KILLED).is_some() {
+        let cluster = NetnsCluster::start(Path::new(BINARY), two_hosts()).unwrap();
+        println!("pids {:?}", cluster.pids());
+        std::thread::sleep(Duration::from_secs(600));
+    }
+    let mut owner = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "hosts_and_nodes_are_gone_when_whoever_made_them_is_killed", "--nocapture"])
+        .env(WAIT_TO_BE_KILLED, "yes")
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(owner.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let pids =
+        lines.filter_map(|line| serde_json::from_str::<Vec<u32>>(line.strip_prefix("pids ")?).ok()).next();
+    owner.kill().unwrap();
+    owner.wait().unwrap();
+    let pids = pids.expect("the cluster started");
+    assert_eq!(pids.len(), 8, "six nodes and two hosts");
+    let end = Instant::now() + Duration::from_secs(20);
+    while pids.iter().any(|pid| is_alive(*pid)) {
+        assert!(
+            Instant::now() < end,
+            "still alive: {:?}",
+            pids.iter().filter(|pid| is_alive(**pid)).collect::<Vec<_>>()
+        );
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Whether a process runs. One that has ended and that nobody has waited for does not.
+fn is_alive(pid: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    status.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
+}
