@@ -32,7 +32,7 @@
 //!     .edge(1, 3)
 //!     .replicas(2)
 //!     .build();
-//! assert_eq!(topology.to_string(), "A -> B(C, D(E)), F(G), H(I)");
+//! assert_eq!(topology.to_string(), "A -> B(C(D), D(E)), F(G), H(I)");
 //! ```
 //!
 //! [`TopologyBuilder`](topology::TopologyBuilder) is plain data: set its fields for teams with other days or
