@@ -4,11 +4,13 @@
 //! looks at each row and compares the characters in the file with the characters in the query. It is
 //! slow on purpose; the proof rests on it being obvious. It reads plain `.csv` only.
 //!
-//! Start reading at [`Oracle::rows`]. `number` compares decimals, `aggregate` groups, `random` draws queries.
+//! Start reading at [`Oracle::rows`]. `record` says what a row is, `number` compares decimals, `aggregate`
+//! groups, `random` draws queries.
 
 mod aggregate;
 mod number;
 mod random;
+mod record;
 
 use std::fmt;
 use std::fs;
@@ -17,10 +19,13 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use crate::calendar;
+
 pub use self::aggregate::{GroupKey, Measure};
 pub use self::random::random_query;
 
 use self::number::Number;
+use self::record::Fields;
 
 /// A team and the days that it owns, both inclusive.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -121,7 +126,7 @@ pub struct OracleRow {
     pub file_stem: Box<str>,
     /// Line in the file, from 1.
     pub line: u64,
-    fields: csv::StringRecord,
+    fields: Fields,
 }
 
 /// Names of the 13 fields, in the file's order, as the old JSON has them.
@@ -144,19 +149,17 @@ pub const FIELD_NAMES: [&str; 13] = [
 const TIMESTAMP: usize = 2;
 const PARAMETER: usize = 3;
 const VALUE: usize = 4;
+const UNIT: usize = 5;
 const RAW_CONCENTRATION: usize = 6;
 const AQI: usize = 7;
 const CATEGORY: usize = 8;
 const SITE_NAME: usize = 9;
 const AGENCY_NAME: usize = 10;
 
-/// Fields that hold numbers.
-const NUMBERS: [usize; 6] = [0, 1, VALUE, RAW_CONCENTRATION, AQI, CATEGORY];
-
 impl OracleRow {
     /// A field's text, by its index in [`FIELD_NAMES`].
     pub fn field(&self, index: usize) -> &str {
-        &self.fields[index]
+        self.fields.get(index)
     }
 
     /// The number in a field; none if it is missing (empty or -999).
@@ -165,9 +168,9 @@ impl OracleRow {
         (number != Number::parse("-999")?).then_some(number)
     }
 
-    fn degrees(&self, index: usize) -> Option<f64> {
-        self.number(index)?;
-        self.field(index).trim().parse().ok()
+    /// Latitude (0) or longitude (1).
+    fn degrees(&self, index: usize) -> f64 {
+        self.field(index).trim().parse().expect("an accepted row has a place")
     }
 
     /// The row in the old contract's JSON: missing is -999, time is as in the file.
@@ -183,9 +186,10 @@ impl OracleRow {
     fn json_with(&self, missing: Value, timestamp: Value) -> Value {
         let value = |index| match index {
             TIMESTAMP => timestamp.clone(),
+            0 | 1 => json!(self.degrees(index)),
             AQI | CATEGORY => self.number(index).map_or(missing.clone(), |number| json!(number.to_integer())),
-            _ if NUMBERS.contains(&index) => {
-                self.degrees(index).map_or(missing.clone(), |number| json!(number))
+            VALUE | RAW_CONCENTRATION => {
+                self.number(index).map_or(missing.clone(), |number| json!(number.to_f64()))
             }
             _ => json!(self.field(index)),
         };
@@ -194,11 +198,22 @@ impl OracleRow {
     }
 }
 
+/// A record that is no row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RejectedRecord {
+    /// The file.
+    pub file: PathBuf,
+    /// The line that it starts at, from 1.
+    pub line: u64,
+    /// Why.
+    pub reason: String,
+}
+
 /// All rows of a dataset, in canonical order.
 pub struct Oracle {
     teams: Vec<TeamRange>,
     rows: Vec<OracleRow>,
-    rejected: Vec<String>,
+    rejected: Vec<RejectedRecord>,
 }
 
 /// Why a dataset could not be read.
@@ -259,8 +274,8 @@ impl Oracle {
         &self.rows
     }
 
-    /// Rows that do not parse or are dated outside their folder: file, line and reason.
-    pub fn rejected(&self) -> &[String] {
+    /// What is no row of its day, in the order of files and lines.
+    pub fn rejected(&self) -> &[RejectedRecord] {
         &self.rejected
     }
 
@@ -283,19 +298,14 @@ impl Oracle {
     }
 
     fn read_file(&mut self, day: u32, stem: &str, path: &Path) -> Result<(), OracleError> {
-        let text = fs::read(path).map_err(io_error(path))?;
-        let mut reader =
-            csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(text.as_slice());
-        for (index, record) in reader.byte_records().enumerate() {
-            let record = record.map_err(|error| OracleError::Io {
-                path: path.to_owned(),
-                source: io::Error::other(error),
-            })?;
-            let line = record.position().map_or(0, csv::Position::line);
-            match accepted(day, record) {
+        let file = fs::read(path).map_err(io_error(path))?;
+        for (line, record) in record::read(&file, day) {
+            match record {
                 Ok(fields) => self.rows.push(OracleRow { day, file_stem: stem.into(), line, fields }),
-                Err(Rejection::Header) if index == 0 => {}
-                Err(reason) => self.rejected.push(format!("{}:{line}: {reason}", path.display())),
+                Err(reason) => {
+                    let (file, reason) = (path.to_owned(), reason.to_string());
+                    self.rejected.push(RejectedRecord { file, line, reason });
+                }
             }
         }
         Ok(())
@@ -333,12 +343,13 @@ impl Wanted {
             text.as_ref()
                 .map(|text| Number::parse(text).unwrap_or_else(|| panic!("bound `{text}` is no number")))
         };
+        // A parameter is folded to upper case, a name to lower: beyond ASCII these are not the same.
         let folded = |text: &Option<String>| text.as_ref().map(|text| text.to_lowercase());
         Wanted {
             min: bound(&query.min),
             max: bound(&query.max),
             query: OracleQuery {
-                parameter: folded(&query.parameter),
+                parameter: query.parameter.as_ref().map(|name| name.to_uppercase()),
                 site: folded(&query.site),
                 agency: folded(&query.agency),
                 text: folded(&query.text),
@@ -355,7 +366,7 @@ impl Wanted {
         let query = &self.query;
         query.date_start.is_none_or(|first| row.day >= first)
             && query.date_end.is_none_or(|last| row.day <= last)
-            && query.parameter.as_ref().is_none_or(|name| row.field(PARAMETER).to_lowercase() == *name)
+            && query.parameter.as_ref().is_none_or(|name| row.field(PARAMETER).to_uppercase() == *name)
             && self.takes_value(row)
             && within(row.degrees(0), query.lat_min, query.lat_max)
             && within(row.degrees(1), query.lon_min, query.lon_max)
@@ -381,64 +392,8 @@ impl Wanted {
     }
 }
 
-fn within(degrees: Option<f64>, min: Option<f64>, max: Option<f64>) -> bool {
-    if min.is_none() && max.is_none() {
-        return true;
-    }
-    degrees
-        .is_some_and(|degrees| min.is_none_or(|min| degrees >= min) && max.is_none_or(|max| degrees <= max))
-}
-
-/// Why a record is not a row.
-#[derive(Debug, thiserror::Error)]
-enum Rejection {
-    #[error("header line")]
-    Header,
-    #[error("not UTF-8")]
-    Text,
-    #[error("{0} fields, 13 expected")]
-    FieldCount(usize),
-    #[error("`{0}` is no time")]
-    Time(String),
-    #[error("dated `{0}`, outside its folder")]
-    OtherDay(String),
-    #[error("{} `{text}` is no number", FIELD_NAMES[*index])]
-    Number { index: usize, text: String },
-}
-
-fn accepted(day: u32, record: csv::ByteRecord) -> Result<csv::StringRecord, Rejection> {
-    let fields = csv::StringRecord::from_byte_record(record).map_err(|_| Rejection::Text)?;
-    if fields.get(0).is_some_and(|first| first.trim().eq_ignore_ascii_case("latitude")) {
-        return Err(Rejection::Header);
-    }
-    if fields.len() != FIELD_NAMES.len() {
-        return Err(Rejection::FieldCount(fields.len()));
-    }
-    let time = &fields[TIMESTAMP];
-    let date = date_of_time(time).ok_or_else(|| Rejection::Time(time.to_owned()))?;
-    if date != day.to_string() {
-        return Err(Rejection::OtherDay(time.to_owned()));
-    }
-    for index in NUMBERS {
-        let text = &fields[index];
-        let whole =
-            ![AQI, CATEGORY].contains(&index) || Number::parse(text).is_none_or(|number| number.is_integer());
-        if !text.trim().is_empty() && (Number::parse(text).is_none() || !whole) {
-            return Err(Rejection::Number { index, text: text.to_owned() });
-        }
-    }
-    Ok(fields)
-}
-
-/// `YYYYMMDD` of a time `YYYY-MM-DDTHH:MM`.
-fn date_of_time(time: &str) -> Option<String> {
-    let shape: String =
-        time.chars().map(|letter| if letter.is_ascii_digit() { '0' } else { letter }).collect();
-    let in_range = |range, limit| {
-        time.get(range).and_then(|text: &str| text.parse::<u8>().ok()).is_some_and(|number| number < limit)
-    };
-    let is_time = shape == "0000-00-00T00:00" && in_range(11..13, 24) && in_range(14..16, 60);
-    is_time.then(|| format!("{}{}{}", &time[..4], &time[5..7], &time[8..10]))
+fn within(degrees: f64, min: Option<f64>, max: Option<f64>) -> bool {
+    min.is_none_or(|min| degrees >= min) && max.is_none_or(|max| degrees <= max)
 }
 
 /// Stems and paths of the data files of a folder, ordered by stem.
@@ -448,7 +403,7 @@ fn csv_files(folder: &Path) -> Result<Vec<(String, PathBuf)>, OracleError> {
         if name.ends_with(".csv.gz") {
             return Err(OracleError::Compressed(path));
         }
-        if let Some(stem) = name.strip_suffix(".csv") {
+        if let Some(stem) = name.strip_suffix(".csv").filter(|_| !name.starts_with('.') && path.is_file()) {
             files.push((stem.to_owned(), path));
         }
     }
@@ -461,16 +416,17 @@ fn sorted_entries(folder: &Path) -> Result<Vec<(String, PathBuf)>, OracleError> 
     let mut named = Vec::new();
     for entry in entries {
         let path = entry.map_err(io_error(folder))?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        named.push((name, path));
+        let name = path.file_name().and_then(|name| name.to_str()).map(str::to_owned);
+        let unreadable = || io_error(&path)(io::Error::other("the name is not UTF-8"));
+        named.push((name.ok_or_else(unreadable)?, path));
     }
     named.sort();
     Ok(named)
 }
 
 fn day_of(name: &str) -> Option<u32> {
-    let is_day = name.len() == 8 && name.bytes().all(|byte| byte.is_ascii_digit());
-    is_day.then(|| name.parse().ok()).flatten()
+    let is_number = name.len() == 8 && name.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then(|| name.parse().ok()).flatten().filter(|day| calendar::is_day(*day))
 }
 
 fn io_error(path: &Path) -> impl FnOnce(io::Error) -> OracleError {

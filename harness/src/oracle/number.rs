@@ -14,10 +14,12 @@ pub(super) struct Number {
 
 impl Number {
     /// Digits with an optional sign, point and exponent; none if the text is anything else.
+    ///
+    /// An exponent beyond any that matters is cut: there are no digits enough to bring the number back.
     pub(super) fn parse(text: &str) -> Option<Number> {
         let text = text.trim();
         let (mantissa, exponent) = match text.split_once(['e', 'E']) {
-            Some((mantissa, exponent)) => (mantissa, exponent.parse::<i16>().ok()?),
+            Some((mantissa, exponent)) => (mantissa, exponent.parse::<i32>().ok()?.clamp(-9_999, 9_999)),
             None => (text, 0),
         };
         let negative = mantissa.starts_with('-');
@@ -34,11 +36,12 @@ impl Number {
         Some(Number { negative: negative && !zero, integer, fraction })
     }
 
-    pub(super) fn is_integer(&self) -> bool {
-        self.fraction.is_empty()
+    /// Whether it has at most so many digits before the point and behind it.
+    pub(super) fn fits(&self, before: usize, behind: usize) -> bool {
+        self.integer.len() <= before && self.fraction.len() <= behind
     }
 
-    /// The part before the point.
+    /// The part before the point, which fits.
     pub(super) fn to_integer(&self) -> i64 {
         let sign = if self.negative { "-" } else { "" };
         format!("{sign}0{}", self.integer).parse().expect("an index has few digits")

@@ -72,14 +72,17 @@ fn rewritten(rng: &mut fastrand::Rng, text: &str) -> String {
     if Number::parse(text).is_none() {
         return "0".to_owned();
     }
-    let (whole, fraction) = text.trim().split_once('.').unwrap_or((text.trim(), ""));
-    match rng.u8(..6) {
+    let text = text.trim();
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let rewritten = match rng.u8(..6) {
         0 => whole.to_owned(),
         1 => format!("{whole}.{fraction}00"),
         2 => format!("{whole}.{fraction}000000001"),
         3 => format!("{whole}{fraction}e-{}", fraction.len()),
-        _ => text.trim().to_owned(),
-    }
+        _ => text.to_owned(),
+    };
+    // A number that has an exponent already, or no digit before its point, stays as it is.
+    if Number::parse(&rewritten).is_some() { rewritten } else { text.to_owned() }
 }
 
 fn dates(rng: &mut fastrand::Rng, oracle: &Oracle, query: &mut OracleQuery) {
@@ -108,9 +111,7 @@ fn place(rng: &mut fastrand::Rng, oracle: &Oracle, query: &mut OracleQuery) {
     let Some(row) = any_row(rng, oracle) else {
         return;
     };
-    let (Some(latitude), Some(longitude)) = (row.degrees(0), row.degrees(1)) else {
-        return;
-    };
+    let (latitude, longitude) = (row.degrees(0), row.degrees(1));
     // Zero makes the site itself the corner: bounds are inclusive.
     let mut side = |center: f64, sign: f64| {
         let away = [0.0, 0.25, 1.0, 3.0][rng.usize(..4)];
