@@ -97,6 +97,8 @@
 //!   [`chunking::MAX_CHUNKS`]: a client of the old contract has no other way to what its limit allows.
 //! - An answer carries the days that the node answers for, by team, and the client derives the planned days
 //!   from them. That proves that nothing was lost on the way, not that the configuration is right.
+//! - A row without a place is rejected: latitude and longitude are part of what a site is, so an empty one
+//!   is no number and -999 is out of range, where other numbers would be missing.
 //! - Messages name decimals as billionths; concentrations have at most nine decimals.
 
 pub mod admission;

@@ -336,6 +336,7 @@ mod tests {
             (1, "90.1", "latitude `90.1` out of range: must be between -90 and 90"),
             (1, "NaN", "latitude `NaN` out of range: must be between -90 and 90"),
             (1, "", "latitude `` is not a number"),
+            (1, "-999", "latitude `-999` out of range: must be between -90 and 90"),
             (2, "-180.5", "longitude `-180.5` out of range: must be between -180 and 180"),
             (3, "2020-08-12T01:00", "dated 2020-08-12, outside its folder 20200810"),
             (3, "2020-08-10T24:00", "time `2020-08-10T24:00` is not YYYY-MM-DDTHH:MM"),
