@@ -426,7 +426,7 @@ fn sorted_entries(folder: &Path) -> Result<Vec<(String, PathBuf)>, OracleError> 
 
 fn day_of(name: &str) -> Option<u32> {
     let is_number = name.len() == 8 && name.bytes().all(|byte| byte.is_ascii_digit());
-    is_number.then(|| name.parse().ok()).flatten().filter(|day| calendar::is_day(*day))
+    is_number.then(|| name.parse().ok()).flatten().filter(|day| calendar::date(*day).is_some())
 }
 
 fn io_error(path: &Path) -> impl FnOnce(io::Error) -> OracleError {

@@ -196,7 +196,11 @@ fn array(payload: &[u8]) -> Vec<Value> {
 }
 
 /// What a query selects, by day.
-fn selected<'a>(store: &'a Store, query: &Query, overlay: &Overlay) -> Vec<(&'a DayBatch, String, Vec<u32>)> {
+fn selected<'a>(
+    store: &'a Store,
+    query: &Query,
+    overlay: &'a Overlay,
+) -> Vec<(&'a DayBatch, &'a str, Vec<u32>)> {
     let bound = BoundPredicate::new(store, &query.predicate);
     let select = |(day, team)| {
         let batch = store.day(day)?;
@@ -204,7 +208,8 @@ fn selected<'a>(store: &'a Store, query: &Query, overlay: &Overlay) -> Vec<(&'a 
         scan::select(store, batch, &bound, 0..batch.row_count(), &mut rows);
         Some((batch, team, rows))
     };
-    query.planned_days(overlay, None).into_iter().filter_map(select).collect()
+    let teams = overlay.teams.iter().map(|team| (team.name.as_str(), team.days));
+    query.planned_days(teams).into_iter().filter_map(select).collect()
 }
 
 fn check_query(store: &Store, oracle: &Oracle, overlay: &Overlay, asked: &OracleQuery) {

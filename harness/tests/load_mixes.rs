@@ -58,7 +58,7 @@ async fn no_answer_is_wrong_when_a_node_dies_under_load() {
     let plan = LoadPlan { observed, ..plan(&cluster, work) };
     let (results, stopped) = tokio::join!(plan.run(), async {
         tokio::time::sleep(RUN_TIME).await;
-        cluster.stop("F").await
+        cluster.crash("F").await
     });
     stopped.expect("F ran");
     let results = results.expect("the leader is there");

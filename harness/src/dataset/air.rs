@@ -1,6 +1,6 @@
 //! Invented readings: daily cycles, smoke that comes and goes, and what instruments add.
 
-use crate::calendar;
+use chrono::{Datelike, NaiveDate};
 
 use super::site::Site;
 use super::{Parameter, aqi, draws};
@@ -38,9 +38,8 @@ const FIRES_PER_WEEK: u64 = 3;
 const FIRE_WEEKS: u64 = 3;
 
 impl Air {
-    /// `day` as YYYYMMDD.
-    pub(super) fn new(seed: u64, day: u32) -> Air {
-        let ordinal = u64::from(calendar::ordinal(day));
+    pub(super) fn new(seed: u64, day: NaiveDate) -> Air {
+        let ordinal = ordinal(day);
         let week = ordinal / 7;
         let fires = (week - FIRE_WEEKS..=week)
             .flat_map(|week| (0..FIRES_PER_WEEK).map(move |number| (week, number)))
@@ -96,7 +95,7 @@ impl Air {
 
 impl Fire {
     /// The fire if it burns on `day`: it grows for a third of its time and fades for the rest.
-    fn burning(seed: u64, week: u64, number: u64, day: u32) -> Option<Fire> {
+    fn burning(seed: u64, week: u64, number: u64, day: NaiveDate) -> Option<Fire> {
         let mut rng = draws(seed, &[6, week, number]);
         let start = week * 7 + rng.u64(..7);
         let length = rng.i64(5..7 * FIRE_WEEKS as i64);
@@ -105,7 +104,7 @@ impl Fire {
         let radius = rng.i64(1_500_000..5_000_000);
         // Few are great: the square of a draw below 70, up to 490 UG/M3.
         let greatest = rng.i64(10..70) * rng.i64(10..70);
-        let age = i64::from(calendar::ordinal(day)) - start as i64;
+        let age = ordinal(day) as i64 - start as i64;
         if !(0..length).contains(&age) {
             return None;
         }
@@ -115,7 +114,7 @@ impl Fire {
         } else {
             100 * (length - age) / (length - growing + 1)
         };
-        let season = match calendar::parts(day).1 {
+        let season = match day.month() {
             7..=10 => 100,
             6 | 11 => 40,
             _ => 4,
@@ -130,6 +129,11 @@ impl Fire {
         let away = north.max(east).min(self.radius);
         self.smoke * (self.radius - away) / self.radius
     }
+}
+
+/// Days since the first of March of year 0: the fixtures are drawn with this number.
+fn ordinal(day: NaiveDate) -> u64 {
+    (day.num_days_from_ce() + 305) as u64
 }
 
 /// 100 at the hour `peak` (UTC; the west lies seven hours behind), 0 twelve hours away, straight between.

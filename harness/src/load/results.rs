@@ -5,8 +5,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
-use crate::calendar;
-
 use super::nodes::QueueSamples;
 use super::recorder::{Counts, Latencies, Share, Tally};
 use super::{Arrivals, Judged, LoadPlan, NodeUsage, Work};
@@ -410,10 +408,8 @@ fn latency_curve(latencies: &Latencies) -> Vec<CurvePoint> {
 /// As in `2020-08-10T01:00:00Z`.
 fn timestamp(time: SystemTime) -> String {
     let seconds = time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let day = calendar::days(19700101, 29991231).nth((seconds / 86_400) as usize).unwrap_or(29991231);
-    let (year, month, day) = calendar::parts(day);
-    let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
-    format!("{year}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+    let time = chrono::DateTime::from_timestamp(seconds as i64, 0).unwrap_or_default();
+    time.format("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! Random queries that hit something: drawn from the rows themselves, bent a little.
 
+use chrono::Days;
+
 use crate::calendar;
 
 use super::number::Number;
@@ -94,13 +96,11 @@ fn dates(rng: &mut fastrand::Rng, oracle: &Oracle, query: &mut OracleQuery) {
     let [Some(&first), Some(&last)] = [known.first(), known.last()] else {
         return;
     };
-    let (year, month, _) = calendar::parts(first);
-    let days: Vec<u32> = calendar::days(year * 10_000 + month * 100 + 1, last)
-        .chain(
-            std::iter::successors(Some(calendar::next_day(last)), |&day| Some(calendar::next_day(day)))
-                .take(5),
-        )
-        .collect();
+    let (Some(first), Some(last)) = (calendar::date(first / 100 * 100 + 1), calendar::date(last)) else {
+        return;
+    };
+    let days = first.iter_days().take_while(|day| *day <= last + Days::new(5));
+    let days: Vec<u32> = days.map(calendar::number).collect();
     let mut bounds = [days[rng.usize(..days.len())], days[rng.usize(..days.len())]];
     bounds.sort_unstable();
     query.date_start = chance(rng, 80).then_some(bounds[0]);
