@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use overlay_harness::cluster::{ClusterSpec, InProcessCluster};
+use overlay_harness::cluster::{Cluster, ClusterSpec, InProcessCluster};
 use overlay_harness::load::{LoadPlan, LoadResults, Mix, ObservedNode, Schedule, Work};
 
 const RUN_TIME: Duration = Duration::from_secs(2);
