@@ -18,11 +18,18 @@ struct Redaction {
 }
 
 /// Applied to every snapshot.
-const REDACTIONS: &[Redaction] = &[Redaction {
-    pattern: r"\boverlay-node(\.exe)?\b",
-    replacement: "overlay",
-    why: "tests run the command under the name that it has in this package",
-}];
+const REDACTIONS: &[Redaction] = &[
+    Redaction {
+        pattern: r"\boverlay-node(\.exe)?\b",
+        replacement: "overlay",
+        why: "tests run the command under the name that it has in this package",
+    },
+    Redaction {
+        pattern: r": [^:\n]+ \(os error \d+\)",
+        replacement: ": [the system's reason]",
+        why: "every operating system has its own words and numbers",
+    },
+];
 
 /// The redactions of one test.
 pub struct Redactions(Settings);
