@@ -293,8 +293,18 @@ impl Metrics {
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &self.registry)
             .expect("writing to a string succeeds");
-        text
+        counters_in_order(&text)
     }
+}
+
+/// The text with the counters of a family in the order of their labels; the library keeps them in none.
+fn counters_in_order(text: &str) -> String {
+    let counter = |line: &str| line.split_once("_total{").map(|(name, _)| name.to_owned());
+    let mut lines: Vec<&str> = text.lines().collect();
+    for family in lines.chunk_by_mut(|line, next| counter(line).is_some() && counter(line) == counter(next)) {
+        family.sort_unstable();
+    }
+    lines.join("\n") + "\n"
 }
 
 /// Every outcome that a query can have.

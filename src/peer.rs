@@ -398,7 +398,7 @@ fn text(malformed: Malformed) -> String {
     malformed.to_string()
 }
 
-/// A status hides what the transport met below it: `transport error: connection refused`.
+/// What the transport met, which may stand in the status or below it: `connection refused`.
 fn cause_chain(status: &tonic::Status) -> String {
     let mut words = vec![status.message().to_owned()];
     let mut cause = std::error::Error::source(status);
@@ -408,6 +408,9 @@ fn cause_chain(status: &tonic::Status) -> String {
             words.push(said);
         }
         cause = error.source();
+    }
+    if words.len() > 1 {
+        words.retain(|word| word != "transport error");
     }
     words.join(": ")
 }
