@@ -29,6 +29,36 @@ const REDACTIONS: &[Redaction] = &[
         replacement: ": [the system's reason]",
         why: "every operating system has its own words and numbers",
     },
+    Redaction {
+        pattern: r"\b(\w+)-[0-9a-f]{16}-(\d+)-[0-9a-f]{16}\b",
+        replacement: "$1-[incarnation]-$2-[random]",
+        why: "a uid has the start of its node and random bits, so that no two are equal",
+    },
+    Redaction {
+        pattern: r#"("incarnation": |incarnation: )\d+"#,
+        replacement: "$1[incarnation]",
+        why: "when a node started",
+    },
+    Redaction {
+        pattern: r#"(?m)^overlay_\w+_bucket\{(node="\w+",)?le="[0-9.]+"\} \d+\n"#,
+        replacement: "",
+        why: "in which bucket of a histogram a time falls; the last, which has them all, stays",
+    },
+    Redaction {
+        pattern: r"(_seconds_sum(?:\{.*\})?) [0-9.e-]+",
+        replacement: "$1 [time taken]",
+        why: "how long something took",
+    },
+    Redaction {
+        pattern: r#"(?m)^(overlay_marked_nodes(?:\{.*\})?) \d+"#,
+        replacement: "$1 [not up when first asked]",
+        why: "of nodes that start together some ask others too early, and avoid them until the next probe",
+    },
+    Redaction {
+        pattern: r#"(?m)^(overlay_peer_requests_total\{.*\}) \d+"#,
+        replacement: "$1 [probes too]",
+        why: "neighbours are probed by the clock; how often before a query, nobody knows",
+    },
 ];
 
 /// The redactions of one test.
@@ -44,6 +74,14 @@ impl Redactions {
             settings.add_filter(redaction.pattern, redaction.replacement);
         }
         Redactions(settings)
+    }
+
+    /// Shows `[name]` wherever `text` stands: an address that the system chose, a folder that is made anew.
+    pub fn name(mut self, text: impl std::fmt::Display, name: &str) -> Self {
+        let literal: String = text.to_string().chars().map(|letter| format!("[{letter}]")).collect();
+        let literal = literal.replace("[\\]", r"\\").replace("[^]", r"\^");
+        self.0.add_filter(&literal, format!("[{name}]"));
+        self
     }
 
     /// Applies them to the snapshots that this thread takes while the guard lives.
