@@ -17,7 +17,7 @@ Examples:
   overlay check-config configs/two_hosts_config.json
   overlay check-config --schema > overlay.schema.json
 
-Exits 0 when every node could start from the file, warnings or not; 2 with every problem, each
+Exits 0 when every node could start from the file, warnings or not; 2 with every problem, each \
 with its file and key.")]
 pub(crate) struct CheckConfig {
     /// The configuration

@@ -30,9 +30,9 @@ Examples:
   overlay query PM2.5 5 35 --all --proof pm25.proof.json --output pm25.csv
   overlay check-proof pm25.proof.json --dataset-root DIR
 
-Checked are: the ledger accounts for every planned day and adds up to the manifest; each day's data version;
-rows matched and rows taken; pruned days have no match; days called empty have no files; every frame's bytes,
-encoded again, have the digest that the client got. Whether days were planned that should have been is a
+Checked are: the ledger accounts for every planned day and adds up to the manifest; each day's data version; \
+rows matched and rows taken; pruned days have no match; days called empty have no files; every frame's bytes, \
+encoded again, have the digest that the client got. Whether days were planned that should have been is a \
 matter of the configuration, which a proof does not hold.
 
 Exit codes: 0 the proof holds; 3 it does not, and each difference is named; 1 it cannot be read.")]

@@ -1,12 +1,12 @@
 //! `overlay demo`: six nodes inside this process, one query, everything that comes with its answer.
 
-use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::PathBuf;
 
 use clap::Args;
 
 use super::embedded::Embedded;
+use super::output::counted;
 use super::table::{day_list, table, thousands};
 use super::{Failure, runtime};
 use crate::client::{Client, QueryResult};
@@ -110,7 +110,7 @@ async fn demonstrate(root: PathBuf) -> Result<(), Failure> {
 async fn show_plan(out: &mut impl Write, client: &Client, query: &Query) -> Result<(), Failure> {
     let plan = client.explain(query).await?;
     writeln!(out, "Plan: {}", plan.query)?;
-    let mut served: BTreeMap<(String, String, String), Vec<Day>> = BTreeMap::new();
+    let mut served: Vec<((String, String, String), Vec<Day>)> = Vec::new();
     for day in &plan.days {
         let (who, via) = match (&day.assigned, &day.pruned_by) {
             (Some(node), _) => {
@@ -119,13 +119,13 @@ async fn show_plan(out: &mut impl Write, client: &Client, query: &Query) -> Resu
             (None, Some(pruned)) => (format!("pruned: {pruned}"), String::new()),
             (None, None) => (day.note.clone(), String::new()),
         };
-        served.entry((day.team.clone(), who, via)).or_default().push(day.day);
+        entry_of(&mut served, (day.team.clone(), who, via)).push(day.day);
     }
-    let mut shown = table(["team", "days", "", "what", "way"], &[1]);
+    let mut table = table(["team", "days", "what", "way"], &[]);
     for ((team, who, via), days) in served {
-        shown.add_row([team, days.len().to_string(), day_list(days), who, via]);
+        table.add_row([team, day_list(days), who, via]);
     }
-    writeln!(out, "{shown}\n{} rows to scan\n", thousands(plan.rows_to_scan))?;
+    writeln!(out, "{table}\n{} to scan\n", counted(plan.rows_to_scan, "row"))?;
     Ok(())
 }
 
@@ -153,13 +153,13 @@ fn show_proof(out: &mut impl Write, result: &QueryResult, rows: u64) -> Result<(
     let chunks = &result.manifest.chunk_rows;
     writeln!(
         out,
-        "Result: {} rows in {} chunks of up to {} rows; {} read, every frame as its ledger says.",
-        thousands(result.manifest.total_records),
-        chunks.len(),
-        chunks.iter().max().copied().unwrap_or_default(),
+        "Result: {} in {} of at most {}; {} read, every frame as its ledger says.",
+        counted(result.manifest.total_records, "row"),
+        counted(chunks.len() as u64, "chunk"),
+        thousands(chunks.iter().max().copied().unwrap_or_default().into()),
         thousands(rows),
     )?;
-    let mut by_outcome: BTreeMap<String, (Vec<Day>, u64)> = BTreeMap::new();
+    let mut by_outcome: Vec<(String, (Vec<Day>, u64))> = Vec::new();
     for entry in &result.ledger {
         let (what, rows) = match &entry.outcome {
             Outcome::Served(served) => (format!("served by {}", served.node), served.rows_taken),
@@ -168,13 +168,13 @@ fn show_proof(out: &mut impl Write, result: &QueryResult, rows: u64) -> Result<(
             Outcome::BeyondLimit => ("beyond the limit".to_owned(), 0),
             Outcome::Missing { why, .. } => (format!("missing: {why}"), 0),
         };
-        let entry_of = by_outcome.entry(what).or_default();
-        entry_of.0.push(entry.day);
-        entry_of.1 += rows;
+        let (days, sum) = entry_of(&mut by_outcome, what);
+        days.push(entry.day);
+        *sum += rows;
     }
-    let mut ledger = table(["days", "", "outcome", "rows"], &[0, 3]);
+    let mut ledger = table(["days", "outcome", "rows"], &[2]);
     for (what, (days, rows)) in by_outcome {
-        ledger.add_row([days.len().to_string(), day_list(days), what, thousands(rows)]);
+        ledger.add_row([day_list(days), what, thousands(rows)]);
     }
     writeln!(out, "Coverage ledger:\n{ledger}")?;
     Ok(())
@@ -189,7 +189,8 @@ async fn show_metrics(out: &mut impl Write, overlay: &Overlay) -> Result<(), Fai
             .exposition
             .lines()
             .find_map(|line| line.strip_prefix("overlay_rows_scanned_total "))
-            .unwrap_or("0");
+            .and_then(|number| number.parse().ok())
+            .unwrap_or(0);
         shown.add_row([
             metrics.node,
             metrics.role,
@@ -198,9 +199,19 @@ async fn show_metrics(out: &mut impl Write, overlay: &Overlay) -> Result<(), Fai
             thousands(metrics.rows),
             thousands(metrics.queries_total),
             thousands(metrics.chunks_total),
-            thousands(scanned.parse()?),
+            thousands(scanned),
         ]);
     }
     writeln!(out, "Metrics:\n{shown}")?;
     Ok(())
+}
+
+/// What belongs to `key`, in the order in which keys were first met.
+fn entry_of<K: PartialEq, V: Default>(entries: &mut Vec<(K, V)>, key: K) -> &mut V {
+    let found = entries.iter().position(|(known, _)| *known == key);
+    let index = found.unwrap_or_else(|| {
+        entries.push((key, V::default()));
+        entries.len() - 1
+    });
+    &mut entries[index].1
 }

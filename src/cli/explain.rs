@@ -20,8 +20,8 @@ Examples:
   overlay explain SO2 500 --from 20200815 --to 20200825
   overlay explain PM2.5 --team pink --format json | jq '.days[].asked_first'
 
-The words are those of `overlay query`. Days whose statistics show that no row can match are pruned: nobody is
-asked for them. `rows to scan` is what a day costs, `at most` what it may add to the result. Explaining runs
+The words are those of `overlay query`. Days whose statistics show that no row can match are pruned: nobody is \
+asked for them. `rows to scan` is what a day costs, `at most` what it may add to the result. Explaining runs \
 nothing and takes no place from queries.")]
 pub(crate) struct Explain {
     #[command(flatten)]

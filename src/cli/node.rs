@@ -30,7 +30,7 @@ Examples:
   overlay node --config configs/one_host_config.json --id A
   overlay node --config configs/two_hosts_config.json --id D --dataset-root DIR --bind 0.0.0.0
 
-SIGTERM and Ctrl-C stop it gracefully: it takes no query any more, finishes what runs within
+SIGTERM and Ctrl-C stop it gracefully: it takes no query any more, finishes what runs within \
 limits.grace_ms, and exits 0. A second signal ends it at once.")]
 pub(crate) struct NodeArguments {
     /// The configuration

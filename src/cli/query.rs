@@ -46,9 +46,9 @@ Examples:
   overlay query --aggregate aqi --by day,parameter --format csv
   overlay query PM2.5 5 35 --all --proof pm25.proof.json > pm25.ndjson
 
-A terminal gets the first 2,000 rows unless --limit or --all says otherwise, and is told when there are
-more; a pipe and a file get all. An aggregate is never cut by itself. With --partial, days that nobody could
-answer for are named on standard error, and the exit code is 0. What --output and --proof name appears when it is
+A terminal gets the first 2,000 rows unless --limit or --all says otherwise, and is told when there are \
+more; a pipe and a file get all. An aggregate is never cut by itself. With --partial, days that nobody could \
+answer for are named on standard error, and the exit code is 0. What --output and --proof name appears when it is \
 whole. Every result is checked against its proof before its rows are written.")]
 pub(crate) struct QueryCommand {
     #[command(flatten)]

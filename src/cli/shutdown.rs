@@ -27,8 +27,8 @@ Examples:
   overlay shutdown --leader 127.0.0.1:60053 --now
   overlay shutdown --all --config configs/one_host_config.json
 
-A node takes this from loopback or from its own address only. Without --now it takes no query
-any more and finishes what runs within limits.grace_ms. With --all the leader goes first, those
+A node takes this from loopback or from its own address only. Without --now it takes no query \
+any more and finishes what runs within limits.grace_ms. With --all the leader goes first, those \
 nearest to it next, each when those before it have ended, so that what runs still finds its data.")]
 pub(crate) struct Shutdown {
     /// The node to stop
@@ -92,7 +92,7 @@ async fn stop_all(config: &Path, now: bool) -> Result<(), Failure> {
     match failed {
         0 => Ok(()),
         _ => {
-            let error = format!("{failed} of {} nodes were not told to stop", overlay.processes.len());
+            let error = format!("{failed} of {} nodes could not be told to stop", overlay.processes.len());
             Err(Failure::with_help(error, "a node that is down needs no stopping; see the lines above"))
         }
     }

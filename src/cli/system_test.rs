@@ -26,7 +26,7 @@ Examples:
   overlay system-test 127.0.0.1 60051
   overlay system-test 192.168.1.2 60051
 
-Asks one query, ten at once, every row there is, and the same of the contract of the old system;
+Asks one query, ten at once, every row there is, and the same of the contract of the old system; \
 stops nothing and changes nothing. Exits 3 when a check failed.")]
 pub(crate) struct SystemTest {
     /// Where the leader is

@@ -39,8 +39,8 @@ Examples:
   overlay up --config configs/two_hosts_config.json --host 192.168.1.1 --dataset-root DIR
   overlay up --embedded --profile balanced
 
-Prints `ready: A at HOST:PORT` when all answer healthy. Ctrl-C or SIGTERM stops them all; a second
-one ends them at once. A node that is told to stop, as by `overlay shutdown`, leaves the others running.
+Prints `ready: A at HOST:PORT` when all answer healthy. Ctrl-C or SIGTERM stops them all; a second \
+one ends them at once. A node that is told to stop, as by `overlay shutdown`, leaves the others running. \
 Exits 1 if a node could not start or ended badly.")]
 pub(crate) struct Up {
     /// The configuration

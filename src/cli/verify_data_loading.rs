@@ -29,8 +29,8 @@ Examples:
   overlay verify-data-loading configs/one_host_config.json --live
   overlay verify-data-loading configs/one_host_config.json --live --dataset-root DIR
 
-Exits 0 only when everything holds. 3: a row that does not parse, a file that cannot be read, has no
-row, is there twice or lies outside a day folder, a row that nobody loads, no row at all, a node that is
+Exits 0 only when everything holds. 3: a row that does not parse, a file that cannot be read, has no \
+row, is there twice or lies outside a day folder, a row that nobody loads, no row at all, a node that is \
 down or holds something else. A planned day that is not on disk is normal.")]
 pub(crate) struct VerifyDataLoading {
     /// The configuration

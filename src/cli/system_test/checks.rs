@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use futures::future::join_all;
 
 use super::Outcome;
+use crate::cli::output::counted;
 use crate::cli::table::thousands;
 use crate::client::{Client, ClientError, NodeMetrics, OldClient, QueryResult};
 use crate::coverage::Outcome as Fate;
@@ -91,9 +92,9 @@ impl Checks {
         let rows = self.drain(&mut result).await?;
         match rows == total(&result) {
             true => Ok(format!(
-                "{} rows of PM2.5 from 5 to 35 in {} chunks",
-                thousands(rows),
-                result.chunk_count()
+                "{} of PM2.5 from 5 to 35 in {}",
+                counted(rows, "row"),
+                counted(u64::from(result.chunk_count()), "chunk")
             )),
             false => Err(format!("the manifest has {} rows, the chunks {rows}", total(&result))),
         }
@@ -249,6 +250,6 @@ impl Checks {
         if unknown != "not_found" || beyond != "out_of_range" || !invalid.starts_with("invalid_query:") {
             return Err(format!("statuses of bad requests are `{unknown}`, `{beyond}`, `{invalid}`"));
         }
-        Ok(format!("{} rows in {} chunks", thousands(rows), result.total_chunks))
+        Ok(format!("{} in {}", counted(rows, "row"), counted(result.total_chunks as u64, "chunk")))
     }
 }

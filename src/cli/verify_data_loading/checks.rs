@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use super::disk::{Disk, DiskDay};
 use super::proof::{DayLoads, Proof, TeamLoads};
 use super::{Check, Finding};
+use crate::cli::output::counted;
 use crate::cli::table::thousands;
 use crate::config::NodeId;
 use crate::day::Day;
@@ -47,7 +48,7 @@ fn files_are_read(proof: &Proof, disk: &Disk) -> Check {
     };
     Check {
         name: "files_are_read",
-        claim: format!("every file on disk can be read: {} files", thousands(proof.disk.files)),
+        claim: format!("every file on disk can be read: {}", counted(proof.disk.files, "file")),
         findings: disk.days.iter().filter_map(finding).collect(),
     }
 }
@@ -101,14 +102,14 @@ fn rows_parse(proof: &Proof, disk: &Disk) -> Check {
     }
     Check {
         name: "rows_parse",
-        claim: format!("every row on disk parses: {} rows, no bad row", thousands(proof.disk.rows)),
+        claim: format!("every row on disk parses: {}, no bad row", counted(proof.disk.rows, "row")),
         findings,
     }
 }
 
 fn counts_agree(proof: &Proof, disk: &Disk) -> Check {
     let finding = |day: Day, (file, loaded, counted): &(PathBuf, u64, u64)| Finding {
-        message: format!("{}: {loaded} rows are loaded, another CSV reader counts {counted}", file.display()),
+        message: format!("{}: another CSV reader counts {counted} rows, loaded are {loaded}", file.display()),
         day: Some(day),
         at: Some((file.clone(), None)),
         nodes: Vec::new(),
@@ -128,17 +129,17 @@ fn days_are_owned(proof: &Proof) -> Check {
     let unowned = proof.days.iter().filter(|day| day.team.is_none());
     let finding = |day: &DayLoads| Finding {
         message: format!(
-            "day {} belongs to no team, so nobody loads its {} files with {} rows",
+            "day {} belongs to no team, so nobody loads its {} with {}",
             day.day,
-            thousands(day.disk.files),
-            thousands(day.disk.rows)
+            counted(day.disk.files, "file"),
+            counted(day.disk.rows, "row")
         ),
         day: Some(day.day),
         ..Finding::default()
     };
     Check {
         name: "days_are_owned",
-        claim: format!("every day on disk belongs to one team: {} days", proof.days.len()),
+        claim: format!("every day on disk belongs to one team: {}", counted(proof.days.len() as u64, "day")),
         findings: unowned.map(finding).collect(),
     }
 }
@@ -158,9 +159,9 @@ fn rows_are_loaded(proof: &Proof) -> Check {
             };
             findings.push(Finding {
                 message: format!(
-                    "day {} with {} rows is loaded by {loaded_by}, must be by {} of {} ({})",
+                    "day {} with {} is loaded by {loaded_by}, must be by {} of {} ({})",
                     day.day,
-                    thousands(day.disk.rows),
+                    counted(day.disk.rows, "row"),
                     team.holders,
                     team.team.name,
                     names(&team.members).join(", ")
@@ -176,8 +177,8 @@ fn rows_are_loaded(proof: &Proof) -> Check {
     }
     let left = proof.disk.rows.abs_diff(proof.loaded.rows);
     if left > 0 {
-        let (disk, loaded) = (thousands(proof.disk.rows), thousands(proof.loaded.rows));
-        let message = format!("{disk} rows are on disk, {loaded} are loaded: {} are not", thousands(left));
+        let (disk, loaded) = (counted(proof.disk.rows, "row"), thousands(proof.loaded.rows));
+        let message = format!("of {disk} on disk {loaded} are loaded, {} not", thousands(left));
         findings.push(Finding { message, ..Finding::default() });
     }
     let holders: Vec<String> = proof

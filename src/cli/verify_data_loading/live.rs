@@ -12,7 +12,8 @@ use super::disk::Disk;
 use super::frames::compare_frames;
 use super::{Check, Finding};
 use crate::admission::ClientKey;
-use crate::cli::table::{day_list, thousands};
+use crate::cli::output::counted;
+use crate::cli::table::day_list;
 use crate::config::{Overlay, Process};
 use crate::day::Day;
 use crate::inventory::{DayInventory, NodeInventory};
@@ -70,9 +71,9 @@ pub(super) async fn ask(overlay: &Overlay, disk: Option<&Disk>) -> Live {
     checks.push(Check {
         name: "frames_agree",
         claim: format!(
-            "holders of one version give the same bytes: {} frames, {} rows from all holders",
-            thousands(live.frames_compared),
-            thousands(live.rows_compared)
+            "holders of one version give the same bytes: {}, {} from all holders",
+            counted(live.frames_compared, "frame"),
+            counted(live.rows_compared, "row")
         ),
         findings,
     });
@@ -133,7 +134,7 @@ fn nodes_answer(nodes: &[LiveNode]) -> Check {
     };
     Check {
         name: "nodes_answer",
-        claim: format!("every process runs and is ready: {} nodes", nodes.len()),
+        claim: format!("every process runs and is ready: {}", counted(nodes.len() as u64, "node")),
         findings: nodes.iter().filter_map(finding).collect(),
     }
 }
@@ -174,8 +175,9 @@ fn nodes_rejected_nothing(nodes: &[LiveNode]) -> Check {
         let id = &node.process.id;
         let finding = |day, message| Finding { message, day, at: None, nodes: vec![id.to_string()] };
         for (day, held) in inventory.days.iter().filter(|(_, held)| held.statistics.rejected_rows > 0) {
-            let (rows, first) = (held.statistics.rejected_rows, held.rejected.join("; "));
-            findings.push(finding(Some(*day), format!("node `{id}` rejected {rows} rows of {day}: {first}")));
+            let rejected = counted(held.statistics.rejected_rows, "row");
+            let first = held.rejected.join("; ");
+            findings.push(finding(Some(*day), format!("node `{id}` rejected {rejected} of {day}: {first}")));
         }
         if !inventory.unowned_days.is_empty() {
             let days = inventory.unowned_days.join(", ");
@@ -198,10 +200,10 @@ fn holders_agree(holders: &[Holders<'_>]) -> Check {
         if versions.len() > 1 {
             let who = |holders: &Holders<'_>| {
                 format!(
-                    "{} at {} with {} rows",
+                    "{} at {} with {}",
                     holders.version,
                     holders.names(),
-                    holders.held.statistics.rows
+                    counted(holders.held.statistics.rows, "row")
                 )
             };
             let day = versions[0].day;
@@ -254,7 +256,7 @@ fn holders_have_the_disk(nodes: &[LiveNode], placement: &Placement, disk: &Disk)
     }
     Check {
         name: "holders_have_the_disk",
-        claim: format!("every holder has the versions on disk: {} days", versions.len()),
+        claim: format!("every holder has the versions on disk: {}", counted(versions.len() as u64, "day")),
         findings,
     }
 }

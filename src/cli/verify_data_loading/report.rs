@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::Check;
 use super::live::{Live, LiveNode};
 use super::proof::{DayLoads, ProcessLoads, Proof, Sum, TeamLoads};
+use crate::cli::output::counted;
 use crate::cli::table::{day_list, table, thousands};
 use crate::config::NodeId;
 use crate::day::Day;
@@ -53,7 +54,7 @@ impl Report<'_> {
                 findings += 1;
             }
         }
-        writeln!(out, "\n{passed} passed, {failed} failed, {findings} findings")
+        writeln!(out, "\n{passed} passed, {failed} failed, {}", counted(findings, "finding"))
     }
 
     pub(super) fn to_json(&self) -> Value {
