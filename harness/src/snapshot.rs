@@ -40,6 +40,21 @@ const REDACTIONS: &[Redaction] = &[
         why: "when a node started",
     },
     Redaction {
+        pattern: r#"("query_ms_mean": )[0-9.e-]+"#,
+        replacement: "$1[time taken]",
+        why: "how long something took",
+    },
+    Redaction {
+        pattern: r"(?m)\| +[0-9,]+\.\d \|([^|]*)\|$",
+        replacement: "| [taken] |$1|",
+        why: "how long something took, in the table of metrics, whose columns stay in place",
+    },
+    Redaction {
+        pattern: r#"("address":"127\.0\.0\.1:)\d+""#,
+        replacement: "$1[port]\"",
+        why: "a node that was told to listen at port 0 says which port it got",
+    },
+    Redaction {
         pattern: r#"(?m)^overlay_\w+_bucket\{(node="\w+",)?le="[0-9.]+"\} \d+\n"#,
         replacement: "",
         why: "in which bucket of a histogram a time falls; the last, which has them all, stays",
@@ -74,6 +89,15 @@ impl Redactions {
             settings.add_filter(redaction.pattern, redaction.replacement);
         }
         Redactions(settings)
+    }
+
+    /// Shows the port of node `id` as `portA`, which is as wide as the ports that systems choose, so that tables
+    /// keep their columns.
+    pub fn port(mut self, id: &str, address: &str) -> Self {
+        let (host, port) = address.rsplit_once(':').unwrap_or_default();
+        self.0.add_filter(&format!(r"\b{}:{port}\b", host.replace('.', r"\.")), format!("{host}:port{id}"));
+        self.0.add_filter(&format!(r"\b{host}\b {port}\b"), format!("{host} port{id}"));
+        self
     }
 
     /// Shows `[name]` wherever `text` stands: an address that the system chose, a folder that is made anew.
