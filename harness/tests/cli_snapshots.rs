@@ -9,8 +9,9 @@ use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use insta::assert_snapshot;
-use overlay_harness::cluster::{ClusterSpec, InProcessCluster, default_topology};
+use overlay_harness::cluster::{Cluster, ClusterSpec, InProcessCluster};
 use overlay_harness::snapshot::Redactions;
+use overlay_harness::topology::Topology;
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -208,7 +209,7 @@ async fn metrics_of_running_nodes() {
     run(&query).await;
     assert_snapshot!("metrics", run(&format!("metrics {}", six.leader())).await);
     assert_snapshot!("metrics_json", run(&format!("metrics {} --format json", six.leader())).await);
-    six.cluster.stop("F").await.unwrap();
+    six.cluster.crash("F").await.unwrap();
     six.notices("E", "F").await;
     let all = format!("metrics --all --config {}", six.file("six.json"));
     assert_snapshot!("metrics_all", run(&all).await);
@@ -316,7 +317,7 @@ async fn data_loading_is_verified() {
 
 /// The processes of the bundled configuration, over fewer days.
 fn few_days(folder: &Path) -> PathBuf {
-    let mut config = default_topology();
+    let mut config = Topology::six_nodes().to_json();
     for (port, process) in (60051..).zip(config["processes"].as_object_mut().unwrap().values_mut()) {
         process["port"] = json!(port);
     }

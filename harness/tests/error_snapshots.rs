@@ -26,7 +26,7 @@ use overlay::node::NodeError;
 use overlay::peer::PeerError;
 use overlay::plan::InvalidQuery;
 use overlay::result_set::{LeaseError, TooManyResultSets};
-use overlay::store::Version;
+use overlay::store::{TooManyMeasures, Version};
 use overlay::wire::Malformed;
 use overlay_harness::dataset::{DatasetError, DatasetSpec};
 use overlay_harness::oracle::OracleError;
@@ -95,13 +95,16 @@ fn query_errors_tell_their_causes_apart() {
     let refused = "neighbour `E` (192.168.1.1:60055) did not answer: connection refused";
     let many_days = (20200821..=20200827).map(|number| missing(number, "no live holder", &[])).collect();
     let table = messages! { QueryError as both_contracts;
-        Invalid: [InvalidQuery("date_start 20200820 is after date_end 20200810".to_owned()).into()];
+        Invalid: [InvalidQuery::new("date_start", "date_start 20200820 is after date_end 20200810").into()];
         Loop: [QueryError::Loop("A".to_owned())];
         Overloaded: [
-            QueryError::from_admission(overloaded(["query", "queries"], "limits.queue_length").into(), "A"),
-            TooManyResultSets { open: 64, retry_after: Duration::from_millis(1500) }.into(),
+            QueryError::from_admission(overloaded(["query waiting", "queries waiting"], "limits.queue_length").into(), "A"),
+            TooManyResultSets { bytes: 67_100_000, limit: 67_108_864, retry_after: Duration::from_millis(1500) }.into(),
         ];
-        TooLarge: [QueryError::TooLarge(aggregate::too_many_groups(200_000))];
+        TooLarge: [QueryError::TooLarge {
+            limit: "limits.max_groups",
+            message: aggregate::too_many_groups(200_000),
+        }];
         NotServing: [
             QueryError::NotServing { node: "A".to_owned(), state: "loading" },
             QueryError::from_admission(AdmissionError::Draining, "A"),
@@ -120,7 +123,7 @@ fn query_errors_tell_their_causes_apart() {
             QueryError::NotAllowed("shutdown is taken from loopback or the node's own address".to_owned()),
         ];
         DeadlineExceeded: [QueryError::DeadlineExceeded { waited: Duration::from_millis(2000) }];
-        Cancelled: [QueryError::from_admission(AdmissionError::Cancelled, "A")];
+        Cancelled: [QueryError::Cancelled];
     };
     assert_snapshot!("query_errors", table);
 }
@@ -145,12 +148,11 @@ fn admission_and_leases() {
     let _redacted = Redactions::new().bind();
     let admission = messages! { AdmissionError as message;
         Overloaded: [
-            overloaded(["query", "queries"], "limits.queue_length").into(),
-            Overloaded { found: 1, limit: 1, ..overloaded(["query", "queries"], "limits.queue_length") }.into(),
-            overloaded(["piece of work", "pieces of work"], "limits.compute_queue_length").into(),
+            overloaded(["query waiting", "queries waiting"], "limits.queue_length").into(),
+            Overloaded { found: 1, limit: 1, ..overloaded(["query waiting", "queries waiting"], "limits.queue_length") }.into(),
+            overloaded(["piece of work waiting", "pieces of work waiting"], "limits.compute_queue_length").into(),
         ];
         Draining: [AdmissionError::Draining];
-        Cancelled: [AdmissionError::Cancelled];
     };
     let lease = messages! { LeaseError as message;
         Unknown: [LeaseError::Unknown("A-1-1-ff".to_owned())];
@@ -171,6 +173,10 @@ fn neighbours() {
         }];
         Overloaded: [PeerError::Overloaded {
             node: node("E"), address: "192.168.1.1:60055".to_owned(), why: "64 requests in flight, limit 64".to_owned(),
+            retry_after: Duration::from_millis(250),
+        }];
+        TooLarge: [PeerError::TooLarge {
+            node: node("E"), address: "192.168.1.1:60055".to_owned(), why: "decoded message length too large".to_owned(),
         }];
         BadAnswer: [PeerError::BadAnswer {
             node: node("E"),
@@ -213,6 +219,10 @@ fn clients() {
             Gap::NotThePlan { index: 1, found: "day 20200812".to_owned(), expected: "day 20200811".to_owned() },
             Gap::NotThePlan { index: 1, found: "no day".to_owned(), expected: "day 20200811".to_owned() },
         ];
+        NotTheOwner: [Gap::NotTheOwner {
+            day: day(20200821), found: "green".to_owned(), expected: "pink".to_owned(),
+        }];
+        BeyondTheLimit: [Gap::BeyondTheLimit { found: 9, limit: 8 }];
         TakenBeyondMatched: [Gap::TakenBeyondMatched { day: day(20200810), taken: 9, matched: 8 }];
         WrongTotal: [Gap::WrongTotal { found: 7, expected: 8 }];
         LeftOut: [Gap::LeftOut { day: day(20200810), left_out: 3 }];
@@ -239,6 +249,8 @@ fn nodes_and_their_data() {
         NotAFolder: [LoadError::NotAFolder(PathBuf::from("data"))];
         NoDays: [LoadError::NoDays(PathBuf::from("data"))];
         Unreadable: [LoadError::Unreadable { path: PathBuf::from("data/20200810"), why: denied() }];
+        NotUtf8: [LoadError::NotUtf8(PathBuf::from("data/20200810/?.csv"))];
+        TooManyMeasures: [LoadError::TooManyMeasures(TooManyMeasures)];
         SameStem: [LoadError::SameStem(
             PathBuf::from("data/20200810/20200810-01.csv"),
             PathBuf::from("data/20200810/20200810-01.csv.gz"),
@@ -270,13 +282,13 @@ fn values_and_frames() {
         OutOfRange: [decimal("1e12"), decimal("0.0000000001")];
     };
     let arrow = |payload: &[u8]| frame::decode_arrow(&frame::schema_message(), payload).unwrap_err();
-    let json = |payload: &[u8]| frame::json_row_count(payload).unwrap_err();
+    let json = |payload: &[u8]| frame::json_row_count(payload, &["a".to_owned()]).unwrap_err();
     // Their causes stand in their words.
     table += &messages! { FrameError as |error| format!("  {error}\n");
         NotArrow: [arrow(b"short"), arrow(&[0; 64])];
         Arrow: [FrameError::Arrow(arrow_schema::ArrowError::IpcError("a buffer ends early".to_owned()))];
         NotUtf8: [json(&[b'{', 0xe4, b'}'])];
-        Json: [json(b"{\"a\":1}{"), json(b"1")];
+        Json: [json(b"{\"a\":1}{"), json(b"1"), json(b"{\"b\":1}")];
     };
     assert_snapshot!("value_errors", table);
 }

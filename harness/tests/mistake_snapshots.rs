@@ -15,8 +15,9 @@ use overlay::proto::legacy::overlay_node_client::OverlayNodeClient;
 use overlay::proto::legacy::{ChunkRequest, QueryRequest as OldRequest};
 use overlay::proto::v1;
 use overlay::proto::v1::overlay_client::OverlayClient;
-use overlay_harness::cluster::{ClusterSpec, InProcessCluster, default_topology};
+use overlay_harness::cluster::{ClusterSpec, InProcessCluster};
 use overlay_harness::snapshot::Redactions;
+use overlay_harness::topology::Topology;
 use serde_json::{Value, json};
 
 /// A change to a request that was good.
@@ -309,7 +310,7 @@ fn files_of_configurations() {
 
 /// The default topology on the ports of the bundled one-host configuration.
 fn six_nodes() -> Value {
-    let mut file = default_topology();
+    let mut file = Topology::six_nodes().to_json();
     for (port, process) in (60051..).zip(file["processes"].as_object_mut().unwrap().values_mut()) {
         process["port"] = json!(port);
     }

@@ -16,7 +16,7 @@ use overlay::proto::legacy::overlay_node_client::OverlayNodeClient;
 use overlay::proto::v1;
 use overlay::proto::v1::overlay_client::OverlayClient;
 use overlay_harness::answer;
-use overlay_harness::cluster::{ClusterSpec, InProcessCluster};
+use overlay_harness::cluster::{Cluster, ClusterSpec, InProcessCluster};
 use overlay_harness::oracle::OracleQuery;
 use overlay_harness::snapshot::Redactions;
 use serde_json::json;
@@ -100,7 +100,7 @@ async fn ledger_names_missing_days() {
     let mut cluster = InProcessCluster::start(spec).await.unwrap();
     marked(&cluster, 0).await;
     for id in ["D", "E", "F"] {
-        cluster.stop(id).await.unwrap();
+        cluster.crash(id).await.unwrap();
     }
     marked(&cluster, 3).await;
     let mut redactions = Redactions::new();
