@@ -57,7 +57,8 @@ pub struct Coordinator {
     recounting: tokio::sync::Mutex<()>,
     runs: Runs,
     requests: Requests,
-    /// When nodes that are marked were last asked for a query's sake. Held while they are: one question serves all.
+    /// When nodes were last asked for a query's sake that took long to answer, or not to. Held while nodes are asked: one
+    /// question serves all.
     sought: tokio::sync::Mutex<BTreeMap<NodeId, Instant>>,
     clock: Clock,
     random: Random,
@@ -301,8 +302,8 @@ impl Coordinator {
         unknown
     }
 
-    /// Asks the holders in question what they hold, one question at a time for all queries. A marked one is asked only
-    /// if nobody has within the time between two probes.
+    /// Asks the holders in question what they hold, one question at a time for all queries. Marked ones that kept a
+    /// query waiting are not asked again before the time between two probes has passed.
     async fn learn_holders(&self, days: &[(Day, &str)], client: &ClientKey, seek: bool) {
         let relay = self.gather.relay();
         let mut sought = self.sought.lock().await;
@@ -316,8 +317,10 @@ impl Coordinator {
         if !unknown.is_empty() {
             let call = self.call(client, now + relay.probe_time());
             relay.learn(unknown.iter().cloned(), &call).await;
-            let now = self.clock.now();
-            sought.extend(unknown.into_iter().map(|node| (node, now)));
+            let answered = self.clock.now();
+            if answered - now > self.overlay.limits.keepalive() / 2 {
+                sought.extend(unknown.into_iter().map(|node| (node, answered)));
+            }
         }
     }
 

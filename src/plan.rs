@@ -405,9 +405,9 @@ impl QueryPlan {
     /// Equal for plans that give equal results: predicate, days and versions, limit, encoding, chunks.
     pub fn key(&self) -> String {
         let Query { predicate, limit, aggregate, encoding, allow_partial, .. } = &self.query;
-        let ChunkBounds { strategy, fixed_rows, chunk_bytes, .. } = self.bounds;
+        let ChunkBounds { strategy, fixed_rows, chunk_bytes, may_grow, .. } = self.bounds;
         let mut key = format!("{predicate:?}|{limit:?}|{aggregate:?}|{encoding:?}");
-        let _ = write!(key, "|{strategy:?} {fixed_rows} {chunk_bytes}");
+        let _ = write!(key, "|{strategy:?} {fixed_rows} {chunk_bytes} {may_grow}");
         // A query that accepts missing days must not share the run of one that does not.
         let _ = write!(key, "|{allow_partial}");
         for planned in &self.days {

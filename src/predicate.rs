@@ -178,7 +178,7 @@ mod tests {
     fn bounds_are_compared_as_they_are_written() {
         for (min, max) in [("5.000000001", "5"), ("5.0000000002", "5.0000000001"), ("2e10", "1e10")] {
             let error = resolved(min, max).unwrap_err();
-            assert_eq!(error.to_string(), format!("min_value `{min}` is above max_value `{max}`"));
+            assert_eq!(error.to_string(), format!("min_value: `{min}` is above max_value `{max}`"));
         }
         for (min, max) in
             [("5", "5.0"), ("5.0000000001", "5.0000000002"), ("1e10", "2e10"), ("-2e10", "-1e10")]

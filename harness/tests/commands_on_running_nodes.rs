@@ -147,6 +147,6 @@ async fn live_verification_names_the_rows_that_a_node_rejected() {
     let six = Six::start(data.path()).await;
     let verified = overlay(&["verify-data-loading", &six.config(), "--live"]).await;
     assert_eq!(verified.status.code(), Some(3), "{}", text(&verified));
-    let named = format!("node `B` rejected 1 rows of 20200815: {}:2: ", file.display());
+    let named = format!("node `B` rejected 1 row of 20200815: {}:2: ", file.display());
     assert!(text(&verified).contains(&named), "should say `{named}`: {}", text(&verified));
 }

@@ -67,7 +67,7 @@ async fn ledger_that_does_not_tile_the_plan_is_refused() {
     ];
     for (lost, query, forgery) in cases {
         let refused = refusal(&cluster, query, forgery).await;
-        assert!(refused.contains("planned is"), "{lost}: {refused}");
+        assert!(refused.contains("expected "), "{lost}: {refused}");
     }
     let renamed = Forgery::reply(|reply| reply.ledger[3].team = "pink".to_owned());
     let refused = refusal(&cluster, &all, renamed).await;

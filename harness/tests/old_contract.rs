@@ -197,12 +197,12 @@ async fn query_that_makes_no_sense_says_why() {
         (
             "filter",
             "{\"min_value\": 5.000000001, \"max_value\": 5}",
-            "min_value `5.000000001` is above max_value `5`",
+            "min_value: `5.000000001` is above max_value `5`",
         ),
         (
             "filter",
             "{\"min_value\": 2e10, \"max_value\": 1e10}",
-            "min_value `2e10` is above max_value `1e10`",
+            "min_value: `2e10` is above max_value `1e10`",
         ),
         ("filter", "{\"min_value\": \"NaN\"}", "min_value"),
         ("filter", "{\"min_value\": NaN}", "not JSON"),

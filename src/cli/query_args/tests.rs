@@ -74,8 +74,8 @@ fn an_aggregate_keeps_the_order_of_its_keys() {
 fn wrong_words_are_refused_and_named() {
     for (words, said) in [
         ("PM2.5 NaN", "`NaN` is not a number"),
-        ("PM2.5 35 5", "MIN 35 is above MAX 5"),
-        ("PM2.5 5.000000001 5", "MIN 5.000000001 is above MAX 5"),
+        ("PM2.5 35 5", "`35` is above max_value `5`"),
+        ("PM2.5 5.000000001 5", "`5.000000001` is above max_value `5`"),
         ("--search=", "EmptyText"),
         ("5 35", "comes before MIN and MAX"),
         ("--from 20200230", "`20200230` is not a day"),
