@@ -233,7 +233,7 @@ fn check_aggregate(
     let spec = answer::aggregate(measure, keys);
     let mut groups = Groups::default();
     for (batch, team, rows) in selected(store, &answer::query(asked, Encoding::Json), overlay) {
-        groups.add(&spec, store, batch, &rows, &team);
+        groups.add(&spec, store, batch, &rows, team);
     }
     let mut groups = groups.into_vec();
     groups.truncate(asked.limit.unwrap_or(usize::MAX));
