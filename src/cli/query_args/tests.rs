@@ -76,7 +76,7 @@ fn wrong_words_are_refused_and_named() {
         ("PM2.5 NaN", "`NaN` is not a number"),
         ("PM2.5 35 5", "`35` is above max_value `5`"),
         ("PM2.5 5.000000001 5", "`5.000000001` is above max_value `5`"),
-        ("--search=", "text: empty, a search needs at least one character"),
+        ("--search=", "empty, a search needs at least one character"),
         ("5 35", "comes before MIN and MAX"),
         ("--from 20200230", "`20200230` is not a day"),
         ("--from 20200902 --to 20200901", "--from 20200902 is after --to 20200901"),
