@@ -11,6 +11,7 @@
 
 pub mod baseline;
 pub mod figures;
+mod page;
 pub mod real;
 pub mod workload;
 

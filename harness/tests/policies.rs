@@ -154,3 +154,16 @@ fn every_row_is_read_once_and_no_faster_than_the_slots_can() {
         Ok(())
     });
 }
+
+/// Goal: the page shows what the table says, asks nobody for anything, and is the same on each run.
+#[test]
+fn page_has_every_figure_and_needs_no_network() {
+    let comparison = compare(&Generated::Flood.workload(2020));
+    let page = comparison.page().to_string();
+    for figures in &comparison.policies {
+        assert!(page.contains(&format!("{}: latency", figures.policy)), "{}", figures.policy);
+        assert!(page.contains(&format!("<td>{}</td>", figures.all.latency_p99_ms)), "{}", figures.policy);
+    }
+    assert!(!["src=", "href=", "@import", "url("].iter().any(|asks| page.contains(asks)));
+    assert_eq!(page, compare(&Generated::Flood.workload(2020)).page().to_string());
+}

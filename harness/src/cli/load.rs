@@ -25,18 +25,17 @@ Examples:
   overlay-harness load --users 20 --run-time 60s --mix baseline --report load.html
   overlay-harness load --rate 500/s --run-time 30s --threshold 'p99<500ms' --threshold 'error-rate<1%'
 
-The benchmark makes so many requests, all of the same query of the OverlayNode contract; a request is one
-Query and its first chunk, with --all-chunks every chunk. A node keeps each result that was not read to its
-end for limits.result_ttl_ms: beyond limits.result_sets of them it rejects.
+The benchmark makes so many requests, all of the same query of the OverlayNode contract; a request is one \
+Query and its first chunk, with --all-chunks every chunk.
 
-With --run-time, users go through a mix of transactions, each asking again when it has its answer. With --rate,
+With --run-time, users go through a mix of transactions, each asking again when it has its answer. With --rate, \
 transactions arrive at equal intervals however slow the node is, and latency counts from when each was due.
 
-Every answer is checked: ledgers and frames always, counts and rows against the first answer to the same
-question. A rejection is backed off and counted apart. Thresholds are METRIC OP VALUE [for NAME]: pNN, avg, max,
+Every answer is checked: ledgers and frames always, counts and rows against the first answer to the same \
+question. A rejection is backed off and counted apart. Thresholds are METRIC OP VALUE [for NAME]: pNN, avg, max, \
 error-rate, rps; < <= > >=; NAME is a transaction, or GRPC and an RPC.
 
-Exit codes: 0 passed; 1 failed: a wrong answer, a threshold, or without thresholds any request that failed or
+Exit codes: 0 passed; 1 failed: a wrong answer, a threshold, or without thresholds any request that failed or \
 was dropped; 2 the arguments are not understood.")]
 pub(super) struct Load {
     /// The node

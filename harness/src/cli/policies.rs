@@ -13,12 +13,12 @@ use crate::policies::{Generated, Workload, compare};
 #[command(after_help = "\
 Examples:
   overlay-harness policies
-  overlay-harness policies --workload lopsided --seed 7 --output policies.json
+  overlay-harness policies --workload lopsided --seed 7 --output policies.json --report policies.html
   overlay-harness policies --workload recorded.json
 
-strict, weighted and hybrid are the node's own admission and compute slots in virtual time; fifo and
-round_robin run whole queries, in order of arrival or one of each client in turn. Slowdown is latency over
-what the query takes alone. Jain's index compares what clients got by the time half of the rows are read
+strict, weighted and hybrid are the node's own admission and compute slots in virtual time; fifo and \
+round_robin run whole queries, in order of arrival or one of each client in turn. Slowdown is latency over \
+what the query takes alone. Jain's index compares what clients got by the time half of the rows are read \
 with what a server that divides itself gives them: 1 is perfectly fair. Equal workloads print equal bytes.
 
 A recorded workload is a JSON object, times and sizes in milliseconds and rows:
@@ -34,6 +34,9 @@ pub(super) struct Policies {
     /// File for the figures, JSON
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
+    /// File for the report with plots, HTML
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
 }
 
 impl Policies {
@@ -41,10 +44,13 @@ impl Policies {
     pub(super) fn run(self) -> Result<(), Box<dyn Error>> {
         let comparison = compare(&self.workload()?);
         print!("{comparison}");
-        if let Some(path) = self.output {
-            let text = serde_json::to_string_pretty(&comparison)? + "\n";
-            fs::write(&path, text).map_err(|error| format!("cannot write {}: {error}", path.display()))?;
-            println!("\nwritten to {}", path.display());
+        let json = serde_json::to_string_pretty(&comparison)? + "\n";
+        for (path, text) in [(self.output, json), (self.report, comparison.page().to_string())] {
+            if let Some(path) = path {
+                fs::write(&path, text)
+                    .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+                println!("\nwritten to {}", path.display());
+            }
         }
         Ok(())
     }
