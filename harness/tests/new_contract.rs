@@ -18,6 +18,7 @@ use overlay::store::Version;
 use overlay_harness::answer::{self, ask, assert_equal_rows, read_chunks};
 use overlay_harness::cluster::{Cluster, ClusterSpec, InProcessCluster, fixtures};
 use overlay_harness::oracle::{GroupKey, Measure, Oracle, OracleQuery, OracleRow, TeamRange, random_query};
+use overlay_harness::topology::TopologyBuilder;
 use serde_json::{Value, json};
 use tonic::transport::Channel;
 use tonic::{Code, Status};
@@ -759,6 +760,21 @@ async fn result_whose_data_changed_is_lost_and_not_mixed() {
     let oracle = Oracle::read(root.path(), &TeamRange::green_and_pink()).unwrap();
     let rows = ask(&client, &query).await.unwrap().1;
     assert_equal_rows(&"asked anew", &expected_rows(&oracle, &OracleQuery::default(), Encoding::Json), &rows);
+}
+
+/// Goal: an overlay may be deep. Method: a chain of 23 nodes, each of which passes most of the request on; each day lies
+/// on one of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn chain_of_twenty_three_nodes_answers_whole() {
+    let topology = TopologyBuilder::chain(22).replicas(1).build();
+    assert_eq!(topology.nodes.len(), 23);
+    let spec = ClusterSpec::of(&topology, &fixtures());
+    let cluster = InProcessCluster::start(spec).await.unwrap();
+    let client = cluster.client("A", "deep").unwrap();
+    let query = OracleQuery { parameter: Some("NO2".to_owned()), ..OracleQuery::default() };
+    let oracle = Oracle::read(&fixtures(), &topology.teams).unwrap();
+    let (_, rows) = ask(&client, &answer::query(&query, Encoding::Json)).await.unwrap();
+    assert_equal_rows(&topology, &expected_rows(&oracle, &query, Encoding::Json), &rows);
 }
 
 // What the tests above are made of.
