@@ -57,8 +57,8 @@ pub struct Coordinator {
     recounting: tokio::sync::Mutex<()>,
     runs: Runs,
     requests: Requests,
-    /// When nodes were last asked for a query's sake that took long to answer, or not to. Held while nodes are asked: one
-    /// question serves all.
+    /// Until when nodes are not asked again for a query's sake that took long to answer, or not to. Held while nodes are
+    /// asked: one question serves all.
     sought: tokio::sync::Mutex<BTreeMap<NodeId, Instant>>,
     clock: Clock,
     random: Random,
@@ -240,6 +240,8 @@ impl Coordinator {
     async fn result(self: &Arc<Self>, asking: &Asking, registered: &Registered) -> Result<Ran, QueryError> {
         let query = &asking.query;
         let mut join = Join::Any;
+        // What a client that accepts a partial result gets if a second run comes to less.
+        let mut partial = None;
         // A limit may be full before the days out of reach are needed. Without one they are needed for sure.
         let mut sought = query.limit.is_none() || query.aggregate.is_some();
         for plan_count in 1.. {
@@ -262,15 +264,18 @@ impl Coordinator {
                 Err(RunError::Failed(error)) if !error.is_transient() => {}
                 _ if join == Join::Any && !joined.name.is_as_good_as_own(asking) => {
                     join = Join::AsGoodAsOwn;
+                    partial = ran.ok();
                     continue;
                 }
                 _ if lacks_days && !sought => {
                     sought = true;
+                    partial = ran.ok().or(partial);
                     continue;
                 }
                 _ => {}
             }
-            return ran.map_err(|(RunError::Stale(error) | RunError::Failed(error))| error);
+            let failed = |(RunError::Stale(error) | RunError::Failed(error))| error;
+            return ran.or_else(|error| partial.ok_or(failed(error)));
         }
         unreachable!("the loop ends by returning")
     }
@@ -311,15 +316,22 @@ impl Coordinator {
         let now = self.clock.now();
         let mut unknown = self.unknown_holders(days, &snapshot, seek);
         unknown.retain(|node| {
-            let asked = sought.get(node).is_some_and(|asked| now - *asked < self.overlay.limits.probe());
-            !(asked && snapshot.marked.contains(node))
+            let waits = sought.get(node).is_some_and(|until| now < *until);
+            !(waits && snapshot.marked.contains(node))
         });
         if !unknown.is_empty() {
+            let probe = self.overlay.limits.probe();
             let call = self.call(client, now + relay.probe_time());
+            // In advance, in case that who asks does not wait for the answer: the next in line need not ask again.
+            sought.extend(unknown.iter().map(|node| (node.clone(), call.deadline + probe)));
             relay.learn(unknown.iter().cloned(), &call).await;
             let answered = self.clock.now();
-            if answered - now > self.overlay.limits.keepalive() / 2 {
-                sought.extend(unknown.into_iter().map(|node| (node, answered)));
+            let slow = answered - now > self.overlay.limits.keepalive() / 2;
+            for node in unknown {
+                match slow {
+                    true => drop(sought.insert(node, answered + probe)),
+                    false => drop(sought.remove(&node)),
+                }
             }
         }
     }

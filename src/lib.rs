@@ -79,8 +79,8 @@
 //! - Rows whose aggregated column is missing are left out: a group of only missing values does not appear.
 //!   Sites that share a name are one group.
 //! - A result from the cache takes no slot.
-//! - At `limits.result_set_bytes`, the client that has most gives up the result set that it touched longest ago.
-//!   Only if nobody has two is a query refused, with the time of the next lease's end.
+//! - At `limits.result_set_bytes`, the address that has most gives up the result set that its client with most
+//!   touched longest ago. Only if no address has two is a query refused, with the time of the next lease's end.
 //! - `chunk_bytes` is divided by the worst encoded row of the days that rows are taken from, not of all planned
 //!   days: else a day beyond the limit, in reach or not, could move a boundary.
 //! - A frame is encoded in one piece, whatever its rows: it is charged with what encoding them costs, and `chunk_bytes`

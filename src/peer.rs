@@ -29,7 +29,7 @@ const MAX_ANSWER_BYTES: usize = 64 << 20;
 
 /// What the neighbour gets beyond the time that it is waited for, so that it is always this side that gives up: what it
 /// would say of the time does not tell a slow neighbour from one that is out of order.
-const BEYOND: Duration = Duration::from_millis(100);
+pub(crate) const BEYOND: Duration = Duration::from_millis(100);
 
 /// When to come back to an overloaded neighbour that does not say when.
 const RETRY_OVERLOADED: Duration = Duration::from_secs(1);

@@ -16,7 +16,7 @@ use crate::holder::Holder;
 use crate::inventory::{Directory, Snapshot};
 use crate::metrics::Metrics;
 use crate::outside::remaining;
-use crate::peer::{Neighbour, PeerError};
+use crate::peer::{BEYOND, Neighbour, PeerError};
 use crate::route::Graph;
 use crate::verb::{
     Answers, Call, Cause, Count, CountItem, DayCount, Failure, Frame, HopStatistics, Inventory,
@@ -345,7 +345,11 @@ impl Relay {
         let left = remaining(call.deadline);
         let attempt = match call.hops.is_empty() {
             true => left.mul_f64(ATTEMPT_SHARE),
-            false => left - RELAY_MARGIN.min(left / 20),
+            // The asker waits less long than it says.
+            false => {
+                let left = left.saturating_sub(BEYOND);
+                left - RELAY_MARGIN.min(left / 20)
+            }
         };
         Instant::now() + attempt
     }

@@ -3,6 +3,7 @@
 //!
 //! The pure parts run against naive models over random steps. Two tests need nodes: what is cached there, and when.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -201,8 +202,8 @@ impl LeaseModel {
 
     /// Makes room for one more of `newcomer`; or how long it takes until there may be some.
     ///
-    /// The address with most sets gives one up, of its id with most the one touched longest ago; but nobody else's only
-    /// one. Of equals the newcomer's own comes first, and then the last by name.
+    /// Of the addresses that have more than one, or are the newcomer's, the one with most sets gives one up: of its id with
+    /// most, the one touched longest ago. Of equals the newcomer's own comes first; then the address that is last by name, and the id whose set is oldest.
     fn make_room(&mut self, newcomer: usize) -> Result<(), u64> {
         if self.open_count() >= self.capacity {
             self.end_expired();
@@ -213,18 +214,22 @@ impl LeaseModel {
         let open: Vec<(usize, &Lease)> =
             self.leases.iter().enumerate().filter(|(_, lease)| !lease.ended).collect();
         let count = |is: &dyn Fn(usize) -> bool| open.iter().filter(|(_, lease)| is(lease.owner)).count();
-        let most =
-            (0..OWNERS.len()).filter(|owner| count(&|other| other == *owner) > 0).max_by_key(|owner| {
+        let of_address = |address: &str| count(&|owner| OWNERS[owner].0 == address);
+        let most = (0..OWNERS.len())
+            .filter(|owner| count(&|other| other == *owner) > 0)
+            .filter(|owner| of_address(OWNERS[*owner].0) > 1 || OWNERS[*owner].0 == OWNERS[newcomer].0)
+            .max_by_key(|owner| {
                 let (address, id) = OWNERS[*owner];
-                let of_address = count(&|other| OWNERS[other].0 == address);
                 let own_address = address == OWNERS[newcomer].0;
-                (of_address, own_address, address, count(&|other| other == *owner), *owner == newcomer, id)
+                let own = count(&|other| other == *owner);
+                let of_owner = open.iter().filter(|(_, lease)| lease.owner == *owner);
+                let oldest = of_owner.map(|(_, lease)| lease.touched_at).min().map(Reverse);
+                let same_id = id == OWNERS[newcomer].1;
+                (of_address(address), own_address, address, own, same_id, oldest)
             });
-        let most = most.expect("somebody has a set");
-        let spare = count(&|other| other == most) > 1 || most == newcomer;
-        let oldest =
-            open.iter().filter(|(_, lease)| lease.owner == most).min_by_key(|(_, lease)| lease.touched_at);
-        match oldest.map(|(index, _)| *index).filter(|_| spare) {
+        let of_most = open.iter().filter(|(_, lease)| Some(lease.owner) == most);
+        let oldest = of_most.min_by_key(|(_, lease)| lease.touched_at);
+        match oldest.map(|(index, _)| *index) {
             Some(index) => {
                 self.leases[index].ended = true;
                 Ok(())
@@ -235,7 +240,7 @@ impl LeaseModel {
 }
 
 /// Goal: a lease lasts `ttl` from its last touch and `max_age` at most; expired and unknown differ; at capacity the
-/// client with most sets gives up its oldest, and nobody the only one; a uid serves its owner alone.
+/// address with most sets gives up its oldest, and none its only one to another; a uid serves its owner alone.
 #[test]
 fn leases_follow_their_model() {
     let inputs = (1..50u64, 0..100u64, 1..4usize, vec(lease_step(), 0..80));

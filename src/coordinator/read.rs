@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use crate::admission::{ClientKey, Requester};
-use crate::aggregate::AggregateSpec;
+use crate::aggregate::{AggregateSpec, GroupId, Partial};
 use crate::coverage;
 use crate::day::Day;
 use crate::error::QueryError;
@@ -16,6 +16,9 @@ use crate::result_set::{Owner, ResultSet};
 use crate::verb::{Call, Frame, Read};
 
 use super::{ChunkRead, Coordinator, unread};
+
+/// The groups of a whole aggregate.
+type AllGroups = Arc<Vec<(GroupId, Partial)>>;
 
 impl Coordinator {
     /// Reads a chunk, as often as wanted while the lease lasts.
@@ -65,11 +68,18 @@ impl Coordinator {
             None => {
                 let requester = Requester { team: chunk_team(&result_set, index), client: client.clone() };
                 let rows = (range.end - range.start).max(1);
-                let _permit = self.reads.acquire(&requester, rows).await?;
                 let call = self.call(client, deadline);
                 let frames = match &result_set.plan.query.aggregate {
-                    Some(spec) => self.group_frames(&result_set, spec, range, &call).await?,
-                    None => self.row_frames(&result_set, index, &call).await?,
+                    Some(spec) => {
+                        // Before the permit: whoever waits for groups keeps nobody from reading rows.
+                        let groups = self.groups(&result_set, &call).await?;
+                        let _permit = self.reads.acquire(&requester, rows).await?;
+                        self.group_frames(&result_set, spec, groups, range).await
+                    }
+                    None => {
+                        let _permit = self.reads.acquire(&requester, rows).await?;
+                        self.row_frames(&result_set, index, &call).await?
+                    }
                 };
                 self.keep_chunk(cache_key, frames)
             }
@@ -108,26 +118,30 @@ impl Coordinator {
         self.gather.read(&spec, &days, call).await.map_err(unread)
     }
 
+    async fn groups(&self, result_set: &ResultSet, call: &Call) -> Result<AllGroups, QueryError> {
+        match self.aggregates.get(&result_set.key) {
+            Some(groups) => Ok(groups),
+            None if result_set.total_records == 0 => Ok(AllGroups::default()),
+            None => self.aggregate_again(result_set, call).await,
+        }
+    }
+
     async fn group_frames(
         &self,
         result_set: &ResultSet,
         spec: &AggregateSpec,
+        groups: AllGroups,
         range: Range<u64>,
-        call: &Call,
-    ) -> Result<Vec<Frame>, QueryError> {
+    ) -> Vec<Frame> {
         if range.is_empty() {
-            return Ok(Vec::new());
+            return Vec::new();
         }
-        let groups = match self.aggregates.get(&result_set.key) {
-            Some(groups) => groups,
-            None => self.aggregate_again(result_set, call).await?,
-        };
         let records = range.start as usize..range.end as usize;
         let (spec, encoding) = (spec.clone(), result_set.plan.query.encoding);
         // Equal versions give equal groups, so the range that was cut from them is there.
         let encode = move || frame::encode_groups(&spec, &groups[records], encoding);
         let payload = self.compute.run(encode).await;
-        Ok(vec![Frame {
+        vec![Frame {
             day: None,
             version: coverage::aggregate_version(&result_set.ledger),
             first_row: range.start,
@@ -135,7 +149,7 @@ impl Coordinator {
             digest: frame::digest(&payload),
             payload,
             node: self.me.clone(),
-        }])
+        }]
     }
 }
 

@@ -1,5 +1,6 @@
 //! Which result sets can be read, by whom, and how long.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -56,9 +57,9 @@ pub struct TooManyResultSets {
 
 /// The result sets that a node keeps, each under a lease that every touch renews.
 ///
-/// At the limit of bytes the client that holds most of them makes room: first by address, then by id of that address,
-/// with the set that it touched longest ago. So nobody can keep others out by leaving results unread, and a
-/// client loses a set early only to its own later ones.
+/// At the limit of bytes the address that holds most of them makes room, unless it has but one and is not the
+/// newcomer's; there the client that holds most, with the set that it touched longest ago. So nobody can keep others
+/// out by leaving results unread, under whatever ids, and an address loses its only set to nobody else.
 ///
 /// A uid carries node, incarnation, sequence number and random bits, so that an expired uid is told
 /// from an unknown one without remembering it.
@@ -231,17 +232,19 @@ impl Leases {
 }
 
 impl LeasesInner {
-    /// The set to end, so that `newcomer` can have another one.
+    /// The set to end, so that `newcomer` can have another one: of the address that holds most among those that have
+    /// more than one or are the newcomer's, the one that its client with most touched longest ago.
     fn to_give_up(&self, newcomer: &Owner) -> Option<u64> {
-        let by_address = self.addresses.iter();
-        let most = by_address.max_by_key(|(address, of)| (of.bytes, **address == newcomer.address));
-        let (address, of_address) = most?;
-        let by_client = of_address.clients.iter();
-        let most = by_client.max_by_key(|(id, of)| (of.bytes, **id == newcomer.client_id));
-        let (id, of_client) = most?;
-        let is_own = (address, id) == (&newcomer.address, &newcomer.client_id);
-        let spare = of_client.by_touch.len() > 1 || is_own;
-        of_client.by_touch.values().next().copied().filter(|_| spare)
+        let can_spare = |(address, of): &(&String, &Holding)| {
+            let sets: usize = of.clients.values().map(|client| client.by_touch.len()).sum();
+            sets > 1 || **address == newcomer.address
+        };
+        let sparing = self.addresses.iter().filter(can_spare);
+        let most = sparing.max_by_key(|(address, of)| (of.bytes, **address == newcomer.address));
+        let clients = &most?.1.clients;
+        let oldest = |of: &ClientHolding| of.by_touch.first_key_value().map(|(touch, _)| Reverse(*touch));
+        let most = clients.iter().max_by_key(|(id, of)| (of.bytes, **id == newcomer.client_id, oldest(of)));
+        most?.1.by_touch.values().next().copied()
     }
 
     fn take_in(&mut self, sequence: u64, lease: Lease) {
