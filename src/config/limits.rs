@@ -124,8 +124,8 @@ bounded! {
         /// Milliseconds that a result set stays at most, however often it is touched, default one hour; at
         /// least `result_ttl_ms`.
         result_max_age_ms: u64 = 3_600_000, 1..=604_800_000;
-        /// Bytes of result sets under a lease, default 64 MiB. One over 46 days takes some 15 KB. At the limit the client
-        /// that has most gives up the one that it touched longest ago.
+        /// Bytes of result sets under a lease, default 64 MiB. One over 46 days takes some 15 KB. At the limit the
+        /// address that has most gives up the one that its client with most touched longest ago.
         result_set_bytes: usize = 67_108_864, 65_536..=1_073_741_824;
         /// Chunk reads at once at the node that clients talk to, default 256. Each costs up to `chunk_bytes`.
         reads_in_flight: usize = 256, 1..=65_536;
