@@ -91,8 +91,8 @@ bounded! {
         max_active: usize = 100, 1..=100_000;
         /// Slots of one team in use at once, default 60. Raising it lets one team crowd out the others.
         per_team_limit: usize = 60, 1..=100_000;
-        /// Queries that wait at once, default 1000; the next one is refused. Raising it trades refusals for
-        /// waiting. 0 refuses whatever cannot run at once.
+        /// Queries that wait at once, default 1000; beyond it the last of the longest line is refused. Raising it
+        /// trades refusals for waiting. 0 refuses whatever cannot run at once.
         queue_length: usize = 1000, 0..=1_000_000;
         /// Pieces of scanning and encoding that run at once, default: the cores of the machine. Raising it
         /// beyond the cores makes each piece slower.
@@ -101,8 +101,8 @@ bounded! {
         compute_slots: Option<usize> = None, 1..=4096;
         /// Rows of one piece of computing, default 65,536. Raising it costs fairness and saves overhead.
         quantum_rows: u64 = 65_536, 1..=16_777_216;
-        /// Pieces of computing, or chunk reads, that wait at once, default 4096; the next one is refused. A
-        /// request has one piece at a time, so `peer_requests` and `reads_in_flight` bound them too.
+        /// Pieces of computing, or chunk reads, that wait at once, default 4096; beyond it the last of the longest
+        /// line is refused. A request has one piece at a time, so `peer_requests` and `reads_in_flight` bound them too.
         compute_queue_length: usize = 4096, 0..=1_000_000;
         /// Times that a waiting query is passed over before it reserves its slots, default 16. Raising it keeps
         /// slots busier and lets queries over many teams wait longer.
