@@ -3,6 +3,8 @@
 mod generate;
 mod load;
 mod policies;
+mod replay;
+mod simulate;
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -22,6 +24,10 @@ enum Command {
     Generate(generate::Generate),
     /// Ask a running node many queries, check the answers and measure them
     Load(load::Load),
+    /// Run random scenarios in virtual time until one fails
+    Simulate(simulate::Simulate),
+    /// Repeat a run that failed, step by step
+    Replay(replay::Replay),
     /// Compare ways of sharing a node under one workload, in virtual time
     Policies(policies::Policies),
 }
@@ -33,6 +39,8 @@ pub fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Generate(generate) => generate.run(),
         Command::Load(load) => load.run(),
+        Command::Simulate(simulate) => simulate.run(),
+        Command::Replay(replay) => replay.run(),
         Command::Policies(policies) => policies.run(),
     };
     match done {

@@ -10,6 +10,7 @@
 
 mod air;
 mod aqi;
+mod random;
 mod site;
 
 use std::collections::BTreeSet;
@@ -23,6 +24,8 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 
 use crate::calendar;
+
+pub use self::random::datasets;
 
 use self::air::Air;
 use self::site::Site;

@@ -4,7 +4,8 @@
 //! how an answer is compared with it, [`for_all`] for how a property is tried on random inputs, [`topology`] for who
 //! is there, [`cluster`] for what is asked, [`fault`] for what goes wrong meanwhile, [`load`] for how fast answers
 //! come, [`policies`] for what different ways of sharing a node do to a workload, [`fluid`] being the fairest that
-//! there could be, [`report`] for pages to look at, and [`snapshot`] for what snapshots leave out.
+//! there could be, [`scenario`] for random runs of whole overlays, [`property`] for what must hold in them, [`report`]
+//! for what is shown afterwards, and [`snapshot`] for what snapshots leave out.
 //!
 //! # Which driver proves what
 //!
@@ -39,6 +40,24 @@
 //! weights. A configuration file is read by [`Topology::read`](topology::Topology::read). What is no part of the
 //! graph (limits, strategies, caches) is set by [`ClusterSpec::with`](cluster::ClusterSpec::with).
 //!
+//! # Random runs, and what to do when one fails
+//!
+//! ```text
+//! cargo run --release -p overlay-harness -- simulate --scenarios 1000
+//! ```
+//!
+//! draws topologies, data, settings, questions and faults, and holds every answer against the oracle in virtual time;
+//! `tests/scenarios.rs` does so for a few seeds. What fails is shrunk, and printed with the nodes' state and a `replay`
+//! command, which repeats the run step by step. In a debugger, or with another line in the code, that is
+//! the same run again: on the simulated driver equal seeds give equal bytes. `--steps` stops early. A property that only
+//! needs random inputs, and no overlay, stands in a test of its own, see [`for_all`].
+//!
+//! # Another property
+//!
+//! Add a function to [`property`] that judges what was asked against what came, and call it in `scenario/run.rs` where
+//! a run sees that. What has to happen for it to be tried at all is a [`Step`](scenario::step::Step), drawn in
+//! `scenario/draw.rs` and `scenario/step.rs`. Then break the node on purpose and see it fail.
+//!
 //! # Another driver
 //!
 //! Implement [`Cluster`](cluster::Cluster) in a file of `cluster/`, add a variant to
@@ -68,6 +87,8 @@ pub mod for_all;
 pub mod load;
 pub mod oracle;
 pub mod policies;
+pub mod property;
 pub mod report;
+pub mod scenario;
 pub mod snapshot;
 pub mod topology;

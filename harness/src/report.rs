@@ -5,10 +5,12 @@
 //! script, no font, no request. The same page gives the same bytes.
 
 mod chart;
+mod failure;
 
 use std::fmt::{self, Display, Formatter};
 
 pub use self::chart::{Axis, BarChart, LineChart, Scale, Series};
+pub use self::failure::{Failure, Reported};
 
 /// A report. Its `Display` is the HTML file.
 #[derive(Clone, Debug)]

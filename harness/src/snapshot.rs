@@ -55,6 +55,11 @@ const REDACTIONS: &[Redaction] = &[
         why: "a node that was told to listen at port 0 says which port it got",
     },
     Redaction {
+        pattern: r"\bcommit \S+  driver\b",
+        replacement: "commit [commit]  driver",
+        why: "which commit a failed run was at",
+    },
+    Redaction {
         pattern: r#"(?m)^overlay_\w+_bucket\{(node="\w+",)?le="[0-9.]+"\} \d+\n"#,
         replacement: "",
         why: "in which bucket of a histogram a time falls; the last, which has them all, stays",

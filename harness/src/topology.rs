@@ -13,6 +13,7 @@
 
 mod builder;
 mod drawing;
+mod random;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -22,6 +23,7 @@ use overlay::day::Day;
 use serde_json::{Map, Value, json};
 
 pub use self::builder::{Shape, TeamSpec, TopologyBuilder};
+pub use self::random::topologies;
 
 use crate::oracle::TeamRange;
 

@@ -14,65 +14,25 @@ use overlay::load::{LoadOptions, days_on_disk, load};
 use overlay::placement::{Member, Placement, holders};
 use overlay::store::Store;
 use overlay_harness::calendar;
-use overlay_harness::dataset::{DatasetSpec, evenly_spaced_hours};
+use overlay_harness::dataset::datasets;
 use overlay_harness::for_all::for_all;
 use overlay_harness::oracle::{Oracle, OracleQuery, OracleRow, TeamRange, numerically_equal};
-use proptest::collection::{btree_set, vec};
+use overlay_harness::topology::{TeamSpec, TopologyBuilder, topologies};
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
 const FIRST_DAY: u32 = 20200810;
 const LAST_DAY: u32 = 20200924;
 
-/// One team: whose days they are, and the weights of its members, of which the first leads it.
-#[derive(Clone, Debug)]
-struct Team {
-    first_day: u32,
-    last_day: u32,
-    weights: Vec<f64>,
-}
-
+/// The teams of a random topology, under names that stay when a member is added, and without its shape.
 #[derive(Clone, Debug)]
 struct Layout {
-    teams: Vec<Team>,
+    teams: Vec<TeamSpec>,
     replicas: Option<u32>,
 }
 
-/// Each part of the calendar is a gap of 0 to 4 days and then a team of 1 to 15, as far as the days reach.
 fn layout() -> impl Strategy<Value = Layout> {
-    let weight = prop::sample::select(vec![1.0, 1.0, 2.0, 0.5, 1000.0, 0.001]);
-    let part = (0..5usize, prop_oneof![Just(1usize), 1..16usize], vec(weight, 1..6));
-    (vec(part, 1..6), any::<prop::sample::Index>(), any::<bool>()).prop_map(|(parts, replicas, all)| {
-        let days: Vec<u32> = calendar::days(FIRST_DAY, LAST_DAY).collect();
-        let mut teams = Vec::new();
-        let mut next = 0;
-        for (gap, length, weights) in parts {
-            let (first, last) = (next + gap, (next + gap + length - 1).min(days.len() - 1));
-            if first < days.len() {
-                teams.push(Team { first_day: days[first], last_day: days[last], weights });
-            }
-            next = last + 1;
-        }
-        let fewest = teams.iter().map(|team| team.weights.len()).min().expect("the first team has room");
-        let replicas = (!all).then(|| replicas.index(fewest) as u32 + 1);
-        Layout { teams, replicas }
-    })
-}
-
-fn dataset() -> impl Strategy<Value = DatasetSpec> {
-    let days: Vec<u32> = calendar::days(FIRST_DAY, LAST_DAY).collect();
-    let day = prop::sample::select(days);
-    (any::<u64>(), day.clone(), day.clone(), btree_set(day, 0..6), 1..5u32, 1..3u8).prop_map(
-        |(seed, one, other, skipped_days, sites, hours)| DatasetSpec {
-            seed,
-            first_day: one.min(other),
-            last_day: one.max(other),
-            skipped_days,
-            sites,
-            hours: evenly_spaced_hours(hours),
-            ..DatasetSpec::default()
-        },
-    )
+    topologies().prop_map(|TopologyBuilder { teams, replicas, .. }| Layout { teams, replicas })
 }
 
 impl Layout {
@@ -89,7 +49,7 @@ impl Layout {
         };
         let leaders: Vec<String> = (0..self.teams.len()).map(|team| member_id(team, 0)).collect();
         add("leader", "leader", &team_name(0), 1.0, &leaders);
-        for (team, Team { weights, .. }) in self.teams.iter().enumerate() {
+        for (team, TeamSpec { weights, .. }) in self.teams.iter().enumerate() {
             let workers: Vec<String> = (1..weights.len()).map(|member| member_id(team, member)).collect();
             let around_leader: Vec<String> = ["leader".to_owned()].into_iter().chain(workers).collect();
             add(&member_id(team, 0), "team_leader", &team_name(team), weights[0], &around_leader);
@@ -97,8 +57,8 @@ impl Layout {
                 add(&member_id(team, member), "worker", &team_name(team), *weight, &[member_id(team, 0)]);
             }
         }
-        let team = |(index, team): (usize, &Team)| json!({"name": team_name(index), "first_day": team.first_day, "last_day": team.last_day});
-        let teams: Vec<Value> = self.teams.iter().enumerate().map(team).collect();
+        let team = |(index, range): (usize, TeamRange)| json!({"name": team_name(index), "first_day": range.first_day, "last_day": range.last_day});
+        let teams: Vec<Value> = self.ranges().into_iter().enumerate().map(team).collect();
         let mut config = json!({"processes": processes, "teams": teams});
         if let Some(replicas) = self.replicas {
             config["replicas"] = json!(replicas);
@@ -113,7 +73,7 @@ impl Layout {
     /// Which team owns a day, by looking at each.
     fn owner(&self, day: u32) -> Option<usize> {
         let mut owners = self.teams.iter().enumerate().filter(|(_, team)| {
-            let owned: Vec<u32> = calendar::days(team.first_day, team.last_day).collect();
+            let owned: Vec<u32> = calendar::days(team.range.first_day, team.range.last_day).collect();
             owned.contains(&day)
         });
         let owner = owners.next().map(|(index, _)| index);
@@ -122,8 +82,9 @@ impl Layout {
     }
 
     fn ranges(&self) -> Vec<TeamRange> {
-        let range =
-            |(index, team): (usize, &Team)| TeamRange::new(&team_name(index), team.first_day, team.last_day);
+        let range = |(index, team): (usize, &TeamSpec)| {
+            TeamRange::new(&team_name(index), team.range.first_day, team.range.last_day)
+        };
         self.teams.iter().enumerate().map(range).collect()
     }
 
@@ -263,7 +224,7 @@ fn union_of_shares(overlay: &Overlay, root: &Path) -> Result<BTreeMap<Day, Vec<V
 /// that the oracle reads for its teams, in its order, and no other file is left but those of unowned days.
 #[test]
 fn union_of_the_shares_is_the_dataset() {
-    for_all(16, (layout(), dataset()), |(layout, dataset)| {
+    for_all(16, (layout(), datasets(FIRST_DAY, LAST_DAY)), |(layout, dataset)| {
         let root = tempfile::tempdir().unwrap();
         dataset.write(root.path()).unwrap();
         let Ok(on_disk) = days_on_disk(root.path()) else {
@@ -303,7 +264,7 @@ fn verify(layout: &Layout, root: &Path) -> BTreeMap<String, Vec<Value>> {
 /// The days that no team owns are named, each once, and nothing else is found but the rows that are lost by them.
 #[test]
 fn unowned_days_are_reported() {
-    for_all(12, (layout(), dataset()), |(layout, dataset)| {
+    for_all(12, (layout(), datasets(FIRST_DAY, LAST_DAY)), |(layout, dataset)| {
         let root = tempfile::tempdir().unwrap();
         let data = root.path().join("data");
         dataset.write(&data).unwrap();

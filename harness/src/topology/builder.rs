@@ -12,8 +12,8 @@ use crate::oracle::TeamRange;
 const TEAM_NAMES: [&str; 4] = ["green", "pink", "blue", "amber"];
 
 /// Days of the dataset, which teams divide among them unless told otherwise.
-const FIRST_DAY: u32 = 20200810;
-const LAST_DAY: u32 = 20200924;
+pub(super) const FIRST_DAY: u32 = 20200810;
+pub(super) const LAST_DAY: u32 = 20200924;
 
 /// A topology as teams and a shape. The leader `A` comes on top; members get the next letters, team by team.
 ///
@@ -151,7 +151,7 @@ impl TopologyBuilder {
     }
 }
 
-fn team_name(index: usize) -> String {
+pub(super) fn team_name(index: usize) -> String {
     TEAM_NAMES.get(index).map_or_else(|| format!("team{index}"), |&name| name.to_owned())
 }
 

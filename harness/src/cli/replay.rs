@@ -1,0 +1,67 @@
+//! `overlay-harness replay`: one random run again, in words.
+
+use std::error::Error;
+
+use clap::{Args, ValueEnum};
+
+use crate::cluster::Driver;
+use crate::report::Reported;
+use crate::scenario::shrink::{Verdicts, follow};
+use crate::scenario::{Happenings, Scenario};
+
+/// Takes the options that a failure prints. Every step is printed before it begins.
+#[derive(Args)]
+pub(super) struct Replay {
+    /// Seed of the run, as decimal or hexadecimal number
+    #[arg(long, value_parser = seed)]
+    seed: u64,
+    /// What leads from the seed's run to the smaller one that failed
+    #[arg(long, value_name = "VERDICTS", default_value = "")]
+    shrunk: Verdicts,
+    /// Steps to perform; all if left out
+    #[arg(long, value_name = "N")]
+    steps: Option<usize>,
+    /// What runs the overlay
+    #[arg(long, value_enum, default_value_t = DriverName::Sim)]
+    driver: DriverName,
+}
+
+/// The drivers that random runs are made for.
+#[derive(Clone, Copy, ValueEnum)]
+enum DriverName {
+    /// Virtual time, a simulated network: the same bytes on every run
+    Sim,
+    /// Tasks over TCP on loopback
+    InProcess,
+}
+
+/// A number that may be written as `0x51f2`.
+pub(super) fn seed(text: &str) -> Result<u64, String> {
+    let parsed = match text.strip_prefix("0x") {
+        Some(digits) => u64::from_str_radix(digits, 16),
+        None => text.parse(),
+    };
+    parsed.map_err(|_| format!("`{text}` is no seed: expected a number below 2^64, decimal or as 0x51f2"))
+}
+
+impl Replay {
+    /// Prints the run, and the report if it fails again.
+    pub(super) fn run(self) -> Result<(), Box<dyn Error>> {
+        let Replay { seed, shrunk, .. } = self;
+        let (driver, happenings) = match self.driver {
+            DriverName::Sim => (Driver::Simulated { seed }, Happenings::All),
+            DriverName::InProcess => (Driver::InProcess, Happenings::Crashes),
+        };
+        let scenario: Scenario = follow(seed, happenings, &shrunk);
+        let prepared = scenario.prepare()?;
+        println!("driver     {driver}");
+        println!("topology   {}", prepared.topology);
+        println!("settings   {}", scenario.settings);
+        println!("data       {}", prepared.data());
+        let performed = self.steps.unwrap_or(usize::MAX);
+        let ran = prepared.run(&driver, performed, &mut |number, step| println!("step {number:<5} {step}"));
+        let held = ran.map_err(|failure| Reported { failure: *failure, seed, shrunk }.to_string())?;
+        println!("every step holds: {}", held.tally);
+        Ok(())
+    }
+}

@@ -1,0 +1,132 @@
+//! Asks a question of a cluster and reads all of its answer, by whichever contract.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use overlay::client::{ClientError, QueryResult};
+use overlay::coverage;
+use overlay::frame::Encoding;
+use overlay::plan::{ChunkingChoice, Query};
+use serde_json::Value;
+use tonic::Code;
+use xxhash_rust::xxh3::Xxh3;
+
+use super::step::{Form, Question};
+use crate::answer;
+use crate::cluster::Cluster;
+use crate::property::Refusal;
+
+/// How long a client waits. Longer than any deadline of a node, and than the transport takes to repeat what was lost.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// All of an answer.
+pub(super) struct Answer {
+    /// Rows, or groups, in the form of the question's contract.
+    pub(super) rows: Vec<Value>,
+    /// The days that it says it lacks.
+    pub(super) missing: BTreeSet<u32>,
+    /// Over the bytes of each chunk; empty by the old contract.
+    pub(super) digests: Vec<u64>,
+}
+
+/// Asks and reads everything, as client `number`.
+pub(super) async fn ask(
+    cluster: &dyn Cluster,
+    question: &Question,
+    number: usize,
+) -> Result<Answer, Refusal> {
+    let asking = async {
+        match question.form {
+            Form::Old => ask_by_the_old_contract(cluster, question).await,
+            Form::Arrow | Form::Json => ask_by_ours(cluster, question, number).await,
+        }
+    };
+    within_patience(asking).await
+}
+
+/// Whatever a client waits for, but not for ever.
+pub(super) async fn within_patience<T>(
+    asking: impl Future<Output = Result<T, Refusal>>,
+) -> Result<T, Refusal> {
+    let timed = tokio::time::timeout(PATIENCE, asking).await;
+    timed.unwrap_or_else(|_| Err(Refusal::no_answer(format!("no answer within {PATIENCE:?}"))))
+}
+
+/// The question as the typed client asks it.
+pub(super) fn typed(question: &Question) -> Query {
+    let encoding = match question.form {
+        Form::Arrow => Encoding::Arrow,
+        Form::Json | Form::Old => Encoding::Json,
+    };
+    let aggregate = question.aggregate.as_ref();
+    Query {
+        aggregate: aggregate.map(|(measure, keys)| answer::aggregate(*measure, keys)),
+        chunking: ChunkingChoice { chunk_rows: question.chunk_rows, ..ChunkingChoice::default() },
+        allow_partial: question.allow_partial,
+        ..answer::query(&question.query, encoding)
+    }
+}
+
+/// The days that a result says it lacks.
+pub(super) fn missing(result: &QueryResult) -> BTreeSet<u32> {
+    coverage::missing(&result.ledger).map(|(entry, ..)| entry.day.number()).collect()
+}
+
+async fn ask_by_ours(cluster: &dyn Cluster, question: &Question, number: usize) -> Result<Answer, Refusal> {
+    let client = cluster.client(&question.node, &format!("client {number}"))?;
+    let result = client.query(&typed(question)).await?;
+    let chunks = answer::read_chunks(&client, &result).await?;
+    let digest = |chunk: &overlay::client::CheckedChunk| {
+        let mut digest = Xxh3::new();
+        chunk.frames.iter().for_each(|frame| digest.update(&frame.payload));
+        digest.digest()
+    };
+    Ok(Answer {
+        rows: answer::rows(&result, &chunks),
+        missing: missing(&result),
+        digests: chunks.iter().map(digest).collect(),
+    })
+}
+
+async fn ask_by_the_old_contract(cluster: &dyn Cluster, question: &Question) -> Result<Answer, Refusal> {
+    let client = cluster.old_client(&question.node)?;
+    // The old `filter` knows no text.
+    let query_type = if question.query.text.is_some() { "search" } else { "filter" };
+    let result = client.query(query_type, &question.query.to_json().to_string()).await?;
+    expect_status("ready", &result.status)?;
+    let mut rows = Vec::new();
+    for index in 0..result.total_chunks {
+        let chunk = client.chunk(&result.uid, index).await?;
+        expect_status("success", &chunk.status)?;
+        let chunk_rows = serde_json::from_str::<Vec<Value>>(&chunk.data);
+        rows.extend(chunk_rows.map_err(|error| Refusal::nonsense(format!("chunk {index}: {error}")))?);
+    }
+    if rows.len() as i64 != result.total_records {
+        let words = format!("total_records is {}, its chunks have {}", result.total_records, rows.len());
+        return Err(Refusal::nonsense(words));
+    }
+    Ok(Answer { rows, missing: BTreeSet::new(), digests: Vec::new() })
+}
+
+/// A status of the old contract as what it is in ours.
+fn expect_status(expected: &str, status: &str) -> Result<(), Refusal> {
+    let code = match status.split(':').next() {
+        Some(word) if word == expected => return Ok(()),
+        Some("unavailable") => Code::Unavailable,
+        Some("rejected") => Code::ResourceExhausted,
+        Some("not_found") => Code::NotFound,
+        Some("data_loss") => Code::DataLoss,
+        _ => return Err(Refusal::nonsense(format!("status `{status}`"))),
+    };
+    Err(Refusal::by_node(code, format!("status `{status}`")))
+}
+
+impl From<ClientError> for Refusal {
+    fn from(error: ClientError) -> Self {
+        let words = error.to_string();
+        match error {
+            ClientError::Status { status, .. } => Refusal::by_node(status.code(), words),
+            _ => Refusal::nonsense(words),
+        }
+    }
+}

@@ -1,0 +1,321 @@
+//! The steps of a run: what they are, how they read, and how drafts become them.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::LEASE_MS;
+use super::draw::{Draft, Kind};
+use crate::fault::Fault;
+use crate::oracle::{GroupKey, Measure, Oracle, OracleQuery, random_query};
+use crate::topology::Topology;
+
+/// Faults that go on at once, at most: more, and nothing is left to be right about.
+const FAULTS: usize = 2;
+
+/// One thing that is done to an overlay.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    /// Asks these at once, each by a client of its own, and reads every chunk.
+    Ask(Vec<Question>),
+    /// Asks, and keeps the result for later steps.
+    Open(Question),
+    /// Reads chunks of the result that an earlier step kept; an index beyond the last counts on from the first.
+    Read {
+        /// That step, from 1.
+        opened_at: usize,
+        /// Which chunks, in this order.
+        indices: Vec<u32>,
+    },
+    /// Gives a kept result back.
+    Cancel {
+        /// The step that kept it, from 1.
+        opened_at: usize,
+    },
+    /// Begins a fault.
+    Inject(Fault),
+    /// Ends a fault. When none is left, the overlay has to get well.
+    Heal(Fault),
+    /// Lets time pass.
+    Wait(Duration),
+    /// Asks everything of every node, and looks whether anything is still held that nobody reads.
+    Rest,
+}
+
+/// A query, where it is asked and how.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Question {
+    /// The node asked.
+    pub node: String,
+    /// In which contract and encoding.
+    pub form: Form,
+    /// Which rows. A node other than the leader answers for its own team, which stands here then.
+    pub query: OracleQuery,
+    /// Groups instead of rows.
+    pub aggregate: Option<(Measure, Vec<GroupKey>)>,
+    /// Rows of a chunk, if the question says so.
+    pub chunk_rows: Option<u32>,
+    /// Whether days may be missing.
+    pub allow_partial: bool,
+}
+
+/// The contract and the encoding of a question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// Ours, record batches.
+    Arrow,
+    /// Ours, JSON.
+    Json,
+    /// The old contract.
+    Old,
+}
+
+/// Makes steps of drafts, and what every run ends with: all is healed, and the overlay comes to rest.
+pub(super) fn resolve(drafts: &[Draft], topology: &Topology, oracle: &Oracle) -> Vec<Step> {
+    let mut resolving =
+        Resolving { topology, oracle, steps: Vec::new(), opened: Vec::new(), faults: Vec::new() };
+    for draft in drafts {
+        resolving.add(draft);
+    }
+    let Resolving { mut steps, faults, .. } = resolving;
+    steps.extend(faults.into_iter().map(Step::Heal));
+    steps.push(Step::Rest);
+    steps
+}
+
+struct Resolving<'a> {
+    topology: &'a Topology,
+    oracle: &'a Oracle,
+    steps: Vec<Step>,
+    /// Numbers of the steps that keep a result.
+    opened: Vec<usize>,
+    /// What goes on, the oldest first.
+    faults: Vec<Fault>,
+}
+
+impl Resolving<'_> {
+    /// A draft that can be about nothing here becomes no step.
+    fn add(&mut self, draft: &Draft) {
+        let rng = &mut fastrand::Rng::with_seed(draft.seed);
+        let step = match draft.kind {
+            Kind::Ask => Some(Step::Ask(self.questions(draft, rng))),
+            Kind::Open => {
+                let question = self.question(draft, rng);
+                self.opened.push(self.steps.len() + 1);
+                Some(Step::Open(Question { aggregate: None, form: ours(question.form), ..question }))
+            }
+            Kind::Read => rng.choice(&self.opened).copied().map(|opened_at| {
+                let indices = (0..rng.usize(1..6)).map(|_| rng.u32(..64)).collect();
+                Step::Read { opened_at, indices }
+            }),
+            Kind::Cancel => rng.choice(&self.opened).map(|&opened_at| Step::Cancel { opened_at }),
+            Kind::Fault => self.begin_or_heal(|topology| fault(rng, topology)),
+            Kind::Crash => self.begin_or_heal(|topology| Some(Fault::crash(any_node(rng, topology)))),
+            Kind::Heal => self.heal(),
+            Kind::Wait => Some(Step::Wait(Duration::from_millis(rng.u64(1..LEASE_MS * 3 / 2)))),
+        };
+        self.steps.extend(step);
+    }
+
+    fn begin_or_heal(&mut self, fault: impl FnOnce(&Topology) -> Option<Fault>) -> Option<Step> {
+        if self.faults.len() == FAULTS {
+            return self.heal();
+        }
+        let fault = fault(self.topology).filter(|fault| !self.faults.contains(fault))?;
+        self.faults.push(fault.clone());
+        Some(Step::Inject(fault))
+    }
+
+    fn heal(&mut self) -> Option<Step> {
+        (!self.faults.is_empty()).then(|| Step::Heal(self.faults.remove(0)))
+    }
+
+    /// One question; sometimes several at once, some of them equal.
+    fn questions(&self, draft: &Draft, rng: &mut fastrand::Rng) -> Vec<Question> {
+        let mut questions = vec![self.question(draft, rng)];
+        if rng.u8(..4) == 0 {
+            for _ in 0..rng.usize(1..4) {
+                let again = rng.choice(&questions).filter(|_| rng.bool()).cloned();
+                questions.push(again.unwrap_or_else(|| self.question(draft, rng)));
+            }
+        }
+        questions
+    }
+
+    fn question(&self, draft: &Draft, rng: &mut fastrand::Rng) -> Question {
+        let node = match rng.u8(..4) {
+            0 => any_node(rng, self.topology),
+            _ => self.topology.leader(),
+        };
+        let mut query = without_parts(random_query(rng, self.oracle), &draft.parts);
+        let own = self.topology.nodes.iter().find(|other| other.id == node && node != self.topology.leader());
+        if let Some(own) = own {
+            query.team = Some(own.team.clone());
+        }
+        let form = [Form::Arrow, Form::Json, Form::Old][rng.usize(..3)];
+        let aggregate = (rng.u8(..4) == 0).then(|| groups(rng));
+        Question {
+            node: node.to_owned(),
+            // The old contract has no chunks of one's own, and nothing partial.
+            chunk_rows: (form != Form::Old && rng.bool()).then(|| rng.u32(1..400)),
+            allow_partial: form != Form::Old && aggregate.is_none() && rng.u8(..4) == 0,
+            form: if aggregate.is_some() { ours(form) } else { form },
+            query,
+            aggregate,
+        }
+    }
+}
+
+/// Ours, where the old contract cannot say it.
+fn ours(form: Form) -> Form {
+    if form == Form::Old { Form::Json } else { form }
+}
+
+fn any_node<'a>(rng: &mut fastrand::Rng, topology: &'a Topology) -> &'a str {
+    &topology.nodes[rng.usize(..topology.nodes.len())].id
+}
+
+fn groups(rng: &mut fastrand::Rng) -> (Measure, Vec<GroupKey>) {
+    let measure = [Measure::Value, Measure::RawConcentration, Measure::Aqi][rng.usize(..3)];
+    let mut keys = vec![
+        GroupKey::Parameter,
+        GroupKey::Site,
+        GroupKey::Agency,
+        GroupKey::Day,
+        GroupKey::Hour,
+        GroupKey::Team,
+    ];
+    rng.shuffle(&mut keys);
+    keys.truncate(rng.usize(..4));
+    (measure, keys)
+}
+
+/// A fault between neighbours, or of one node.
+fn fault(rng: &mut fastrand::Rng, topology: &Topology) -> Option<Fault> {
+    let edges: Vec<_> = topology.edges.iter().collect();
+    let (left, right) = rng.choice(edges)?;
+    let node = any_node(rng, topology);
+    Some(match rng.u8(..6) {
+        0 | 1 => Fault::partition(left, right),
+        2 => Fault::delay(left, right, Duration::from_millis(rng.u64(1..500))),
+        3 => Fault::loss(left, right, rng.u8(1..40)),
+        4 => Fault::hang(node),
+        _ => Fault::slow(node, rng.u64(20_000..1_000_000)),
+    })
+}
+
+/// The query without the parts whose flag is off; at first all are on.
+fn without_parts(query: OracleQuery, keep: &[bool; 14]) -> OracleQuery {
+    let &[
+        parameter,
+        min,
+        max,
+        date_start,
+        date_end,
+        lat_min,
+        lat_max,
+        lon_min,
+        lon_max,
+        team,
+        site,
+        agency,
+        text,
+        limit,
+    ] = keep;
+    OracleQuery {
+        parameter: query.parameter.filter(|_| parameter),
+        min: query.min.filter(|_| min),
+        max: query.max.filter(|_| max),
+        date_start: query.date_start.filter(|_| date_start),
+        date_end: query.date_end.filter(|_| date_end),
+        lat_min: query.lat_min.filter(|_| lat_min),
+        lat_max: query.lat_max.filter(|_| lat_max),
+        lon_min: query.lon_min.filter(|_| lon_min),
+        lon_max: query.lon_max.filter(|_| lon_max),
+        team: query.team.filter(|_| team),
+        site: query.site.filter(|_| site),
+        agency: query.agency.filter(|_| agency),
+        text: query.text.filter(|_| text),
+        limit: query.limit.filter(|_| limit),
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Step::Ask(questions) => {
+                let questions: Vec<String> = questions.iter().map(ToString::to_string).collect();
+                write!(formatter, "{}", questions.join("; at once "))
+            }
+            Step::Open(question) => write!(formatter, "open {question}"),
+            Step::Read { opened_at, indices } => {
+                write!(formatter, "read chunks {indices:?} (modulo their number) of step {opened_at}")
+            }
+            Step::Cancel { opened_at } => write!(formatter, "cancel the result of step {opened_at}"),
+            Step::Inject(fault) => write!(formatter, "inject {fault}"),
+            Step::Heal(fault) => write!(formatter, "heal {fault}"),
+            Step::Wait(duration) => write!(formatter, "wait {duration:?}"),
+            Step::Rest => write!(formatter, "come to rest"),
+        }
+    }
+}
+
+impl fmt::Display for Question {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Question { node, form, query, aggregate, chunk_rows, allow_partial } = self;
+        match aggregate {
+            Some((measure, keys)) => {
+                let keys: Vec<&str> = keys.iter().map(|key| key.name()).collect();
+                write!(formatter, "aggregate {} by [{}] of", measure.name(), keys.join(", "))?;
+            }
+            None => write!(formatter, "query")?,
+        }
+        write!(formatter, " {}", Words(query))?;
+        if let Some(rows) = chunk_rows {
+            write!(formatter, " chunk_rows={rows}")?;
+        }
+        if *allow_partial {
+            write!(formatter, " allow_partial")?;
+        }
+        let form = match form {
+            Form::Arrow => "Arrow",
+            Form::Json => "JSON",
+            Form::Old => "the old contract",
+        };
+        write!(formatter, " at {node} in {form}")
+    }
+}
+
+/// A query as people say it: `PM2.5 5..35 days=20200821..20200824`.
+struct Words<'a>(&'a OracleQuery);
+
+impl fmt::Display for Words<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let OracleQuery { parameter, min, max, date_start, date_end, .. } = self.0;
+        write!(formatter, "{}", parameter.as_deref().unwrap_or("everything"))?;
+        range(formatter, " ", min.as_ref(), max.as_ref())?;
+        range(formatter, " days=", date_start.as_ref(), date_end.as_ref())?;
+        let OracleQuery { lat_min, lat_max, lon_min, lon_max, .. } = self.0;
+        range(formatter, " lat=", lat_min.as_ref(), lat_max.as_ref())?;
+        range(formatter, " lon=", lon_min.as_ref(), lon_max.as_ref())?;
+        let OracleQuery { team, site, agency, text, limit, .. } = self.0;
+        for (name, word) in [("team", team), ("site", site), ("agency", agency), ("text", text)] {
+            if let Some(word) = word {
+                write!(formatter, " {name}={word:?}")?;
+            }
+        }
+        limit.iter().try_for_each(|limit| write!(formatter, " limit={limit}"))
+    }
+}
+
+fn range<T: fmt::Display>(
+    formatter: &mut fmt::Formatter<'_>,
+    name: &str,
+    first: Option<&T>,
+    last: Option<&T>,
+) -> fmt::Result {
+    let bound = |bound: Option<&T>| bound.map(ToString::to_string).unwrap_or_default();
+    match (first, last) {
+        (None, None) => Ok(()),
+        _ => write!(formatter, "{name}{}..{}", bound(first), bound(last)),
+    }
+}
