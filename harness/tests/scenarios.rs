@@ -19,10 +19,12 @@ const BROKEN: u64 = 0x51f7;
 
 #[test]
 fn scenarios_hold_in_virtual_time() {
+    let mut tally = Tally::default();
     for seed in 0x51f2..0x51f2 + 24 {
-        hold(seed, Happenings::All, &Driver::Simulated { seed })
-            .unwrap_or_else(|reported| panic!("{reported}"));
+        let held = hold(seed, Happenings::All, &Driver::Simulated { seed });
+        tally += held.unwrap_or_else(|reported| panic!("{reported}"));
     }
+    assert!(tally.answers > 100 && tally.rows > 10_000 && tally.refusals > 0, "{tally}");
 }
 
 /// Fewer, and only crashes: what these can show beside the others is what threads and sockets do.

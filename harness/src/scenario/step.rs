@@ -18,7 +18,7 @@ pub enum Step {
     /// Asks these at once, each by a client of its own, and reads every chunk.
     Ask(Vec<Question>),
     /// Asks, and keeps the result for later steps.
-    Open(Question),
+    Open(Box<Question>),
     /// Reads chunks of the result that an earlier step kept; an index beyond the last counts on from the first.
     Read {
         /// That step, from 1.
@@ -101,7 +101,8 @@ impl Resolving<'_> {
             Kind::Open => {
                 let question = self.question(draft, rng);
                 self.opened.push(self.steps.len() + 1);
-                Some(Step::Open(Question { aggregate: None, form: ours(question.form), ..question }))
+                let form = ours(question.form);
+                Some(Step::Open(Box::new(Question { aggregate: None, form, ..question })))
             }
             Kind::Read => rng.choice(&self.opened).copied().map(|opened_at| {
                 let indices = (0..rng.usize(1..6)).map(|_| rng.u32(..64)).collect();
