@@ -151,7 +151,15 @@ struct Opened {
     touched_after: Instant,
     /// And perhaps as late as this.
     touched_before: Instant,
-    is_over: bool,
+    /// Whether it was cancelled, or its node crashed; perhaps, if nobody answered the cancellation.
+    is_over: IsOver,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum IsOver {
+    No,
+    Perhaps,
+    Yes,
 }
 
 impl<'a> Run<'a> {
@@ -238,7 +246,7 @@ impl<'a> Run<'a> {
         let expected = expected(self.oracle, question, &missing);
         let (question, touched_before) = (question.clone(), Instant::now());
         let opened =
-            Opened { question, client, result, expected, touched_after, touched_before, is_over: false };
+            Opened { question, client, result, expected, touched_after, touched_before, is_over: IsOver::No };
         self.opened.insert(step, opened);
         Ok(())
     }
@@ -273,12 +281,11 @@ impl<'a> Run<'a> {
         let cancelled = within_patience(async { Ok(opened.client.cancel(&opened.result).await?) }).await;
         match cancelled {
             Err(refusal) => {
-                // It may have been heard all the same.
-                opened.touched_after = opened.touched_before - Duration::from_millis(LEASE_MS);
+                opened.is_over = opened.is_over.max(IsOver::Perhaps);
                 property::refusal_has_a_cause(&refusal, is_disturbed)
             }
             Ok(_) => {
-                opened.is_over = true;
+                opened.is_over = IsOver::Yes;
                 Ok(())
             }
         }
@@ -291,7 +298,7 @@ impl<'a> Run<'a> {
             self.opened
                 .values_mut()
                 .filter(|opened| opened.question.node == *node)
-                .for_each(|opened| opened.is_over = true);
+                .for_each(|opened| opened.is_over = IsOver::Yes);
         }
         Ok(())
     }
@@ -357,8 +364,9 @@ impl Opened {
     /// What is known of its lease when a read that was asked at that time is answered now.
     fn lease(&self, asked: Instant) -> Lease {
         let ttl = Duration::from_millis(LEASE_MS);
-        let must_be_over = self.is_over || asked >= self.touched_before + ttl;
-        Lease { must_be_over, may_be_over: must_be_over || Instant::now() >= self.touched_after + ttl }
+        let must_be_over = self.is_over == IsOver::Yes || asked >= self.touched_before + ttl;
+        let may_be_over = self.is_over >= IsOver::Perhaps || Instant::now() >= self.touched_after + ttl;
+        Lease { must_be_over, may_be_over: must_be_over || may_be_over }
     }
 
     /// How many rows the chunk has, if they are the right ones.
