@@ -1,0 +1,170 @@
+//! A holder at work: it computes in pieces of days, each charged with its rows, and refuses what it cannot answer for.
+
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use futures::{FutureExt, poll};
+use overlay::admission::{ClientKey, ComputeLimits, ComputeSlots, Requester, Weights};
+use overlay::aggregate::{AggregateOf, AggregateSpec, GroupKey};
+use overlay::config::{NodeId, Overlay};
+use overlay::day::Day;
+use overlay::decimal::{Decimal, ONE};
+use overlay::frame::Encoding;
+use overlay::holder::Holder;
+use overlay::load::{LoadOptions, load};
+use overlay::outside::Compute;
+use overlay::plan::Query;
+use overlay::predicate::Predicate;
+use overlay::store::Version;
+use overlay::verb::{Call, Cause, Count, CountItem, Read, ReadItem, Selection};
+use overlay_harness::answer::{self, ask, assert_equal_rows};
+use overlay_harness::cluster::{Cluster, ClusterSpec, InProcessCluster, fixtures};
+use overlay_harness::oracle::{self, Measure, Oracle, OracleRow, TeamRange, random_query};
+use overlay_harness::topology::Topology;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+/// Goal: where a day is cut into pieces does not show. Method: random queries of nodes that take 7 rows of a day of some
+/// 200 at a time.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_and_groups_are_the_oracles_however_small_the_pieces() {
+    let oracle = Oracle::read(&fixtures(), &TeamRange::green_and_pink()).unwrap();
+    let spec = ClusterSpec::fixtures().with(json!({"limits": {"quantum_rows": 7}}));
+    let cluster = InProcessCluster::start(spec).await.unwrap();
+    let client = cluster.client("A", "pieces").unwrap();
+    let mut rng = fastrand::Rng::with_seed(0x51f6);
+    for number in 0..20 {
+        let random = random_query(&mut rng, &oracle);
+        let what = format!("query {number}: {random}");
+        let query = answer::query(&random, Encoding::Json);
+        let expected: Vec<Value> = oracle.rows(&random).into_iter().map(OracleRow::to_json).collect();
+        assert_equal_rows(&what, &expected, &ask(&client, &query).await.unwrap().1);
+        let keys = [oracle::GroupKey::Hour];
+        let query = Query { aggregate: Some(answer::aggregate(Measure::Value, &keys)), ..query };
+        let expected = oracle.aggregate(&random, Measure::Value, &keys);
+        assert_equal_rows(&what, &expected, &ask(&client, &query).await.unwrap().1);
+    }
+}
+
+/// Goal: who scans much waits for who reads little. Method: while the only slot is taken, one client asks for four scans
+/// of a day, each a whole turn of the queue, and another for a row four times, which fit into one turn together.
+#[tokio::test]
+async fn piece_is_charged_with_its_rows() {
+    let held = Held::new(json!({}));
+    // So that the reads need no scan: what they select is kept.
+    assert_eq!(held.read_first_row().await, 1);
+    let nobody = Requester { team: "green".into(), client: ClientKey::new("nobody", "") };
+    let mut slot = Some(held.slots.acquire(&nobody, 1).await.unwrap());
+    let scan = |bound| held.count(bound, None, held.version).map(|_| 's').boxed();
+    let read = |_| held.read_first_row().map(|_| 'r').boxed();
+    // A scan at a time of another bound, or the next one would be found in the cache.
+    let mut waiting: Vec<BoxFuture<char>> = (1..=4).map(scan).chain((1..=4).map(read)).collect();
+    let mut order = String::new();
+    // Step by step, each in turn: who has the slot computes, and ends at the next step.
+    for _ in 0..20 {
+        for mut request in std::mem::take(&mut waiting) {
+            match poll!(&mut request) {
+                Poll::Ready(letter) => order.push(letter),
+                Poll::Pending => waiting.push(request),
+            }
+        }
+        slot.take();
+    }
+    assert_eq!(order, "srrrrsss");
+}
+
+/// A day has rows of some twenty sites.
+#[tokio::test]
+async fn groups_beyond_the_limit_are_refused_where_they_are_made() {
+    let by_site = AggregateSpec { of: AggregateOf::Value, group_by: vec![GroupKey::Site] };
+    let held = Held::new(json!({"max_groups": 3}));
+    assert_eq!(held.count(0, Some(by_site), held.version).await, Err(Cause::TooManyGroups));
+}
+
+#[tokio::test]
+async fn day_is_not_counted_at_another_version() {
+    let held = Held::new(json!({}));
+    let other = Version(held.version.0.map(|byte| !byte));
+    assert_eq!(held.count(0, None, other).await, Err(Cause::VersionDiffers));
+}
+
+// What the tests above are made of.
+
+/// The node B with one day of the fixtures, a slot to compute in, and turns of as many rows as the day has.
+#[derive(Clone)]
+struct Held {
+    holder: Arc<Holder>,
+    slots: ComputeSlots,
+    day: Day,
+    version: Version,
+}
+
+impl Held {
+    fn new(limits: Value) -> Self {
+        let day: Day = "20200810".parse().unwrap();
+        let loaded = load(&fixtures(), &[day].into(), &LoadOptions::default(), &|_| ()).unwrap();
+        let batch = loaded.store.day(day).unwrap();
+        let (version, rows) = (batch.version, u64::from(batch.row_count()));
+        let mut config = Topology::six_nodes().to_json();
+        config["limits"] = limits;
+        let overlay = Overlay::parse(&config.to_string(), "six nodes").unwrap().overlay;
+        let limits = ComputeLimits {
+            slots: 1,
+            queue_length: 100,
+            quantum_rows: rows,
+            what: ["piece of work waiting", "pieces of work waiting"],
+            limiting_factor: "compute_slots",
+        };
+        let slots = ComputeSlots::new(limits, Weights::default());
+        let (me, placed) = (NodeId::from("B"), [day].into());
+        let holder = Holder::new(me, 1, placed, &overlay, slots.clone(), Compute::Inline, Arc::default());
+        holder.set_loaded(loaded, Vec::new());
+        Held { holder: Arc::new(holder), slots, day, version }
+    }
+
+    /// Counts the day's concentrations from `bound` on, for the client that scans.
+    async fn count(
+        &self,
+        bound: i64,
+        aggregate: Option<AggregateSpec>,
+        version: Version,
+    ) -> Result<(), Cause> {
+        let item = CountItem {
+            day: self.day,
+            version,
+            node: NodeId::from("B"),
+            team: "green".into(),
+            attempt: 1,
+            first_rows: 0,
+        };
+        let spec = Count { selection: selection(Some(bound)), aggregate };
+        let answers = self.holder.count(&spec, vec![item], &call("scans")).await;
+        answers.failures.first().map_or(Ok(()), |failure| Err(failure.cause))
+    }
+
+    /// Reads the day's first row, for the client that reads.
+    async fn read_first_row(&self) -> usize {
+        let item = ReadItem {
+            day: self.day,
+            version: self.version,
+            node: NodeId::from("B"),
+            team: "green".into(),
+            first_row: 0,
+            rows: 1,
+        };
+        let spec = Read { selection: selection(None) };
+        self.holder.read(&spec, vec![item], &call("reads")).await.answers.len()
+    }
+}
+
+fn selection(bound: Option<i64>) -> Selection {
+    let predicate = Predicate { min: bound.map(|bound| Decimal(bound * ONE)), ..Predicate::default() };
+    Selection { predicate: Arc::new(predicate), encoding: Encoding::Json }
+}
+
+fn call(client: &str) -> Call {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    Call { hops: Vec::new(), client: ClientKey::new(client, ""), deadline }
+}
