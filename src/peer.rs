@@ -422,20 +422,20 @@ mod tests {
     use crate::decimal::Decimal;
     use crate::store::Version;
 
+    fn item(number: u64) -> CountItem {
+        CountItem {
+            day: Day::from_number(number).unwrap(),
+            version: Version([1; 16]),
+            node: NodeId::from("B"),
+            team: Arc::from("green"),
+            attempt: 1,
+            first_rows: 0,
+        }
+    }
+
     #[test]
     fn groups_count_no_more_rows_than_match() {
-        let day = |number, rows_matched| DayCount {
-            item: CountItem {
-                day: Day::from_number(number).unwrap(),
-                version: Version([1; 16]),
-                node: NodeId::from("B"),
-                team: Arc::from("green"),
-                attempt: 1,
-                first_rows: 0,
-            },
-            rows_matched,
-            first_frame: None,
-        };
+        let day = |number, rows_matched| DayCount { item: item(number), rows_matched, first_frame: None };
         let days = [day(20200810, 3), day(20200811, 4)];
         let mut groups = Groups::default();
         for hour in [1, 2] {
@@ -444,5 +444,33 @@ mod tests {
         }
         assert_eq!(check_groups(&groups, &days), Ok(()), "one row lacks the aggregated column");
         assert!(check_groups(&groups, &days[..1]).unwrap_err().contains("count 6 rows, the days have 3"));
+    }
+
+    /// Goal: nothing that was asked is forgotten. Method: a neighbour answers for one of two days and is silent about the
+    /// other, then fails it.
+    #[tokio::test]
+    async fn each_day_is_counted_or_failed() {
+        let text = include_str!("../configs/one_host_config.json");
+        let overlay = Overlay::parse(text, "six").unwrap().overlay;
+        let process = overlay.process("B").unwrap();
+        let neighbour = Neighbour::new(process, &overlay, Arc::new(outside::ConnectTcp));
+        let predicate = Arc::default();
+        let selection = crate::verb::Selection { predicate, encoding: frame::Encoding::Json };
+        let spec = Count { selection, aggregate: None };
+        let days = [item(20200810), item(20200811)];
+        let counted = v1::DayCount {
+            day: 20200810,
+            node: "B".to_owned(),
+            attempt: 1,
+            version: vec![1; 16],
+            rows_matched: 3,
+            first_frame: None,
+        };
+        let failed = v1::DayFailure { day: 20200811, node: "B".to_owned(), ..v1::DayFailure::default() };
+        let silent = v1::CountReply { days: vec![counted], ..v1::CountReply::default() };
+        let whole = v1::CountReply { failures: vec![failed], ..silent.clone() };
+        let refused = neighbour.read_count(&spec, &days, silent).unwrap_err();
+        assert_eq!(refused, "(20200811, \"B\") is neither answered nor failed");
+        assert_eq!(neighbour.read_count(&spec, &days, whole).unwrap().failures.len(), 1);
     }
 }

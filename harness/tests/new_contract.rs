@@ -217,6 +217,19 @@ async fn ledger_says_which_days_the_limit_left_out() {
     }
 }
 
+/// Goal: a limit asks for no more days than it needs. Method: one that the last row of the first day fills.
+#[tokio::test(flavor = "multi_thread")]
+async fn limit_that_a_day_fills_scans_no_other_day() {
+    let cluster = fixtures_cluster().await;
+    let client = cluster.client("A", "limited").unwrap();
+    let first_day = OracleQuery { date_end: Some(20200810), ..OracleQuery::default() };
+    let rows = oracle().rows(&first_day).len();
+    let query = OracleQuery { limit: Some(rows), ..OracleQuery::default() };
+    let result = client.query(&answer::query(&query, Encoding::Json)).await.unwrap();
+    let scanned: u64 = result.statistics.iter().map(|hop| hop.rows_scanned).sum();
+    assert_eq!(scanned, rows as u64);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn unreachable_team_is_no_error_when_the_other_fills_the_limit() {
     let mut cluster = fixtures_cluster().await;

@@ -1,7 +1,7 @@
 //! Result sets and caches: leases, room for new ones, the byte budget, chunks that tile their days, and that what is kept
 //! is whole and of the data's present version.
 //!
-//! The pure parts run against naive models over random steps. Two tests need nodes: what is cached there, and when.
+//! The pure parts run against naive models over random steps. Three tests need nodes: what is cached there, and when.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -389,6 +389,28 @@ async fn equal_query_gives_the_new_rows_once_the_data_changed() {
         assert!(Instant::now() < until, "the leader never heard of the change");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+/// Goal: what lacks days is kept for nobody else. Method: green goes down unnoticed, so that its days are planned as if it
+/// were there, and the partial result is read; then green comes back, and the plan is the same again.
+#[tokio::test(flavor = "multi_thread")]
+async fn whole_result_has_nothing_of_a_partial_one_with_the_same_plan() {
+    let root = tempfile::tempdir().unwrap();
+    three_days(1).write(root.path()).unwrap();
+    let spec = ClusterSpec::six_nodes(root.path()).with(json!({"limits": {"probe_ms": 600_000}}));
+    let mut cluster = InProcessCluster::start(spec).await.unwrap();
+    let client = cluster.client("A", "me").unwrap();
+    let pink = Query { team: Some("pink".to_owned()), ..days_with_files() };
+    let (_, of_pink) = ask(&client, &pink).await.unwrap();
+    let partial = Query { allow_partial: true, ..days_with_files() };
+    for id in ["B", "C"] {
+        cluster.crash(id).await.unwrap();
+    }
+    assert_equal_rows(&"without green", &of_pink, &ask(&client, &partial).await.unwrap().1);
+    for id in ["B", "C"] {
+        cluster.restart(id).await.unwrap();
+    }
+    assert_equal_rows(&"with green", &oracle_rows(root.path()), &ask(&client, &partial).await.unwrap().1);
 }
 
 /// Goal: a chunk is the same bytes whenever it is read, from a cache or not. Method: every chunk 3 times in random
