@@ -2,6 +2,7 @@
 
 mod generate;
 mod load;
+mod mutants;
 mod policies;
 mod replay;
 mod simulate;
@@ -28,6 +29,8 @@ enum Command {
     Simulate(simulate::Simulate),
     /// Repeat a run that failed, step by step
     Replay(replay::Replay),
+    /// Put faults into a copy of the node and see that its tests notice
+    Mutants(mutants::Mutants),
     /// Compare ways of sharing a node under one workload, in virtual time
     Policies(policies::Policies),
 }
@@ -41,6 +44,7 @@ pub fn main() -> ExitCode {
         Command::Load(load) => load.run(),
         Command::Simulate(simulate) => simulate.run(),
         Command::Replay(replay) => replay.run(),
+        Command::Mutants(mutants) => mutants.run(),
         Command::Policies(policies) => policies.run(),
     };
     match done {

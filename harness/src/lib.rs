@@ -85,6 +85,7 @@ pub mod fault;
 pub mod fluid;
 pub mod for_all;
 pub mod load;
+pub mod mutants;
 pub mod oracle;
 pub mod policies;
 pub mod property;
