@@ -5,7 +5,7 @@
 //! is there, [`cluster`] for what is asked, [`fault`] for what goes wrong meanwhile, [`load`] for how fast answers
 //! come, [`policies`] for what different ways of sharing a node do to a workload, [`fluid`] being the fairest that
 //! there could be, [`scenario`] for random runs of whole overlays, [`property`] for what must hold in them, [`report`]
-//! for what is shown afterwards, and [`snapshot`] for what snapshots leave out.
+//! for what is shown afterwards, [`snapshot`] for what snapshots leave out, and [`mutants`] for what the tests are worth.
 //!
 //! # Which driver proves what
 //!
@@ -20,6 +20,13 @@
 //!
 //! `tests/conformance.rs` holds them to the same answers, `tests/determinism.rs` the simulated one to the
 //! same bytes for the same seed, in one process and over two.
+//!
+//! # Mutants
+//!
+//! [`mutants`] lists faults of one line, each with the tests that notice it. `scripts/mutants` puts them into a copy of the
+//! node, one after the other, and fails if a test passes nevertheless. Who changes a line that a mutant names
+//! changes the list with it: `tests/mutants.rs` says so at once. Who finds a fault that no test notices writes the test,
+//! and lists both.
 //!
 //! # Another topology
 //!
