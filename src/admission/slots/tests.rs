@@ -247,6 +247,34 @@ fn query_that_needs_two_busy_teams_starts_after_max_bypass() {
     assert_eq!(slots.grant_next().map(|(granted, _)| granted), Some(ticket));
 }
 
+/// Goal: a query costs its client its turns in every team that it reads. Method: one slot; the first query of client 0 waits
+/// under green, where it reads a row, and reads four turns' worth of pink. Then both clients ask for a turn of pink each
+/// time: after the next one of client 0, whose turn it is, client 1 has four.
+#[test]
+fn query_is_charged_to_each_of_its_teams() {
+    let mut slots = Slots::new(QueryLimits {
+        max_active: 1,
+        per_team_limit: 1,
+        queue_length: 0,
+        max_bypass: 100,
+        fairness: Fairness::Strict,
+        weights: Weights::default(),
+    });
+    let [first, second] = [0, 2].map(client);
+    let (pink, both) = (plan(4, QUANTUM_ROWS), [("green".into(), 1), ("pink".into(), 4 * QUANTUM_ROWS)]);
+    slots.arrive(first.clone(), both.clone().into(), ());
+    for _ in 0..5 {
+        slots.arrive(second.clone(), pink.clone(), ());
+        slots.arrive(first.clone(), pink.clone(), ());
+    }
+    let mut order = String::new();
+    while let Some((_, granted)) = slots.grant_next() {
+        order.push(if granted.client == first { '0' } else { '1' });
+        slots.finish(&granted.plan);
+    }
+    assert_eq!(order, "01011110000");
+}
+
 #[test]
 fn weighted_team_exceeds_its_limit_only_while_the_others_leave_room() {
     let weighted = |fairness| {
