@@ -6,7 +6,7 @@
 //! - `in_process`: every node as tasks of the test, over TCP; fast, and all of it ends with the runtime.
 //! - `process`: the command, one process a node; what signals, crashes and memory are tested on.
 //! - `netns`: the same processes on two hosts with a wire between them; the two-host configuration as it stands,
-//!   wires that are cut. Linux, as root.
+//!   a wire that is cut, slow, long or lossy. Linux, as root.
 //! - `sim`: every node on one thread in virtual time, over a seeded network; what faults between nodes are
 //!   tested on, and the only one whose runs repeat byte for byte.
 //!

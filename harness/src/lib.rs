@@ -15,7 +15,7 @@
 //! |---|---|---|---|
 //! | in-process | what is answered: contracts, rows, limits; a node's inner state is at hand | signals, crashes of a process | crash |
 //! | processes | the command itself: kill -9, SIGTERM, hanging processes, restarts, memory, logs | networks that fail | crash, hang |
-//! | namespaces | processes on two hosts, the two-host file as it stands, a wire that is cut or slow; Linux, as root | delay, loss | crash, hang; partition and slow by host |
+//! | namespaces | processes on two hosts, the two-host file as it stands, what real TCP makes of a bad wire; Linux, as root | faults inside a host; the same run twice | crash, hang; partition, delay, loss and slow by host |
 //! | simulated | what faults between nodes do, at any moment, repeatably; hours of leases in a second | threads, signals, sockets, memory | all |
 //!
 //! `tests/conformance.rs` holds them to the same answers, `tests/determinism.rs` the simulated one to the

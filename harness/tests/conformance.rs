@@ -251,8 +251,8 @@ fn faults_do_not_change_answers() {
     let faults = [
         Fault::partition("A", "E"),
         Fault::partition("E", "F"),
-        Fault::delay("A", "B", Duration::from_millis(200)),
-        Fault::loss("B", "C", 30),
+        Fault::delay("A", "E", Duration::from_millis(100)),
+        Fault::loss("B", "C", 20),
         Fault::slow("E", 20_000),
         Fault::hang("F"),
         Fault::hang("E"),

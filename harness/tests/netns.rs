@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use overlay::coverage::{Entry, Outcome};
 use overlay::frame::Encoding;
 use overlay_harness::answer::{self, ask, assert_equal_rows};
-use overlay_harness::cluster::{ClusterSpec, Driver, NetnsCluster, fixtures};
+use overlay_harness::cluster::{Cluster, ClusterSpec, Driver, NetnsCluster, fixtures};
 use overlay_harness::fault::Fault;
 use overlay_harness::oracle::{Oracle, OracleQuery, TeamRange};
 use serde_json::{Value, json};
@@ -63,6 +63,56 @@ fn two_host_file_runs_as_it_stands_also_while_the_wire_is_cut() {
     ran.unwrap();
 }
 
+/// Goal: a delay acts on each way between the hosts. Method: A is asked for a pink row, which is behind E.
+#[test]
+fn delay_is_added_to_each_way_between_the_hosts() {
+    on_two_hosts(async |cluster| {
+        cluster.inject(&Fault::delay("A", "E", Duration::from_millis(300))).await.unwrap();
+        let asked = Instant::now();
+        let pink = OracleQuery { team: Some("pink".to_owned()), limit: Some(1), ..OracleQuery::default() };
+        ask(&cluster.client("A", "far away").unwrap(), &answer::query(&pink, Encoding::Json)).await.unwrap();
+        let took = asked.elapsed();
+        assert!(took >= Duration::from_millis(600), "{took:?}");
+    });
+}
+
+/// Goal: packets are lost, and the answer is whole all the same.
+/// Method: the kernel counts what each host sends and gets. Some 300 packets are sent, and of those 40 in 100 lost:
+/// that fewer than 20 in 100 are is a matter of seven standard deviations.
+#[test]
+fn lossy_wire_loses_packets_and_no_rows() {
+    on_two_hosts(async |cluster| {
+        let [sent, received] = [SENT_PACKETS, RECEIVED_PACKETS].map(|what| counted(cluster, what));
+        cluster.inject(&Fault::loss("A", "E", 40)).await.unwrap();
+        let client = cluster.client("A", "lossy").unwrap();
+        let query = OracleQuery { parameter: Some("CO".to_owned()), ..OracleQuery::default() };
+        let (_, rows) = ask(&client, &answer::query(&query, Encoding::Json)).await.unwrap();
+        let oracle = Oracle::read(&fixtures(), &TeamRange::green_and_pink()).unwrap();
+        let expected: Vec<Value> = oracle.rows(&query).into_iter().map(|row| row.to_json()).collect();
+        assert_equal_rows(&"CO", &expected, &rows);
+        let received = counted(cluster, RECEIVED_PACKETS) - received;
+        let sent = counted(cluster, SENT_PACKETS) - sent;
+        assert!(sent >= 100 && received <= sent * 4 / 5, "{received} of {sent} packets arrived");
+    });
+}
+
+/// Method: the kernel counts what both hosts get, which is no more than two slow ones can have sent.
+#[test]
+fn slow_host_sends_at_its_rate() {
+    on_two_hosts(async |cluster| {
+        let bytes = counted(cluster, RECEIVED_BYTES);
+        let begun = Instant::now();
+        for node in ["A", "E"] {
+            cluster.inject(&Fault::slow(node, 10_000)).await.unwrap();
+        }
+        let query = OracleQuery { team: Some("pink".to_owned()), limit: Some(500), ..OracleQuery::default() };
+        ask(&cluster.client("A", "slow").unwrap(), &answer::query(&query, Encoding::Json)).await.unwrap();
+        let bytes = counted(cluster, RECEIVED_BYTES) - bytes;
+        let took = begun.elapsed();
+        assert!(bytes as f64 <= 2.0 * 10_000.0 * took.as_secs_f64(), "{bytes} bytes in {took:?}");
+    });
+}
+
 /// Method: this test runs itself in a process of its own, which starts a cluster, prints all process ids and is
 /// killed with signal 9. A namespace is gone with its last process.
 #[test]
@@ -97,6 +147,33 @@ fn hosts_and_nodes_are_gone_when_whoever_made_them_is_killed() {
         );
         std::thread::sleep(Duration::from_millis(50));
     }
+}
+
+/// As [`Driver::run`] does, for what only this driver can be asked.
+fn on_two_hosts(body: impl AsyncFnOnce(&mut NetnsCluster)) {
+    if driver().is_none() {
+        return;
+    }
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        body(&mut NetnsCluster::start(Path::new(BINARY), two_hosts()).unwrap()).await;
+    });
+}
+
+/// Where the kernel's table of network devices has a count.
+const RECEIVED_BYTES: usize = 0;
+const RECEIVED_PACKETS: usize = 1;
+const SENT_PACKETS: usize = 9;
+
+/// What the kernel counts at both ends of the wire, added up.
+fn counted(cluster: &NetnsCluster, column: usize) -> u64 {
+    let pids = cluster.pids();
+    let of_host = |pid: &u32| {
+        let devices = std::fs::read_to_string(format!("/proc/{pid}/net/dev")).unwrap();
+        let wire = devices.lines().find_map(|line| line.trim().strip_prefix("wire:")).unwrap();
+        wire.split_whitespace().nth(column).unwrap().parse::<u64>().unwrap()
+    };
+    pids[pids.len() - 2..].iter().map(of_host).sum()
 }
 
 /// Whether a process runs. One that has ended and that nobody has waited for does not.

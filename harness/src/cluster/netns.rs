@@ -4,9 +4,12 @@
 //! another configuration are put on them in turn. Namespaces have no names: each lives as long as a process in it,
 //! and every process ends with this one, however that ends. So nothing is left behind.
 //!
-//! It cannot do what needs the kernel's netem (delay, loss), which machines may lack.
+//! The wire is the harness's own (`netns/wire`), so that it can be cut, slow, long and lossy on a kernel that has nothing
+//! for that. All nodes of a host share it: what a fault does to one, it does to all of its host.
 
 mod host;
+mod line;
+mod wire;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -16,9 +19,10 @@ use std::process::Command;
 use overlay::client::{Client, ClientError, OldClient};
 use overlay::config::Overlay;
 
-use self::host::{Host, WIRE};
+use self::host::Host;
+use self::wire::Wire;
 use super::{Cluster, ClusterError, ClusterSpec, ProcessCluster};
-use crate::fault::{Fault, Link};
+use crate::fault::Fault;
 
 const DRIVER: &str = "namespaces";
 
@@ -29,13 +33,14 @@ const HOSTS: [Ipv4Addr; 2] = [Ipv4Addr::new(192, 168, 1, 1), Ipv4Addr::new(192, 
 #[must_use = "dropping a cluster ends it"]
 pub struct NetnsCluster {
     processes: ProcessCluster,
+    wire: Wire,
     hosts: BTreeMap<IpAddr, Host>,
 }
 
 impl NetnsCluster {
     /// Why this machine cannot run it: not root, or a tool is absent. `None` if it can.
     pub fn unavailable() -> Option<String> {
-        let script = "ip link add wire type veth peer name eriw && nsenter --version && tc -Version";
+        let script = "ip link set lo up && ip tuntap add wire mode tun && nsenter --version";
         match Command::new("unshare").args(["--net", "sh", "-c", script]).output() {
             Ok(tried) if tried.status.success() => None,
             Ok(tried) => Some(String::from_utf8_lossy(&tried.stderr).trim().to_owned()),
@@ -48,10 +53,10 @@ impl NetnsCluster {
     /// # Errors
     /// [`ClusterError`] if the hosts cannot be made, or a node is not ready in time.
     pub fn start(binary: &Path, spec: ClusterSpec) -> Result<Self, ClusterError> {
-        let [left, right] = HOSTS.map(|ip| Host::start(ip.into()));
+        let [left, right] = HOSTS.map(Host::start);
         let (left, right) = (left?, right?);
-        left.wire_to(&right)?;
-        let hosts = BTreeMap::from([left, right].map(|host| (host.ip(), host)));
+        let wire = Wire::between([&left, &right])?;
+        let hosts = BTreeMap::from([left, right].map(|host| (IpAddr::from(host.ip()), host)));
         let overlay = Overlay::parse(&spec.config_text(&BTreeMap::new()), "cluster")?.overlay;
         let in_turn = HOSTS.map(IpAddr::from).into_iter().cycle();
         let addresses: BTreeMap<String, SocketAddr> = overlay
@@ -66,7 +71,7 @@ impl NetnsCluster {
         let launchers =
             addresses.iter().map(|(id, address)| (id.clone(), hosts[&address.ip()].launcher())).collect();
         let processes = ProcessCluster::start_at(binary, spec, addresses, launchers)?;
-        Ok(NetnsCluster { processes, hosts })
+        Ok(NetnsCluster { processes, wire, hosts })
     }
 
     /// The process ids of all nodes and of what holds the namespaces.
@@ -78,12 +83,19 @@ impl NetnsCluster {
         &self.hosts[&self.processes.address_of(id).ip()]
     }
 
-    /// Cuts or mends the wire, if the two nodes are at its ends.
-    fn set_wire(&self, fault: &Fault, link: &Link, state: &str) -> Result<(), ClusterError> {
-        let [left, right] = link.ends().map(|id| self.host(id));
-        match left.ip() == right.ip() {
-            true => Err(unsupported(fault, "both nodes are on one host, where no wire joins them")),
-            false => left.run(&["ip", "link", "set", WIRE, state]),
+    /// The hosts that a fault of the wire is about: both ends of a link, or the one that is slow. `None` if the
+    /// fault is about a process.
+    fn senders(&self, fault: &Fault) -> Result<Option<Vec<Ipv4Addr>>, ClusterError> {
+        match fault {
+            Fault::Partition(link) | Fault::Delay { link, .. } | Fault::Loss { link, .. } => {
+                let ends = link.ends().map(|id| self.host(id).ip());
+                match ends[0] == ends[1] {
+                    true => Err(unsupported(fault)),
+                    false => Ok(Some(ends.to_vec())),
+                }
+            }
+            Fault::Slow { node, .. } => Ok(Some(vec![self.host(node).ip()])),
+            Fault::Crash { .. } | Fault::Hang { .. } => Ok(None),
         }
     }
 }
@@ -119,33 +131,26 @@ impl Cluster for NetnsCluster {
         self.processes.restart(id).await
     }
 
-    /// A partition between nodes on different hosts cuts everything between these hosts, and a slow node makes all of
-    /// its host slow.
+    /// A fault between nodes on different hosts is one of everything between these hosts, and a slow node makes all
+    /// of its host slow.
     async fn inject(&mut self, fault: &Fault) -> Result<(), ClusterError> {
-        match fault {
-            Fault::Partition(link) => self.set_wire(fault, link, "down"),
-            Fault::Slow { node, bytes_per_second } => {
-                // To tc, `bps` is bytes per second.
-                let rate = format!("{bytes_per_second}bps");
-                let shape = ["rate", &rate, "burst", "16kb", "limit", "1mb"];
-                let replace = ["tc", "qdisc", "replace", "dev", WIRE, "root", "tbf"];
-                self.host(node).run(&[&replace[..], &shape].concat())
-            }
-            Fault::Crash { .. } | Fault::Hang { .. } => self.processes.inject(fault).await,
-            Fault::Delay { .. } | Fault::Loss { .. } => Err(unsupported(fault, "it would need tc netem")),
+        match self.senders(fault)? {
+            Some(senders) => senders.into_iter().for_each(|from| self.wire.begin(from, fault)),
+            None => self.processes.inject(fault).await?,
         }
+        Ok(())
     }
 
     async fn heal(&mut self, fault: &Fault) -> Result<(), ClusterError> {
-        match fault {
-            Fault::Partition(link) => self.set_wire(fault, link, "up"),
-            Fault::Slow { node, .. } => self.host(node).run(&["tc", "qdisc", "delete", "dev", WIRE, "root"]),
-            Fault::Crash { .. } | Fault::Hang { .. } => self.processes.heal(fault).await,
-            Fault::Delay { .. } | Fault::Loss { .. } => Err(unsupported(fault, "it would need tc netem")),
+        match self.senders(fault)? {
+            Some(senders) => senders.into_iter().for_each(|from| self.wire.end(from, fault)),
+            None => self.processes.heal(fault).await?,
         }
+        Ok(())
     }
 }
 
-fn unsupported(fault: &Fault, why: &'static str) -> ClusterError {
+fn unsupported(fault: &Fault) -> ClusterError {
+    let why = "both nodes are on one host, where no wire joins them";
     ClusterError::Unsupported { driver: DRIVER, fault: fault.clone(), why }
 }

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::fd::AsFd;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -16,22 +16,19 @@ use tokio::sync::oneshot;
 
 use super::super::{ClusterError, io_error};
 
-/// The network device that leads to the other host.
-pub(super) const WIRE: &str = "wire";
-
 /// How long a connection may take to be made.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 
 /// A network namespace, which lives as long as a process in it. Dropping it ends the one that holds it.
 pub(super) struct Host {
-    ip: IpAddr,
+    ip: Ipv4Addr,
     holder: Child,
     namespace: Arc<File>,
 }
 
 impl Host {
     /// Makes a host, with nothing but a loopback interface.
-    pub(super) fn start(ip: IpAddr) -> Result<Self, ClusterError> {
+    pub(super) fn start(ip: Ipv4Addr) -> Result<Self, ClusterError> {
         let failed = || io_error(format!("make a network namespace for {ip}"));
         // It ends when its standard input does, which is when this process ends.
         let mut holder = Command::new("unshare")
@@ -56,18 +53,7 @@ impl Host {
         }
     }
 
-    /// Joins two hosts and gives each its address.
-    pub(super) fn wire_to(&self, other: &Host) -> Result<(), ClusterError> {
-        let there = other.pid().to_string();
-        self.run(&["ip", "link", "add", WIRE, "type", "veth", "peer", "name", WIRE, "netns", &there])?;
-        for host in [self, other] {
-            host.run(&["ip", "address", "add", &format!("{}/24", host.ip), "dev", WIRE])?;
-            host.run(&["ip", "link", "set", WIRE, "up"])?;
-        }
-        Ok(())
-    }
-
-    pub(super) fn ip(&self) -> IpAddr {
+    pub(super) fn ip(&self) -> Ipv4Addr {
         self.ip
     }
 
@@ -76,25 +62,18 @@ impl Host {
         self.holder.id()
     }
 
+    pub(super) fn namespace(&self) -> Arc<File> {
+        self.namespace.clone()
+    }
+
     /// What a command line begins with that is to run on this host. The process stays the same one.
     pub(super) fn launcher(&self) -> Vec<String> {
         ["nsenter", "--target", &self.pid().to_string(), "--net", "--"].map(str::to_owned).to_vec()
     }
 
-    /// Runs a command on this host to its end.
-    pub(super) fn run(&self, words: &[&str]) -> Result<(), ClusterError> {
-        let launcher = self.launcher();
-        let ran = Command::new(&launcher[0]).args(&launcher[1..]).args(words).output();
-        let ran = ran.and_then(|ran| match ran.status.success() {
-            true => Ok(()),
-            false => Err(io::Error::other(String::from_utf8_lossy(&ran.stderr).trim().to_owned())),
-        });
-        ran.map_err(io_error(format!("run `{}` on host {}", words.join(" "), self.ip)))
-    }
-
     /// What a client on this host opens connections by.
     pub(super) fn dialer(&self) -> Arc<dyn Connect> {
-        Arc::new(Dialer { namespace: self.namespace.clone() })
+        Arc::new(Dialer { namespace: self.namespace() })
     }
 }
 
@@ -124,10 +103,15 @@ impl Connect for Dialer {
 }
 
 fn connect(namespace: &File, address: &str) -> io::Result<TcpStream> {
-    move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
+    enter(namespace)?;
     let address: SocketAddr = address.parse().map_err(io::Error::other)?;
     let stream = TcpStream::connect_timeout(&address, CONNECT_WITHIN)?;
     stream.set_nodelay(true)?;
     stream.set_nonblocking(true)?;
     Ok(stream)
+}
+
+/// Moves the thread that calls it into a network namespace; what it opens there belongs there for good.
+pub(super) fn enter(namespace: &File) -> io::Result<()> {
+    Ok(move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?)
 }
