@@ -57,17 +57,6 @@ fn rows_of(team: Option<&str>) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn system_test_passes_on_the_bundled_data() {
-    let six = Six::start(&fixtures()).await;
-    let tested = six.system_test().await;
-    assert_eq!(tested.status.code(), Some(0), "{}", text(&tested));
-    let thousands = |rows: usize| format!("{},{:03}", rows / 1000, rows % 1000);
-    let delivered = format!("exactly once: {} rows of 46 planned days", thousands(rows_of(None)));
-    assert!(text(&tested).contains(&delivered), "{}", text(&tested));
-    assert!(text(&tested).ends_with("8 passed, 0 failed\n"), "{}", text(&tested));
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn system_test_fails_on_an_overlay_without_a_row() {
     let empty = empty_dataset();
     let six = Six::start(empty.path()).await;

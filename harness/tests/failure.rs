@@ -203,20 +203,6 @@ async fn leader_that_was_killed_forgets_its_results_and_the_client_resumes_them(
 
 // Stopping.
 
-#[tokio::test(flavor = "multi_thread")]
-async fn sigterm_ends_every_node_with_code_0() {
-    let mut cluster = six_processes(json!({}));
-    let client = cluster.client("A", "last").unwrap();
-    ask(&client, &answer::query(&OracleQuery::default(), Encoding::Json)).await.unwrap();
-    for id in ["A", "B", "C", "D", "E", "F"] {
-        cluster.node(id).signal("TERM").unwrap();
-    }
-    for id in ["A", "B", "C", "D", "E", "F"] {
-        let status = cluster.node(id).wait(Duration::from_secs(5)).unwrap();
-        assert_eq!(status.code(), Some(0), "{id}: {status}");
-    }
-}
-
 /// Goal: what runs is finished, nothing new begins. Method: a stream that is read slowly while its node stops.
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_lets_a_stream_come_to_its_end_and_refuses_queries() {
