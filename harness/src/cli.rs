@@ -35,9 +35,29 @@ enum Command {
     Policies(policies::Policies),
 }
 
+/// Why a command ends without success.
+enum Failure {
+    /// It did what it was told, and that failed.
+    Failed(Box<dyn Error>),
+    /// The arguments, or the files that they name, cannot be understood.
+    Usage(Box<dyn Error>),
+}
+
+impl Failure {
+    fn usage(error: impl Into<Box<dyn Error>>) -> Self {
+        Failure::Usage(error.into())
+    }
+}
+
+impl<E: Into<Box<dyn Error>>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Failure::Failed(error.into())
+    }
+}
+
 /// Runs the command that the process was started with.
 ///
-/// Exit codes: 0 done, 1 failed, 2 the arguments are not understood.
+/// Exit codes: 0 done, 1 failed, 2 the arguments, or the files that they name, are not understood.
 pub fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Generate(generate) => generate.run(),
@@ -49,18 +69,17 @@ pub fn main() -> ExitCode {
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            report(error.as_ref());
-            ExitCode::FAILURE
-        }
+        Err(Failure::Failed(error)) => report(error.as_ref(), 1),
+        Err(Failure::Usage(error)) => report(error.as_ref(), 2),
     }
 }
 
-fn report(error: &dyn Error) {
+fn report(error: &dyn Error, code: u8) -> ExitCode {
     eprintln!("error: {error}");
     let mut cause = error.source();
     while let Some(error) = cause {
         eprintln!("  caused by: {error}");
         cause = error.source();
     }
+    ExitCode::from(code)
 }

@@ -188,7 +188,7 @@ impl ClusterSpec {
 #[derive(Debug, thiserror::Error)]
 pub enum ClusterError {
     /// The specification makes no valid configuration.
-    #[error("the cluster's configuration is not valid: {0}")]
+    #[error("the cluster's configuration is not valid")]
     Config(#[from] Problems),
     /// A node of an in-process cluster failed.
     #[error(transparent)]

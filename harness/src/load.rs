@@ -33,7 +33,7 @@ pub use self::results::{
     AdmissionResults, CallResults, ClientResults, CurvePoint, LatencyPercentiles, LoadResults, SecondResults,
     TransactionResults, WorkDone,
 };
-pub use self::threshold::{InvalidThreshold, Judged, Threshold};
+pub use self::threshold::{InvalidThreshold, Judged, Threshold, UnknownName};
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -55,6 +55,9 @@ use self::user::{Shared, User};
 
 /// Time between two looks whether the node is ready.
 const POLL_EVERY: Duration = Duration::from_millis(200);
+
+/// What reports and thresholds call a request of the benchmark.
+const BENCHMARK: &str = "benchmark";
 
 /// The filter of the old benchmark. Without a limit the node gives at most 2000 rows.
 pub const DEFAULT_QUERY_PARAMS: &str = r#"{"parameter": "PM2.5", "min_value": 5, "max_value": 35}"#;
@@ -116,6 +119,18 @@ impl Default for Work {
     }
 }
 
+impl Work {
+    /// The transactions that it may make, by name.
+    fn transactions(&self) -> Vec<&'static str> {
+        match self {
+            Work::Benchmark { .. } => vec![BENCHMARK],
+            Work::Closed { mix, .. } | Work::Open { mix, .. } => {
+                mix.weights().iter().map(|(transaction, _)| transaction.name()).collect()
+            }
+        }
+    }
+}
+
 impl Default for LoadPlan {
     fn default() -> Self {
         LoadPlan {
@@ -141,7 +156,7 @@ pub enum LoadError {
         host: String,
     },
     /// The node did not become ready in time.
-    #[error("node at {host} was not ready within {} s: {}: {}", waited.as_secs_f64(), status.code(), status.message())]
+    #[error("node at {host} was not ready within {:.1} s: {}: {}", waited.as_secs_f64(), status.code(), status.message())]
     NotReady {
         /// The node.
         host: String,
@@ -167,7 +182,7 @@ pub enum LoadError {
     Client(#[from] ClientError),
     /// goose did not run, or could not write its report.
     #[error("goose: {0}")]
-    Goose(#[from] Box<GooseError>),
+    Goose(Box<GooseError>),
 }
 
 impl LoadPlan {
@@ -209,7 +224,9 @@ impl LoadPlan {
             },
         };
         let host = endpoint.uri().to_string();
-        closed::run(crowd, &host, work, &self.goose_reports).await.map_err(Box::new)?;
+        closed::run(crowd, &host, work, &self.goose_reports)
+            .await
+            .map_err(|error| LoadError::Goose(Box::new(error)))?;
         Ok(None)
     }
 

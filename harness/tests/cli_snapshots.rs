@@ -126,7 +126,10 @@ async fn help_of_every_command() {
     ] {
         assert_snapshot!(format!("help_{name}"), run(&format!("{name} --help")).await);
     }
-    assert_snapshot!("help_harness_generate", run_harness("generate --help").await);
+    assert_snapshot!("help_harness", run_harness("--help").await);
+    for name in ["generate", "load", "policies"] {
+        assert_snapshot!(format!("help_harness_{name}"), run_harness(&format!("{name} --help")).await);
+    }
 }
 
 /// Those of the eight rows of Quarryton that have 8 to 9 UG/M3, in each format, and what is said beside rows.
@@ -379,6 +382,26 @@ async fn generate_says_what_it_wrote() {
         text += &run_harness(&line).await;
     }
     assert_snapshot!("harness_generate", text);
+}
+
+/// Every way to use a command of the harness wrongly, or in vain: nothing listens at port 1.
+#[tokio::test]
+async fn errors_of_the_harness() {
+    let folder = tempfile::tempdir().unwrap();
+    let _redacted = Redactions::new().name(folder.path().display(), "folder").bind();
+    let workload = folder.path().join("workload.json");
+    std::fs::write(&workload, "{\"name\": \"empty\", \"arrivals\": []}").unwrap();
+    let mut text = String::new();
+    for line in [
+        "policies --workload nonsense".to_owned(),
+        format!("policies --workload {}", workload.display()),
+        "load --threshold p99".to_owned(),
+        "load --config absent.json".to_owned(),
+        "load --host http://127.0.0.1:1 --wait 0".to_owned(),
+    ] {
+        text += &run_harness(&line).await;
+    }
+    assert_snapshot!("errors_of_the_harness", text);
 }
 
 /// Every way to use a command wrongly, or in vain: nothing listens at port 1.

@@ -10,11 +10,12 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use goose::GooseError;
 use insta::assert_snapshot;
 use overlay::admission::{AdmissionError, Overloaded};
 use overlay::aggregate;
 use overlay::client::ClientError;
-use overlay::config::NodeId;
+use overlay::config::{NodeId, Overlay};
 use overlay::coverage::Gap;
 use overlay::day::Day;
 use overlay::decimal::{Decimal, InvalidDecimal};
@@ -28,10 +29,15 @@ use overlay::plan::InvalidQuery;
 use overlay::result_set::{LeaseError, TooManyResultSets};
 use overlay::store::{TooManyMeasures, Version};
 use overlay::wire::Malformed;
+use overlay_harness::cluster::ClusterError;
 use overlay_harness::dataset::{DatasetError, DatasetSpec};
+use overlay_harness::fault::Fault;
+use overlay_harness::load::{Threshold, Work};
 use overlay_harness::oracle::OracleError;
+use overlay_harness::policies::{Workload, WorkloadError};
 use overlay_harness::snapshot::Redactions;
 use tonic::Status;
+use tonic::transport::Endpoint;
 use tonic_types::StatusExt;
 
 /// A table of one enum: each variant with the messages of its examples. An enum with a variant that the table
@@ -293,9 +299,10 @@ fn values_and_frames() {
     assert_snapshot!("value_errors", table);
 }
 
-/// The harness's own commands.
+/// The harness's own commands and clusters.
 #[test]
 fn harness() {
+    use overlay_harness::load::LoadError;
     let _redacted = Redactions::new().bind();
     let folder = tempfile::tempdir().unwrap();
     let invalid = |spec: DatasetSpec| spec.write(folder.path()).unwrap_err();
@@ -314,6 +321,45 @@ fn harness() {
     table += &messages! { OracleError as message;
         Io: [OracleError::Io { path: PathBuf::from("data"), source: missing() }];
         Compressed: [OracleError::Compressed(PathBuf::from("data/20200810/20200810-01.csv.gz"))];
+    };
+    table += &messages! { LoadError as message;
+        Host: [LoadError::Host { host: "localhost".to_owned() }];
+        NotReady: [LoadError::NotReady {
+            host: "http://127.0.0.1:60051".to_owned(),
+            waited: Duration::from_millis(10_200),
+            status: Box::new(Status::unavailable("node `A` is loading")),
+        }];
+        Connect: [LoadError::Connect {
+            user: 3,
+            users: 20,
+            host: "http://127.0.0.1:60051".to_owned(),
+            source: Endpoint::from_shared("http://[").unwrap_err(),
+        }];
+        Client: [ClientError::Address { address: "localhost".to_owned() }.into()];
+        Goose: [LoadError::Goose(Box::new(GooseError::Io(missing())))];
+    };
+    table += &messages! { WorkloadError as message;
+        Malformed: [Workload::parse("{\"arrival\": []}").unwrap_err()];
+        Invalid: [Workload::parse("{\"name\": \"w\", \"node\": {\"max_active\": 0}, \"arrivals\": []}").unwrap_err()];
+    };
+    let threshold = |rule: &str| rule.parse::<Threshold>();
+    writeln!(table, "InvalidThreshold\n{}", message(&threshold("p99").unwrap_err())).unwrap();
+    let unknown = threshold("p99<1s for drain").unwrap().check_name(&Work::default()).unwrap_err();
+    writeln!(table, "UnknownName\n{}", message(&unknown)).unwrap();
+    table += &messages! { ClusterError as message;
+        Config: [Overlay::parse("{\"processes\": {}, \"teams\": []}", "cluster").unwrap_err().into()];
+        Node: [NodeError::NoDatasetRoot(node("B")).into()];
+        Process: [ClusterError::Process {
+            id: "B".to_owned(),
+            what: "ended before it was ready: exit status: 1".to_owned(),
+            log: "error: cannot listen on 127.0.0.1:60052".to_owned(),
+        }];
+        Unsupported: [ClusterError::Unsupported {
+            driver: "processes",
+            fault: Fault::Hang { node: "C".to_owned() },
+            why: "all processes share one loopback interface",
+        }];
+        Io: [ClusterError::Io { doing: "start `overlay`".to_owned(), source: missing() }];
     };
     assert_snapshot!("harness_errors", table);
 }

@@ -100,10 +100,11 @@ async fn files_are_written_when_the_output_is_closed() {
     assert!(files.iter().all(|file| file.exists()));
 }
 
+/// Runs the command; a `#` in its arguments stands for a blank inside of one.
 fn harness(arguments: &str) -> (Option<i32>, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_overlay-harness"))
         .arg("load")
-        .args(arguments.split(' '))
+        .args(arguments.split(' ').map(|word| word.replace('#', " ")))
         .output()
         .expect("the command starts");
     (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
@@ -128,6 +129,8 @@ fn arguments_that_make_no_sense_are_refused() {
         ("--threshold p99", "no `<` or `>`"),
         ("--threshold p100<5ms", "unknown metric `p100`"),
         ("--threshold error-rate<few", "an error rate is a percentage"),
+        ("--run-time 1s --threshold rps>1#for#GRPC#Qery", "names: small query, distinct query, drain"),
+        ("--threshold p99<1s#for#drain", "this run has no `drain` (names: benchmark, GRPC Query,"),
         ("--host http://127.0.0.1", "expected http://HOST:PORT"),
         ("--host https://127.0.0.1:1", "expected http://HOST:PORT"),
         ("--host 127.0.0.1:port", "expected http://HOST:PORT"),

@@ -1,11 +1,11 @@
 //! `overlay-harness generate`: writes a dataset.
 
-use std::error::Error;
 use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::dataset::{DatasetSpec, evenly_spaced_hours};
+use super::Failure;
+use crate::dataset::{DatasetError, DatasetSpec, evenly_spaced_hours};
 
 /// Every option left out has the value that the fixtures were made with.
 #[derive(Args)]
@@ -38,10 +38,13 @@ pub(super) struct Generate {
 
 impl Generate {
     /// Writes the dataset and prints what was written.
-    pub(super) fn run(self) -> Result<(), Box<dyn Error>> {
+    pub(super) fn run(self) -> Result<(), Failure> {
         let output = self.output.clone();
         let spec = self.into_spec()?;
-        let summary = spec.write(&output)?;
+        let summary = spec.write(&output).map_err(|error| match error {
+            DatasetError::InvalidSpec(_) => Failure::usage(error),
+            _ => Failure::from(error),
+        })?;
         println!(
             "{} files, {} rows, {} bytes in {} (seed {})",
             summary.files,
@@ -53,7 +56,7 @@ impl Generate {
         Ok(())
     }
 
-    fn into_spec(self) -> Result<DatasetSpec, Box<dyn Error>> {
+    fn into_spec(self) -> Result<DatasetSpec, Failure> {
         let default = DatasetSpec::default();
         let skipped_days = match &self.skip {
             None => default.skipped_days,
@@ -61,7 +64,10 @@ impl Generate {
                 .split(',')
                 .map(str::trim)
                 .filter(|day| !day.is_empty())
-                .map(|day| day.parse().map_err(|_| format!("--skip: `{day}` is not a day YYYYMMDD")))
+                .map(|day| {
+                    let wrong = |_| Failure::usage(format!("--skip: `{day}` is not a day YYYYMMDD"));
+                    day.parse().map_err(wrong)
+                })
                 .collect::<Result<_, _>>()?,
         };
         Ok(DatasetSpec {

@@ -1,6 +1,5 @@
 //! `overlay-harness load`: users that ask a running node, check its answers and measure it.
 
-use std::error::Error;
 use std::fs;
 use std::io::Write;
 use std::num::NonZeroU32;
@@ -10,6 +9,7 @@ use std::time::Duration;
 use clap::Args;
 use overlay::config::Overlay;
 
+use super::Failure;
 use crate::load::{
     DEFAULT_QUERY_PARAMS, LoadPlan, LoadResults, Mix, ObservedNode, Schedule, Threshold, Work,
 };
@@ -36,7 +36,8 @@ question. A rejection is backed off and counted apart. Thresholds are METRIC OP 
 error-rate, rps; < <= > >=; NAME is a transaction, or GRPC and an RPC.
 
 Exit codes: 0 passed; 1 failed: a wrong answer, a threshold, or without thresholds any request that failed or \
-was dropped; 2 the arguments are not understood.")]
+was dropped; 2 the arguments, or the files that they name, are not \
+understood.")]
 pub(super) struct Load {
     /// The node
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:60051", value_parser = host)]
@@ -90,7 +91,7 @@ pub(super) struct Load {
 
 impl Load {
     /// Runs the load, prints and writes the results.
-    pub(super) fn run(self) -> Result<(), Box<dyn Error>> {
+    pub(super) fn run(self) -> Result<(), Failure> {
         let plan = self.plan()?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         let results = runtime.block_on(plan.run())?;
@@ -100,8 +101,11 @@ impl Load {
         Ok(results.verdict()?)
     }
 
-    fn plan(&self) -> Result<LoadPlan, Box<dyn Error>> {
+    fn plan(&self) -> Result<LoadPlan, Failure> {
         let work = self.work();
+        for threshold in &self.threshold {
+            threshold.check_name(&work).map_err(Failure::usage)?;
+        }
         let goose_reports = match (&self.report, &work) {
             (None, _) | (_, Work::Open { .. }) => Vec::new(),
             (Some(report), _) => {
@@ -137,7 +141,7 @@ impl Load {
     }
 
     /// Writes the files, and tells which.
-    fn write(&self, results: &LoadResults) -> Result<String, Box<dyn Error>> {
+    fn write(&self, results: &LoadResults) -> Result<String, Failure> {
         let mut written = String::new();
         if let Some(path) = &self.output {
             written += &write_file(path, &(serde_json::to_string_pretty(results)? + "\n"))?;
@@ -149,13 +153,13 @@ impl Load {
     }
 }
 
-fn write_file(path: &Path, text: &str) -> Result<String, Box<dyn Error>> {
+fn write_file(path: &Path, text: &str) -> Result<String, Failure> {
     fs::write(path, text).map_err(|error| format!("cannot write {}: {error}", path.display()))?;
     Ok(format!("written to {}\n", path.display()))
 }
 
-fn observed(config: &Path) -> Result<Vec<ObservedNode>, Box<dyn Error>> {
-    let overlay = Overlay::read(config)?.overlay;
+fn observed(config: &Path) -> Result<Vec<ObservedNode>, Failure> {
+    let overlay = Overlay::read(config).map_err(Failure::usage)?.overlay;
     let node = |process: &overlay::config::Process| ObservedNode {
         id: process.id.to_string(),
         address: process.address(),

@@ -1,11 +1,11 @@
 //! `overlay-harness policies`: one workload under several ways of sharing a node.
 
-use std::error::Error;
 use std::fs;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+use super::Failure;
 use crate::policies::{Generated, Workload, compare};
 
 /// Every option left out gives the comparison that the snapshot test has.
@@ -41,7 +41,7 @@ pub(super) struct Policies {
 
 impl Policies {
     /// Runs the workload under every policy, prints and writes the figures.
-    pub(super) fn run(self) -> Result<(), Box<dyn Error>> {
+    pub(super) fn run(self) -> Result<(), Failure> {
         let comparison = compare(&self.workload()?);
         print!("{comparison}");
         let json = serde_json::to_string_pretty(&comparison)? + "\n";
@@ -55,14 +55,16 @@ impl Policies {
         Ok(())
     }
 
-    fn workload(&self) -> Result<Workload, Box<dyn Error>> {
+    fn workload(&self) -> Result<Workload, Failure> {
         let name = &self.workload;
         if let Ok(generated) = Generated::from_str(name, false) {
             return Ok(generated.workload(self.seed));
         }
         let text = fs::read_to_string(name).map_err(|error| {
-            format!("`{name}` is no generated workload (flood, lopsided, mixed) and cannot be read: {error}")
+            Failure::usage(format!(
+                "`{name}` is no generated workload (flood, lopsided, mixed) and cannot be read: {error}"
+            ))
         })?;
-        Ok(Workload::parse(&text).map_err(|error| format!("{name}: {error}"))?)
+        Workload::parse(&text).map_err(|error| Failure::usage(format!("{name}: {error}")))
     }
 }

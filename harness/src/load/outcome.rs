@@ -8,6 +8,10 @@ use overlay::coverage;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
+/// The RPCs that transactions call, by the names that reports and thresholds have for them.
+pub(super) const CALLS: [&str; 5] =
+    ["Query", "GetChunk", "GetMetrics", "OverlayNode.Query", "OverlayNode.GetChunk"];
+
 /// One call of a transaction.
 #[derive(Clone, Debug)]
 pub(super) struct Call {

@@ -7,6 +7,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::Work;
+use super::outcome::CALLS;
 use super::recorder::{Counts, Tally};
 
 /// One rule.
@@ -43,6 +45,15 @@ enum Operator {
 )]
 pub struct InvalidThreshold {
     what: String,
+}
+
+/// A rule about something that a run never does.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("threshold `{rule}`: this run has no `{name}` (names: {})", names.join(", "))]
+pub struct UnknownName {
+    rule: String,
+    name: String,
+    names: Vec<String>,
 }
 
 impl FromStr for Threshold {
@@ -152,6 +163,20 @@ pub struct Judged {
 }
 
 impl Threshold {
+    /// Whether a run makes what the rule is about: after the run it is too late to say that it does not.
+    ///
+    /// # Errors
+    /// [`UnknownName`] with the names that there are.
+    pub fn check_name(&self, work: &Work) -> Result<(), UnknownName> {
+        let Some(name) = &self.of else { return Ok(()) };
+        let mut names: Vec<String> = work.transactions().into_iter().map(str::to_owned).collect();
+        names.extend(CALLS.map(|call| format!("GRPC {call}")));
+        match names.contains(name) {
+            true => Ok(()),
+            false => Err(UnknownName { rule: self.rule.clone(), name: name.clone(), names }),
+        }
+    }
+
     pub(super) fn judge(&self, tally: &Tally, seconds: f64) -> Judged {
         let observed = self.counts(tally).and_then(|counts| self.metric.observe(counts, seconds));
         let passed = observed.is_some_and(|observed| match self.operator {
@@ -236,7 +261,7 @@ mod tests {
 
     #[test]
     fn rule_about_what_never_happened_fails() {
-        for rule in ["p99<1s for aggregate", "error-rate<50% for GRPC Cancel"] {
+        for rule in ["p99<1s for aggregate", "error-rate<50% for GRPC GetMetrics"] {
             let Judged { observed, passed, .. } = judged(rule);
             assert_eq!((observed.as_str(), passed), ("nothing to judge", false), "{rule}");
         }

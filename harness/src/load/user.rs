@@ -24,7 +24,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Response, Status};
 
 use super::mix::Transaction;
-use super::outcome::{Call, Failure, Outcome, Success};
+use super::outcome::{CALLS, Call, Failure, Outcome, Success};
 
 /// Rows of a small query.
 const SMALL: u64 = 100;
@@ -141,7 +141,8 @@ impl User {
 
     /// Does one request of the benchmark.
     pub(super) async fn benchmark(&self, query_params: &str, all_chunks: bool) -> Outcome {
-        self.timed("benchmark", async |calls| self.old_query(query_params, all_chunks, calls).await).await
+        self.timed(super::BENCHMARK, async |calls| self.old_query(query_params, all_chunks, calls).await)
+            .await
     }
 
     async fn timed(
@@ -267,6 +268,7 @@ impl Calls {
     }
 
     fn made(&mut self, name: &'static str, started: Instant, code: Code, good: bool) {
+        debug_assert!(CALLS.contains(&name), "`{name}` is a name for thresholds");
         self.ended = Instant::now();
         self.made.push(Call { name, took: self.ended - started, code, good });
     }

@@ -97,7 +97,7 @@ pub struct Arrival {
 pub enum WorkloadError {
     /// Not the JSON described above.
     #[error("workload is malformed: {0}")]
-    Malformed(#[from] serde_json::Error),
+    Malformed(serde_json::Error),
     /// Well formed, but it makes no sense.
     #[error("{0}")]
     Invalid(String),
@@ -109,7 +109,7 @@ impl Workload {
     /// # Errors
     /// [`WorkloadError`] with the first thing that is wrong.
     pub fn parse(text: &str) -> Result<Self, WorkloadError> {
-        let workload: Workload = serde_json::from_str(text)?;
+        let workload: Workload = serde_json::from_str(text).map_err(WorkloadError::Malformed)?;
         workload.check()?;
         Ok(workload)
     }
