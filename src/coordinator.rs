@@ -194,6 +194,11 @@ impl Coordinator {
         &self.admission
     }
 
+    /// Queries that wait for an equal one that runs.
+    pub fn follower_count(&self) -> usize {
+        self.runs.follower_count()
+    }
+
     /// The result sets under a lease.
     pub fn leases(&self) -> &Leases {
         &self.leases

@@ -91,6 +91,7 @@ pub struct Metrics {
     peer_requests: Counters<PeerRequest>,
     active_queries: Gauge,
     waiting_queries: Gauge,
+    following_queries: Gauge,
     open_result_sets: Gauge,
     marked_nodes: Gauge,
     version_conflicts: Gauge,
@@ -105,6 +106,8 @@ pub struct Gauges {
     pub active_queries: usize,
     /// Queries that wait for slots.
     pub waiting_queries: usize,
+    /// Queries that wait for an equal one that runs.
+    pub following_queries: usize,
     /// Result sets under a lease.
     pub open_result_sets: usize,
     /// Nodes that are avoided.
@@ -148,6 +151,7 @@ impl Default for Metrics {
             peer_requests: Counters::default(),
             active_queries: Gauge::default(),
             waiting_queries: Gauge::default(),
+            following_queries: Gauge::default(),
             open_result_sets: Gauge::default(),
             marked_nodes: Gauge::default(),
             version_conflicts: Gauge::default(),
@@ -197,6 +201,11 @@ impl Default for Metrics {
         );
         registry.register("active_queries", "Queries that have their slots", metrics.active_queries.clone());
         registry.register("waiting_queries", "Queries that wait for slots", metrics.waiting_queries.clone());
+        registry.register(
+            "following_queries",
+            "Queries that wait for an equal one",
+            metrics.following_queries.clone(),
+        );
         registry.register("open_result_sets", "Result sets under a lease", metrics.open_result_sets.clone());
         registry.register(
             "marked_nodes",
@@ -285,6 +294,7 @@ impl Metrics {
     pub fn exposition(&self, gauges: &Gauges) -> String {
         self.active_queries.set(gauges.active_queries as i64);
         self.waiting_queries.set(gauges.waiting_queries as i64);
+        self.following_queries.set(gauges.following_queries as i64);
         self.open_result_sets.set(gauges.open_result_sets as i64);
         self.marked_nodes.set(gauges.marked_nodes as i64);
         self.version_conflicts.set(gauges.version_conflicts as i64);

@@ -167,6 +167,7 @@ impl NodeState {
         Gauges {
             active_queries: admission.active(),
             waiting_queries: admission.waiting(),
+            following_queries: self.coordinator.follower_count(),
             open_result_sets: self.coordinator.leases().open_count(),
             marked_nodes: snapshot.marked.len(),
             version_conflicts: snapshot.version_conflicts().len(),

@@ -6,10 +6,9 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
-use std::time::Duration;
 
 use insta::assert_snapshot;
-use overlay_harness::cluster::{Cluster, ClusterSpec, InProcessCluster};
+use overlay_harness::cluster::{Cluster, ClusterSpec, InProcessCluster, READY_WITHIN, wait_until};
 use overlay_harness::snapshot::Redactions;
 use overlay_harness::topology::Topology;
 use serde_json::json;
@@ -79,14 +78,11 @@ impl Six {
     /// Waits until a node notices that its neighbour is down.
     async fn notices(&self, id: &str, neighbour: &str) {
         let client = self.cluster.client(id, "snapshot").unwrap();
-        for _ in 0..500 {
-            let metrics = client.metrics().await.unwrap();
-            if metrics.neighbours.iter().any(|other| other.node == neighbour && other.state != "up") {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        panic!("node {id} still thinks that {neighbour} is up after ten seconds");
+        let noticed = async || {
+            let neighbours = client.metrics().await.unwrap().neighbours;
+            neighbours.iter().any(|other| other.node == neighbour && other.state != "up").then_some(())
+        };
+        wait_until(READY_WITHIN, noticed).await.expect("it notices");
     }
 
     fn file(&self, name: &str) -> String {

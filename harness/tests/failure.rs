@@ -16,7 +16,7 @@ use overlay::proto::v1;
 use overlay::proto::v1::overlay_client::OverlayClient;
 use overlay_harness::answer::{self, ask, assert_equal_rows, read_chunks};
 use overlay_harness::cluster::{
-    Cluster, ClusterSpec, InProcessCluster, ProcessCluster, RunningNode, fixtures,
+    Cluster, ClusterSpec, InProcessCluster, ProcessCluster, READY_WITHIN, RunningNode, fixtures, wait_until,
 };
 use overlay_harness::oracle::{Oracle, OracleQuery, TeamRange};
 use serde_json::{Value, json};
@@ -209,7 +209,7 @@ async fn sigterm_lets_a_stream_come_to_its_end_and_refuses_queries() {
     let mut cluster = six_processes(json!({}));
     let (client, mut stream, chunk_count) = blocked_stream(&cluster).await;
     cluster.node("A").signal("TERM").unwrap();
-    let refused = eventually(|| async { client.query(&Query::default()).await.err() }).await;
+    let refused = eventually(async || client.query(&Query::default()).await.err()).await;
     assert_eq!(status_of::<()>(Err(refused)).code(), Code::Unavailable);
     assert!(cluster.node("A").is_running(), "a stream is still open");
     let mut chunks = 0;
@@ -303,14 +303,12 @@ fn servers(result: &QueryResult) -> BTreeSet<String> {
 
 /// Asks queries that differ, so that none comes from a cache, until the ledger names `id`.
 async fn wait_until_it_serves(client: &Client, id: &str) {
-    let number = std::cell::Cell::new(0);
-    eventually(|| {
-        number.set(number.get() + 1);
-        let query = OracleQuery { min: Some(format!("0.{:04}", number.get())), ..OracleQuery::default() };
-        async move {
-            let result = client.query(&answer::query(&query, Encoding::Arrow)).await.ok()?;
-            servers(&result).contains(id).then_some(())
-        }
+    let mut number = 0;
+    eventually(async || {
+        number += 1;
+        let query = OracleQuery { min: Some(format!("0.{number:04}")), ..OracleQuery::default() };
+        let result = client.query(&answer::query(&query, Encoding::Arrow)).await.ok()?;
+        servers(&result).contains(id).then_some(())
     })
     .await;
 }
@@ -340,14 +338,7 @@ fn status_of<T>(result: Result<T, ClientError>) -> Status {
     }
 }
 
-/// Asks until there is an answer, at most twenty seconds.
-async fn eventually<T, F: Future<Output = Option<T>>>(mut ask: impl FnMut() -> F) -> T {
-    let end = Instant::now() + Duration::from_secs(20);
-    while Instant::now() < end {
-        if let Some(answer) = ask().await {
-            return answer;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    panic!("did not come about within twenty seconds");
+/// Looks until there is something.
+async fn eventually<T>(look: impl AsyncFnMut() -> Option<T>) -> T {
+    wait_until(READY_WITHIN, look).await.expect("it comes about")
 }

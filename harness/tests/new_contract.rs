@@ -16,7 +16,7 @@ use overlay::proto::v1;
 use overlay::proto::v1::overlay_client::OverlayClient;
 use overlay::store::Version;
 use overlay_harness::answer::{self, ask, assert_equal_rows, read_chunks};
-use overlay_harness::cluster::{Cluster, ClusterSpec, InProcessCluster, fixtures};
+use overlay_harness::cluster::{Cluster, ClusterSpec, InProcessCluster, READY_WITHIN, fixtures, wait_until};
 use overlay_harness::oracle::{GroupKey, Measure, Oracle, OracleQuery, OracleRow, TeamRange, random_query};
 use overlay_harness::topology::TopologyBuilder;
 use serde_json::{Value, json};
@@ -302,7 +302,7 @@ async fn days_out_of_reach_fail_the_query_unless_partial_is_asked() {
     for id in ["D", "E", "F"] {
         cluster.restart(id).await.unwrap();
     }
-    let rows = eventually(|| async {
+    let rows = eventually(async || {
         Some(ask(&client, &partial).await.ok()?)
             .filter(|(result, _)| coverage::missing(&result.ledger).next().is_none())
     })
@@ -495,11 +495,7 @@ async fn stream_beyond_the_limit_is_resource_exhausted_until_one_is_gone() {
     assert_eq!(refused.get_details_quota_failure().unwrap().violations[0].subject, "limits.streams");
     assert!(retry_delay(&refused) > Duration::ZERO);
     drop(held);
-    let stream = eventually(|| {
-        let mut raw = raw.clone();
-        async move { open(&mut raw).await.ok() }
-    })
-    .await;
+    let stream = eventually(async || open(&mut raw).await.ok()).await;
     let chunks: Vec<v1::Chunk> = stream.try_collect().await.unwrap();
     assert_eq!(chunks.len(), result.chunk_count() as usize);
 }
@@ -644,14 +640,10 @@ async fn waiting_query_can_be_asked_about_and_cancelled() {
     };
     let mut asking = raw.clone();
     let waiting = tokio::spawn(async move { asking.query(request).await });
-    let status = eventually(|| {
-        let mut raw = raw.clone();
-        async move {
-            let request =
-                v1::GetQueryStatusRequest { request_id: "mine".to_owned(), client_id: "me".to_owned() };
-            let status = raw.get_query_status(request).await.unwrap().into_inner();
-            (status.state == "waiting").then_some(status)
-        }
+    let mine = v1::GetQueryStatusRequest { request_id: "mine".to_owned(), client_id: "me".to_owned() };
+    let status = eventually(async || {
+        let status = raw.get_query_status(mine.clone()).await.unwrap().into_inner();
+        (status.state == "waiting").then_some(status)
     })
     .await;
     assert_eq!(status.position, 1);
@@ -662,7 +654,7 @@ async fn waiting_query_can_be_asked_about_and_cancelled() {
     assert!(raw.cancel(cancel_request("", "mine", "me")).await.unwrap().into_inner().found);
     assert_eq!(waiting.await.unwrap().unwrap_err().code(), Code::Cancelled);
     let admission = cluster.node("A").state().coordinator.admission();
-    eventually(|| async { (admission.waiting() == 0).then_some(()) }).await;
+    eventually(async || (admission.waiting() == 0).then_some(())).await;
     drop(place);
 }
 
@@ -678,7 +670,7 @@ async fn deadline_of_the_client_ends_a_query() {
         tokio::time::timeout(Duration::from_secs(5), raw.query(request)).await.unwrap().unwrap_err();
     assert!([Code::DeadlineExceeded, Code::Cancelled].contains(&refused.code()), "{refused}");
     let admission = cluster.node("A").state().coordinator.admission();
-    eventually(|| async { (admission.waiting() == 0).then_some(()) }).await;
+    eventually(async || (admission.waiting() == 0).then_some(())).await;
     drop(place);
 }
 
@@ -704,9 +696,9 @@ async fn client_that_goes_away_leaves_the_queue() {
     let client = cluster.client("A", "leaver").unwrap();
     let asking = tokio::spawn(async move { client.query(&Query::default()).await.map(|_| ()) });
     let admission = cluster.node("A").state().coordinator.admission();
-    eventually(|| async { (admission.waiting() == 1).then_some(()) }).await;
+    eventually(async || (admission.waiting() == 1).then_some(())).await;
     asking.abort();
-    eventually(|| async { (admission.waiting() == 0).then_some(()) }).await;
+    eventually(async || (admission.waiting() == 0).then_some(())).await;
     drop(place);
 }
 
@@ -846,13 +838,7 @@ fn copy_days(from: &Path, to: &Path, days: &[&str]) {
     }
 }
 
-/// Asks until there is an answer, at most ten seconds.
-async fn eventually<T, F: Future<Output = Option<T>>>(mut ask: impl FnMut() -> F) -> T {
-    for _ in 0..500 {
-        if let Some(answer) = ask().await {
-            return answer;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    panic!("did not come about within ten seconds");
+/// Looks until there is something.
+async fn eventually<T>(look: impl AsyncFnMut() -> Option<T>) -> T {
+    wait_until(READY_WITHIN, look).await.expect("it comes about")
 }

@@ -44,12 +44,21 @@ async fn ask(
             other => panic!("{other}"),
         })
     });
-    let admission = cluster.node("A").state().coordinator.admission().clone();
-    while admission.waiting() != waiting {
-        assert!(!asking.is_finished(), "{id} was to wait");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    let waits = || asking.is_finished() || cluster.node("A").state().gauges().waiting_queries == waiting;
+    comes_about("it waits", waits).await;
+    assert!(!asking.is_finished(), "{id} was to wait");
     asking
+}
+
+/// Waits until something is so.
+async fn comes_about(what: &str, is_so: impl Fn() -> bool) {
+    wait_until(READY_WITHIN, async || is_so().then_some(())).await.expect(what);
+}
+
+/// Waits until so many queries of A follow equal ones.
+async fn followers(cluster: &InProcessCluster, count: usize) {
+    let is_so = || cluster.node("A").state().gauges().following_queries == count;
+    comes_about("queries follow equal ones", is_so).await;
 }
 
 /// Goal: a client that asks the same as a flooding one is not refused for the flood's long line.
@@ -64,8 +73,7 @@ async fn follower_of_a_query_that_is_refused_waits_on_its_own() {
     let second = ask(&cluster, "flood", query("NO2"), 2).await;
     let third = ask(&cluster, "flood", query("SO2"), 3).await;
     let light = ask(&cluster, "light", query("SO2"), 3).await;
-    // Nothing shows from outside that it has joined.
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    followers(&cluster, 1).await;
     let other = ask(&cluster, "other", query("PM10"), 3).await;
     assert_eq!(third.await.unwrap(), Err(Code::ResourceExhausted));
     assert_eq!(second.await.unwrap(), Err(Code::ResourceExhausted), "the light one takes its place");
@@ -93,16 +101,12 @@ async fn follower_with_more_time_outlives_the_deadline_of_the_first_asker() {
         tokio::spawn(async move { raw.query(request).await })
     };
     let hurried = ask(Duration::from_secs(1));
-    while cluster.node("A").state().coordinator.admission().waiting() == 0 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    let patient = ask(Duration::from_secs(30));
-    // Nothing shows from outside that it has joined.
-    tokio::time::sleep(Duration::from_millis(200)).await;
-    assert!(!hurried.is_finished());
+    comes_about("it waits", || cluster.node("A").state().gauges().waiting_queries == 1).await;
+    let patient = ask(Duration::from_secs(60));
+    followers(&cluster, 1).await;
     assert!(hurried.await.unwrap().is_err());
-    // The node's clock for that deadline started a moment after the client's.
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    // The node's clock for that deadline started a moment after the client's; then the run is over for both.
+    followers(&cluster, 0).await;
     drop(place);
     let answered = patient.await.unwrap().unwrap().into_inner();
     assert_eq!(answered.manifest.unwrap().total_records, 7);
@@ -116,8 +120,7 @@ async fn hurried_clients_mark_no_node() {
     let patient = cluster.client("A", "patient").unwrap();
     patient.query(&query("CO")).await.unwrap();
     // Nodes that A asked while they were loading are marked until the next probe.
-    let nothing_marked = || relay.directory().marks().is_empty().then_some(());
-    wait_until(READY_WITHIN, async || nothing_marked()).await.expect("all nodes are up");
+    comes_about("no node is marked", || relay.directory().marks().is_empty()).await;
     let raw = OverlayClient::connect(format!("http://{}", cluster.address("A"))).await.unwrap();
     for timeout_ms in [1, 2, 3, 5, 8, 12] {
         for limit in 100..120 {

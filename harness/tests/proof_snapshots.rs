@@ -4,7 +4,6 @@
 //! and that nothing is asked for which statistics exclude. The fixtures lack 20200811 to 20200813.
 
 use std::fmt::Write;
-use std::time::Duration;
 
 use insta::assert_snapshot;
 use overlay::client::Client;
@@ -16,7 +15,7 @@ use overlay::proto::legacy::overlay_node_client::OverlayNodeClient;
 use overlay::proto::v1;
 use overlay::proto::v1::overlay_client::OverlayClient;
 use overlay_harness::answer;
-use overlay_harness::cluster::{Cluster, ClusterSpec, InProcessCluster};
+use overlay_harness::cluster::{Cluster, ClusterSpec, InProcessCluster, READY_WITHIN, wait_until};
 use overlay_harness::oracle::OracleQuery;
 use overlay_harness::snapshot::Redactions;
 use serde_json::json;
@@ -126,13 +125,8 @@ async fn ledger_names_missing_days() {
 async fn marked(cluster: &InProcessCluster, nodes: usize) {
     let client = cluster.client("A", "snapshot").unwrap();
     let wanted = format!("\noverlay_marked_nodes {nodes}\n");
-    for _ in 0..500 {
-        if client.metrics().await.unwrap().exposition.contains(&wanted) {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    panic!("A does not mark {nodes} nodes within ten seconds");
+    let seen = async || client.metrics().await.unwrap().exposition.contains(&wanted).then_some(());
+    wait_until(READY_WITHIN, seen).await.expect("A notices that they are down");
 }
 
 /// All that a reply to a query says, field by field: for rows in both encodings, and for groups.

@@ -56,6 +56,11 @@ impl InFlight {
         state.drain_rate.set_busy(full, now);
         Ok(InFlightPermit { shared: shared.clone() })
     }
+
+    /// Places that are taken.
+    pub fn taken(&self) -> usize {
+        self.shared.lock().taken
+    }
 }
 
 impl Shared {

@@ -106,6 +106,11 @@ impl Runs {
         Joined { run, name, _follower: None }
     }
 
+    /// Queries that wait for runs that others started.
+    pub(super) fn follower_count(&self) -> usize {
+        self.followers.taken()
+    }
+
     /// A run that panicked says so to whoever looks at it, which may be under this lock.
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, Running>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
