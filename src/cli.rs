@@ -33,6 +33,7 @@ use std::sync::Arc;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::config::{Overlay, Problems, Profile};
+use crate::load::LoadError;
 
 /// Where the leader of the bundled one-host configuration listens.
 const DEFAULT_LEADER: &str = "127.0.0.1:60051";
@@ -208,7 +209,12 @@ pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
 /// Reads a configuration, prints its warnings, and applies what the command line overrides.
 pub(crate) fn read_overlay(path: &Path, profile: Option<ProfileName>) -> Result<Arc<Overlay>, Failure> {
     let parsed = Overlay::read(path).map_err(|problems: Problems| {
-        let help = "`overlay check-config --schema` prints what a configuration may hold";
+        let help = match path.exists() {
+            true => "`overlay check-config --schema` prints what a configuration may hold",
+            false => {
+                "name a file that exists, in most commands with --config FILE; the project has configs/one_host_config.json"
+            }
+        };
         Failure::usage(problems, help)
     })?;
     for warning in &parsed.warnings {
@@ -246,6 +252,15 @@ impl From<ProfileName> for Profile {
             ProfileName::Parallel => Profile::Parallel,
             ProfileName::Balanced => Profile::Balanced,
         }
+    }
+}
+
+/// Refuses a dataset root that is no folder: once, and before anything starts.
+pub(crate) fn check_dataset_root(root: &Path) -> Result<(), Failure> {
+    let help = "its day folders are named YYYYMMDD and hold .csv or .csv.gz files";
+    match root.is_dir() {
+        true => Ok(()),
+        false => Err(Failure::usage(LoadError::NotAFolder(root.to_owned()), help)),
     }
 }
 

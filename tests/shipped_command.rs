@@ -327,6 +327,23 @@ fn no_node_outlives_an_up_that_is_killed() {
     up.wait_until_nobody_serves();
 }
 
+/// Goal: the ports of an overlay that runs are one error, which names them all.
+#[test]
+fn second_up_on_the_same_ports_names_them_once() {
+    let up = Up::start(&[]);
+    for more in [&[][..], &["--embedded"]] {
+        let config = up.config();
+        let second = ["up", "--config", config.to_str().unwrap(), "--dataset-root", bundled::ROOT];
+        let refused = overlay(&[&second[..], more].concat());
+        let addresses: Vec<String> =
+            up.ports.iter().map(|(id, port)| format!("127.0.0.1:{port} ({id})")).collect();
+        let told = format!("error: cannot listen on {}: ", addresses.join(", "));
+        assert_eq!(refused.status.code(), Some(1), "{}", text(&refused));
+        assert!(text(&refused).starts_with(&told), "{}", text(&refused));
+        assert_eq!(text(&refused).lines().count(), 2, "an error and its help: {}", text(&refused));
+    }
+}
+
 /// With nobody to read what `up` says about C, its other nodes serve on; that C was killed shows in the end.
 #[cfg(target_os = "linux")]
 #[test]

@@ -12,10 +12,10 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::Failure;
 use super::output::{Output, counted};
 use super::proof::{FrameRecord, Proof, parsed};
 use super::table::thousands;
+use super::{Failure, check_dataset_root};
 use crate::coverage::{self, Entry, Outcome, Served};
 use crate::day::Day;
 use crate::load::{self, LoadOptions};
@@ -60,6 +60,7 @@ impl CheckProof {
             |entry: &&Entry| !matches!(entry.outcome, Outcome::BeyondLimit | Outcome::Missing { .. });
         let days: BTreeSet<Day> = claim.ledger.iter().filter(says_something).map(|entry| entry.day).collect();
         // A wrong folder is a mistake of the caller's, not a proof that does not hold.
+        check_dataset_root(&self.dataset_root)?;
         load::days_on_disk(&self.dataset_root)?;
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let options = LoadOptions { threads, ..LoadOptions::default() };

@@ -8,7 +8,7 @@ use clap::Args;
 use super::embedded::Embedded;
 use super::output::counted;
 use super::table::{day_list, table, thousands};
-use super::{Failure, runtime};
+use super::{Failure, check_dataset_root, runtime};
 use crate::client::{Client, QueryResult};
 use crate::config::Overlay;
 use crate::coverage::Outcome;
@@ -42,6 +42,7 @@ pub(crate) struct Demo {
 impl Demo {
     pub(crate) fn run(self) -> Result<(), Failure> {
         let root = self.dataset_root.unwrap_or_else(bundled_data);
+        check_dataset_root(&root)?;
         let runtime = runtime()?;
         let result = runtime.block_on(demonstrate(root));
         runtime.shutdown_background();

@@ -4,7 +4,7 @@
 //! the `"rows"` so far now and then, and one with `"ready":true` when its data are loaded, so that whoever
 //! started it need not poll.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use clap::Args;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use super::{Failure, dataset_root, read_overlay, runtime};
+use super::{Failure, check_dataset_root, dataset_root, read_overlay, runtime};
 use crate::config::{NodeId, Overlay};
 use crate::node::{Loading, Node, NodeError, Setup};
 use crate::outside::{Outside, incoming_tcp};
@@ -84,10 +84,14 @@ impl NodeArguments {
         // Installed first, so that no signal after the line below ends the process halfway.
         let mut signals = Signals::new()?;
         let address = bind_address(&overlay, &self.id, self.bind.as_deref())?;
+        let root = dataset_root(self.dataset_root, &overlay);
+        if let Some(root) = root.as_ref().filter(|_| overlay.leader().id != id) {
+            check_dataset_root(root)?;
+        }
         let (incoming, bound) = listen(&address).await?;
         say(&json!({"node": self.id, "address": bound.to_string()}))?;
         let mut node = Node::start(Setup {
-            dataset_root: dataset_root(self.dataset_root, &overlay),
+            dataset_root: root,
             overlay,
             id,
             strict: self.strict,
@@ -167,18 +171,23 @@ fn bind_address(overlay: &Overlay, id: &str, bind: Option<&str>) -> Result<Strin
 /// Binds a listener, or says which address could not be had and what to do.
 pub(crate) async fn listen(address: &str) -> Result<(crate::outside::Incoming, SocketAddr), Failure> {
     let listener = tokio::net::TcpListener::bind(address).await.map_err(|error| {
-        let help = match error.kind() {
-            std::io::ErrorKind::AddrInUse => "another process listens there: stop it, or choose another port",
-            std::io::ErrorKind::AddrNotAvailable => {
-                "this host has no such address: give --bind, or --host to `overlay up`, or correct the configuration"
-            }
-            _ => "check host and port in the configuration",
-        };
+        let help = cannot_listen(error.kind());
         let error = std::io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"));
         Failure::with_help(error, help)
     })?;
     let bound = listener.local_addr()?;
     Ok((incoming_tcp(listener), bound))
+}
+
+/// What to do about an address that could not be had.
+pub(super) fn cannot_listen(why: ErrorKind) -> &'static str {
+    match why {
+        ErrorKind::AddrInUse => "another process listens there: stop it, or choose another port",
+        ErrorKind::AddrNotAvailable => {
+            "this host has no such address: give --bind, or --host to `overlay up`, or correct the configuration"
+        }
+        _ => "check host and port in the configuration",
+    }
 }
 
 /// Prints one line and makes sure that it is out.

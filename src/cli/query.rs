@@ -68,6 +68,9 @@ impl QueryCommand {
     pub(crate) fn run(self) -> Result<(), Failure> {
         let on_terminal = self.output.is_none() && output::stdout_is_terminal();
         let format = self.format(on_terminal)?;
+        for name in self.output.iter().chain(&self.proof) {
+            check_folder(name)?;
+        }
         let default_limit = if on_terminal { Some(TERMINAL_ROWS) } else { None };
         let mut query = self.query.query(format.encoding(), default_limit)?;
         if query.aggregate.is_some() && !self.query.has_limit() {
@@ -181,6 +184,21 @@ impl QueryCommand {
             ),
             _ => Failure::from(error),
         }
+    }
+}
+
+/// Refuses a file in a folder that does not exist before anything is asked.
+fn check_folder(name: &Path) -> Result<(), Failure> {
+    match name.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() && !folder.is_dir() => {
+            let error = format!(
+                "cannot write `{}`: `{}` is not a folder that exists",
+                name.display(),
+                folder.display()
+            );
+            Err(Failure::usage(error, "make the folder, or choose another file"))
+        }
+        _ => Ok(()),
     }
 }
 

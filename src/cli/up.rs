@@ -6,7 +6,7 @@
 mod children;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{IsTerminal, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitStatus;
@@ -19,9 +19,9 @@ use tokio::process::Command;
 
 use self::children::{Children, Event};
 use super::embedded::Embedded;
-use super::node::Signals;
+use super::node::{Signals, cannot_listen};
 use super::output::counted;
-use super::{Failure, ProfileName, dataset_root, read_overlay, runtime, tell};
+use super::{Failure, ProfileName, check_dataset_root, dataset_root, read_overlay, runtime, tell};
 use crate::client::Client;
 use crate::config::{NodeId, Overlay, Process};
 
@@ -68,12 +68,11 @@ impl Up {
         let overlay = read_overlay(&self.config, self.profile)?;
         let local = local_processes(&overlay, self.host.as_deref())?;
         let root = dataset_root(self.dataset_root.clone(), &overlay);
-        if root.is_none() && local.iter().any(|process| overlay.leader().id != process.id) {
-            return Err(Failure::usage(
-                "no dataset root",
-                "give --dataset-root DIR, or dataset_root in the configuration; fixtures/airnow has a small one",
-            ));
+        if local.iter().any(|process| overlay.leader().id != process.id) {
+            let help = "give --dataset-root DIR, or dataset_root in the configuration; fixtures/airnow has a small one";
+            check_dataset_root(root.as_ref().ok_or_else(|| Failure::usage("no dataset root", help))?)?;
         }
+        check_addresses(&local)?;
         let runtime = runtime()?;
         let result = match self.embedded {
             true => runtime.block_on(embedded(overlay, local, root)),
@@ -147,6 +146,23 @@ fn local_processes(overlay: &Overlay, host: Option<&str>) -> Result<Vec<Process>
         )),
         _ => Ok(processes),
     }
+}
+
+/// Refuses addresses that cannot be had: all at once, and before any node starts.
+fn check_addresses(local: &[Process]) -> Result<(), Failure> {
+    let refused = local.iter().filter_map(|process| {
+        let error = std::net::TcpListener::bind(process.address()).err()?;
+        Some((format!("{} ({})", process.address(), process.id), error))
+    });
+    let (addresses, mut errors): (Vec<_>, Vec<_>) = refused.unzip();
+    let Some(error) = errors.pop() else { return Ok(()) };
+    let help = match error.kind() {
+        ErrorKind::AddrInUse => {
+            "an overlay may run there already: `overlay shutdown --all` stops it; or choose other ports in the configuration"
+        }
+        _ => cannot_listen(error.kind()),
+    };
+    Err(Failure::with_help(format!("cannot listen on {}: {error}", addresses.join(", ")), help))
 }
 
 /// Says when all children are ready, and waits until a signal comes or none is left.
