@@ -96,7 +96,7 @@ fn lines(explained: &ExplainedQuery, width: Option<u16>) -> Vec<String> {
         ),
     ];
     if days.is_empty() {
-        lines.push("note: no team owns a day of this query".to_owned());
+        lines.push("note: no team that the node answers for owns a day of this query".to_owned());
         return lines;
     }
     let mut page =

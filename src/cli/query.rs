@@ -127,6 +127,12 @@ impl QueryCommand {
             }
         };
         let rows = result.manifest.total_records;
+        if of_one_team(&result.ledger)
+            && let Ok(node) = client.metrics().await
+            && let Some(note) = notes::own_team(&node, query)
+        {
+            tell(note);
+        }
         for note in notes::notes(query, &result.ledger, rows, self.query.has_limit()) {
             tell(note);
         }
@@ -250,6 +256,11 @@ fn progress(rows: u64, wanted: bool) -> ProgressBar {
     let bar = ProgressBar::new(rows);
     bar.set_style(style.expect("the template is right"));
     bar
+}
+
+/// Whether a ledger has days of one team at most, as that of a node other than the leader.
+fn of_one_team(ledger: &[Entry]) -> bool {
+    ledger.windows(2).all(|pair| pair[0].team == pair[1].team)
 }
 
 fn served_by(ledger: &[Entry]) -> impl Iterator<Item = String> {

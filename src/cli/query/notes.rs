@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use crate::cli::output::counted;
 use crate::cli::table::{day_list, thousands};
+use crate::client::NodeMetrics;
+use crate::config::Role;
 use crate::coverage::{self, Entry, Outcome};
 use crate::plan::Query;
 
@@ -27,7 +29,7 @@ pub(super) fn summary(
 pub(super) fn notes(query: &Query, ledger: &[Entry], rows: u64, limit_chosen: bool) -> Vec<String> {
     let mut notes: Vec<String> = ledger.chunk_by(lost_alike).filter_map(missing_days).collect();
     if ledger.is_empty() {
-        notes.push("note: no team owns a day of this query".to_owned());
+        notes.push("note: no team that the node answers for owns a day of this query".to_owned());
     } else if rows == 0
         && let Some(parameter) = &query.predicate.parameter
         && ledger.iter().all(|entry| is_without(parameter, &entry.outcome))
@@ -36,6 +38,8 @@ pub(super) fn notes(query: &Query, ledger: &[Entry], rows: u64, limit_chosen: bo
         notes.push(format!(
             "note: none of {days} has a row of parameter `{parameter}`; names are as in the files, such as PM2.5 or OZONE"
         ));
+    } else if rows == 0 && notes.is_empty() {
+        notes.push("note: nothing matches".to_owned());
     }
     if let Some(limit) = query.limit
         && rows == limit
@@ -51,6 +55,17 @@ pub(super) fn notes(query: &Query, ledger: &[Entry], rows: u64, limit_chosen: bo
         });
     }
     notes
+}
+
+/// What the reader of an answer from another node than the leader should know: that it is not about all teams.
+pub(super) fn own_team(node: &NodeMetrics, query: &Query) -> Option<String> {
+    let chose_it = query.team.as_ref() == Some(&node.team);
+    (node.role != Role::Leader.name() && !chose_it).then(|| {
+        format!(
+            "note: node `{}` answers for its own team only, {}; the leader answers for all",
+            node.node, node.team
+        )
+    })
 }
 
 /// Whether two days are missing for one reason.
