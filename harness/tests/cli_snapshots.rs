@@ -158,6 +158,10 @@ async fn query_writes_each_format() {
     ] {
         notes += &run(&format!("query {more} {leader}")).await;
     }
+    let worker = format!("--leader {}", six.cluster.address("C"));
+    for more in ["PM2.5 100 --limit 1 --format table", "PM2.5 --team pink", "PM2.5 500 --team green"] {
+        notes += &run(&format!("query {more} {worker}")).await;
+    }
     assert_snapshot!("query_notes", notes);
 }
 
@@ -181,6 +185,19 @@ async fn proof_is_checked() {
         "check_proof_forged",
         run(&format!("check-proof {proof} --dataset-root fixtures/airnow")).await
     );
+}
+
+/// Goal: no table is broken by a terminal of 80 columns, nor by the numbers of the real data, which have two digits
+/// more. Method: the snapshots, which are the tables as they are printed.
+#[test]
+fn tables_fit_into_80_columns() {
+    let snapshots = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/snapshots");
+    for name in ["metrics_all", "verify_data_loading", "verify_data_loading_live"] {
+        let text = std::fs::read_to_string(snapshots.join(format!("cli_snapshots__{name}.snap"))).unwrap();
+        let rows = text.lines().filter(|line| line.starts_with('|') && line.ends_with('|'));
+        let widest = rows.map(|line| line.chars().count()).max().unwrap_or_default();
+        assert!((1..=78).contains(&widest), "{name}: {widest} columns");
+    }
 }
 
 /// Which days are asked for, of whom and by which way, and which are pruned and why.

@@ -38,7 +38,7 @@ pub(crate) struct MetricsCommand {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Format {
-    /// One row a node
+    /// For a person
     Table,
     /// One array with an object for each node
     Json,
@@ -74,7 +74,7 @@ impl MetricsCommand {
         };
         let mut out = std::io::stdout().lock();
         match self.format {
-            Format::Table => show_table(&mut out, &asked)?,
+            Format::Table => show_tables(&mut out, &asked)?,
             Format::Json => writeln!(out, "{:#}", asked.iter().map(Asked::to_json).collect::<Value>())?,
             Format::Prometheus if self.all => write!(out, "{}", labelled_exposition(&asked))?,
             Format::Prometheus => {
@@ -170,50 +170,50 @@ impl Asked {
     }
 }
 
-fn show_table(out: &mut impl Write, asked: &[Asked]) -> std::io::Result<()> {
-    let header = [
-        "node",
-        "role",
-        "team",
-        "state",
-        "files",
-        "rows",
-        "days",
-        "active",
-        "waiting",
-        "open sets",
-        "queries",
-        "chunks",
-        "rejected",
-        "mean ms",
-        "neighbours down",
-    ];
-    let mut shown = table(header, &[4, 5, 6, 7, 8, 9, 10, 11, 12, 13]);
+/// Two tables, each of which fits into 80 columns: who is there with what, and what they do. Then what is wrong.
+fn show_tables(out: &mut impl Write, asked: &[Asked]) -> std::io::Result<()> {
+    let mut nodes = table(["node", "role", "team", "state", "files", "rows", "days"], &[4, 5, 6]);
+    let header = ["node", "active", "waiting", "leases", "queries", "chunks", "rejected", "mean ms"];
+    let mut work = table(header, &[1, 2, 3, 4, 5, 6, 7]);
+    let mut down = Vec::new();
     for asked in asked {
-        let mut row = Vec::from(asked.identity());
-        row.push(asked.state().to_owned());
-        match &asked.answer {
-            Err(_) => row.resize(header.len(), "-".to_owned()),
+        let holds = match &asked.answer {
+            Err(_) => ["-", "-", "-"].map(str::to_owned),
             Ok(answer) => {
-                let down = answer.neighbours.iter().filter(|neighbour| neighbour.state != "up");
-                row.extend([
-                    thousands(answer.files),
-                    thousands(answer.rows),
-                    answer.days.to_string(),
-                    format!("{}/{}", answer.active_queries, answer.max_active),
-                    answer.waiting_queries.to_string(),
-                    answer.open_result_sets.to_string(),
-                    thousands(answer.queries_total),
-                    thousands(answer.chunks_total),
-                    thousands(answer.rejected_total),
-                    format!("{:.1}", answer.query_seconds_mean * 1e3),
-                    down.map(|neighbour| neighbour.node.as_str()).collect::<Vec<_>>().join(", "),
-                ]);
+                work.add_row(work_of(answer));
+                down.extend(neighbours_down(answer));
+                [thousands(answer.files), thousands(answer.rows), answer.days.to_string()]
             }
-        }
-        shown.add_row(row);
+        };
+        let state = [asked.state().to_owned()];
+        nodes.add_row(asked.identity().into_iter().chain(state).chain(holds));
     }
-    writeln!(out, "{shown}")
+    writeln!(out, "{nodes}")?;
+    if !work.is_empty() {
+        writeln!(out, "\n{work}")?;
+    }
+    for line in down {
+        writeln!(out, "{line}")?;
+    }
+    Ok(())
+}
+
+fn work_of(answer: &NodeMetrics) -> [String; 8] {
+    [
+        answer.node.clone(),
+        format!("{}/{}", answer.active_queries, answer.max_active),
+        answer.waiting_queries.to_string(),
+        answer.open_result_sets.to_string(),
+        thousands(answer.queries_total),
+        thousands(answer.chunks_total),
+        thousands(answer.rejected_total),
+        format!("{:.1}", answer.query_seconds_mean * 1e3),
+    ]
+}
+
+fn neighbours_down(answer: &NodeMetrics) -> impl Iterator<Item = String> {
+    let down = answer.neighbours.iter().filter(|neighbour| neighbour.state != "up");
+    down.map(|neighbour| format!("{} cannot reach {}: {}", answer.node, neighbour.node, neighbour.last_error))
 }
 
 /// The metrics of several nodes as one exposition: each family once, each sample with its node.
