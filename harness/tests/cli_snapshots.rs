@@ -123,7 +123,7 @@ async fn help_of_every_command() {
         assert_snapshot!(format!("help_{name}"), run(&format!("{name} --help")).await);
     }
     assert_snapshot!("help_harness", run_harness("--help").await);
-    for name in ["generate", "load", "policies"] {
+    for name in ["generate", "load", "simulate", "replay", "mutants", "policies"] {
         assert_snapshot!(format!("help_harness_{name}"), run_harness(&format!("{name} --help")).await);
     }
 }
@@ -411,6 +411,12 @@ async fn errors_of_the_harness() {
         "load --threshold p99".to_owned(),
         "load --config absent.json".to_owned(),
         "load --host http://127.0.0.1:1 --wait 0".to_owned(),
+        "simulate --seed 0xfive".to_owned(),
+        "simulate --scenarios 0".to_owned(),
+        "replay".to_owned(),
+        "replay --seed 1 --shrunk 3fq".to_owned(),
+        "replay --seed 1 --driver netns".to_owned(),
+        "mutants nobody-is-counted".to_owned(),
     ] {
         text += &run_harness(&line).await;
     }

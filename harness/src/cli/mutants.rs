@@ -1,11 +1,11 @@
 //! `overlay-harness mutants`: whether the tests notice faults that were put into the node on purpose.
 
-use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::Args;
 
+use super::Failure;
 use crate::mutants::{Killer, Mutant, Verdict, WorkingCopy};
 
 /// Works in a copy below `target/mutants`, which stays, so that a second run builds little.
@@ -27,8 +27,8 @@ pub(super) struct Mutants {
 
 impl Mutants {
     /// Tries them out one after the other and prints what became of each.
-    pub(super) fn run(self) -> Result<(), Box<dyn Error>> {
-        let mutants = self.chosen()?;
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let mutants = self.chosen().map_err(Failure::usage)?;
         let started = Instant::now();
         let copy = WorkingCopy::of(&project())?;
         let killers = killers(&mutants);
@@ -61,8 +61,7 @@ impl Mutants {
         let all = Mutant::all();
         let is_there = |name: &&String| all.iter().any(|mutant| mutant.name == **name);
         if let Some(unknown) = self.names.iter().find(|name| !is_there(name)) {
-            let names: Vec<&str> = all.iter().map(|mutant| mutant.name.as_str()).collect();
-            return Err(format!("unknown mutant `{unknown}` (mutants: {})", names.join(", ")));
+            return Err(format!("unknown mutant `{unknown}` (see the headings of harness/src/mutants/list.md)"));
         }
         let is_chosen = |mutant: &Mutant| self.names.is_empty() || self.names.contains(&mutant.name);
         Ok(all.into_iter().filter(is_chosen).collect())

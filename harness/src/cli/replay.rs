@@ -1,9 +1,8 @@
 //! `overlay-harness replay`: one random run again, in words.
 
-use std::error::Error;
-
 use clap::{Args, ValueEnum};
 
+use super::Failure;
 use crate::cluster::Driver;
 use crate::report::Reported;
 use crate::scenario::shrink::{Verdicts, follow};
@@ -16,7 +15,7 @@ pub(super) struct Replay {
     #[arg(long, value_parser = seed)]
     seed: u64,
     /// What leads from the seed's run to the smaller one that failed
-    #[arg(long, value_name = "VERDICTS", default_value = "")]
+    #[arg(long, value_name = "VERDICTS", default_value = "", hide_default_value = true)]
     shrunk: Verdicts,
     /// Steps to perform; all if left out
     #[arg(long, value_name = "N")]
@@ -46,7 +45,7 @@ pub(super) fn seed(text: &str) -> Result<u64, String> {
 
 impl Replay {
     /// Prints the run, and the report if it fails again.
-    pub(super) fn run(self) -> Result<(), Box<dyn Error>> {
+    pub(super) fn run(self) -> Result<(), Failure> {
         let Replay { seed, shrunk, .. } = self;
         let (driver, happenings) = match self.driver {
             DriverName::Sim => (Driver::Simulated { seed }, Happenings::All),

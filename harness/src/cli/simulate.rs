@@ -1,10 +1,10 @@
 //! `overlay-harness simulate`: random scenarios, as many as one has time for.
 
-use std::error::Error;
 use std::time::Instant;
 
 use clap::Args;
 
+use super::Failure;
 use super::replay::seed;
 use crate::cluster::Driver;
 use crate::scenario::{Happenings, Tally, hold};
@@ -22,7 +22,7 @@ pub(super) struct Simulate {
 
 impl Simulate {
     /// Stops at the first scenario that fails.
-    pub(super) fn run(self) -> Result<(), Box<dyn Error>> {
+    pub(super) fn run(self) -> Result<(), Failure> {
         // Short enough to be typed.
         let first = self.seed.unwrap_or_else(|| fastrand::u64(..1 << 32));
         let began = Instant::now();
