@@ -1,8 +1,8 @@
 //! Every node as a process on one of two hosts: network namespaces with a wire between them.
 //!
 //! The hosts are 192.168.1.1 and 192.168.1.2, so that the two-host configuration runs as it stands. Nodes of
-//! another configuration are put on them in turn. Namespaces have no names: each lives as long as a process in it,
-//! and every process ends with this one, however that ends. So nothing is left behind.
+//! another configuration are put on them in turn. Namespaces have no names: each lives as long as a process is in it or
+//! this one has it open, and every process ends with this one, however that ends. So nothing is left behind.
 //!
 //! The wire is the harness's own (`netns/wire`), so that it can be cut, slow, long and lossy on a kernel that has nothing
 //! for that. All nodes of a host share it: what a fault does to one, it does to all of its host.

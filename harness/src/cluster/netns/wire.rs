@@ -101,6 +101,7 @@ fn carry(ends: [End; 2], up: Sender<()>) -> io::Result<()> {
     })
 }
 
+/// Makes a host's device. The thread has to be there for it, and stays, as the device does.
 fn open(end: &End) -> io::Result<Tun> {
     host::enter(&end.namespace)?;
     let device = Tun::builder().name(DEVICE).address(end.ip).netmask(NETMASK).up().build();
