@@ -7,6 +7,6 @@ if "%~1"=="" (set "host=192.168.1.2") else (set "host=%~1")
 if "%~2"=="" (set "port=60051") else (set "port=%~2")
 if "%~3"=="" (set "requests=200") else (set "requests=%~3")
 if "%~4"=="" (set "users=20") else (set "users=%~4")
-cargo run --release --manifest-path "%root%\Cargo.toml" --package overlay-harness --bin overlay-harness -- ^
+cargo run --release --manifest-path "%root%\Cargo.toml" --bin overlay-harness -- ^
     load --host http://%host%:%port% --requests %requests% --users %users% ^
     --output benchmark_results_two_hosts.json

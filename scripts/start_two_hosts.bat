@@ -7,5 +7,5 @@ if "%~1"=="" (
     exit /b 2
 )
 set "root=%~dp0.."
-cargo run --release --manifest-path "%root%\Cargo.toml" --package overlay --bin overlay -- ^
+cargo run --release --manifest-path "%root%\Cargo.toml" --bin overlay -- ^
     up --config "%root%\configs\two_hosts_config.json" --host %*
