@@ -418,7 +418,7 @@ fn cause_chain(status: &tonic::Status) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::aggregate::{GroupId, KeyValue, Partial};
+    use crate::aggregate::{AggregateOf, AggregateSpec, GroupId, KeyValue, Partial};
     use crate::decimal::Decimal;
     use crate::store::Version;
 
@@ -446,17 +446,18 @@ mod tests {
         assert!(check_groups(&groups, &days[..1]).unwrap_err().contains("count 6 rows, the days have 3"));
     }
 
-    /// Goal: nothing that was asked is forgotten. Method: a neighbour answers for one of two days and is silent about the
-    /// other, then fails it.
+    /// Goal: nothing that was asked is forgotten, and no row is in the groups twice. Method: a neighbour counts one of two
+    /// days and is silent about the other, then fails it, then has more rows in its group than it counted.
     #[tokio::test]
-    async fn each_day_is_counted_or_failed() {
+    async fn answer_that_does_not_add_up_is_refused() {
         let text = include_str!("../configs/one_host_config.json");
         let overlay = Overlay::parse(text, "six").unwrap().overlay;
         let process = overlay.process("B").unwrap();
         let neighbour = Neighbour::new(process, &overlay, Arc::new(outside::ConnectTcp));
         let predicate = Arc::default();
         let selection = crate::verb::Selection { predicate, encoding: frame::Encoding::Json };
-        let spec = Count { selection, aggregate: None };
+        let aggregate = AggregateSpec { of: AggregateOf::Value, group_by: Vec::new() };
+        let spec = Count { selection, aggregate: Some(aggregate) };
         let days = [item(20200810), item(20200811)];
         let counted = v1::DayCount {
             day: 20200810,
@@ -469,8 +470,11 @@ mod tests {
         let failed = v1::DayFailure { day: 20200811, node: "B".to_owned(), ..v1::DayFailure::default() };
         let silent = v1::CountReply { days: vec![counted], ..v1::CountReply::default() };
         let whole = v1::CountReply { failures: vec![failed], ..silent.clone() };
-        let refused = neighbour.read_count(&spec, &days, silent).unwrap_err();
-        assert_eq!(refused, "(20200811, \"B\") is neither answered nor failed");
-        assert_eq!(neighbour.read_count(&spec, &days, whole).unwrap().failures.len(), 1);
+        let group = v1::GroupPartial { count: 4, sum_e9: vec![0; 16], ..v1::GroupPartial::default() };
+        let double = v1::CountReply { groups: vec![group], ..whole.clone() };
+        let read = |reply| neighbour.read_count(&spec, &days, reply);
+        assert_eq!(read(silent).unwrap_err(), "(20200811, \"B\") is neither answered nor failed");
+        assert_eq!(read(whole).unwrap().failures.len(), 1);
+        assert_eq!(read(double).unwrap_err(), "the groups count 4 rows, the days have 3 that match");
     }
 }
