@@ -19,7 +19,8 @@
 //! | simulated | what faults between nodes do, at any moment, repeatably; hours of leases in a second | threads, signals, sockets, memory | all |
 //!
 //! `tests/conformance.rs` holds them to the same answers, `tests/determinism.rs` the simulated one to the
-//! same bytes for the same seed, in one process and over two.
+//! same bytes for the same seed, in one process and over two. `tests/full_topology` walks every RPC of every service
+//! over six processes, on the fixtures and on the real data.
 //!
 //! # Mutants
 //!

@@ -21,7 +21,7 @@ Examples:
   overlay explain PM2.5 --team pink --format json | jq '.days[].asked_first'
 
 The words are those of `overlay query`. Days whose statistics show that no row can match are pruned: nobody is \
-asked for them. `rows to scan` is what a day costs, `at most` what it may add to the result. Explaining runs \
+asked for them. `to scan` is what a day costs, `at most` what it may add to the result. Explaining runs \
 nothing and takes no place from queries.")]
 pub(crate) struct Explain {
     #[command(flatten)]
@@ -100,7 +100,7 @@ fn lines(explained: &ExplainedQuery, width: Option<u16>) -> Vec<String> {
         return lines;
     }
     let mut page =
-        Page::new(&["day", "team", "state", "holders", "asked first", "via", "rows to scan", "at most"]);
+        Page::new(&["day", "team", "state", "holders", "asked first", "via", "to scan", "at most"]);
     for day in days {
         let asked = state(day) == "ask";
         let number = |number: u64| if asked { thousands(number) } else { String::new() };
@@ -231,8 +231,8 @@ days        3: 1 to ask for, 1 pruned, 1 else
 cost        25,000 rows to scan, at most 7,000 match
 strategies  forwarding round_robin, chunking fixed, fairness strict
 
-day       team   state           holders  asked first  via  rows to scan  at most
-20200810  green  ask             B C      C            B          25,000    7,000
+day       team   state           holders  asked first  via  to scan  at most
+20200810  green  ask             B C      C            B     25,000    7,000
 20200811  green  pruned
 20200812  green  no live holder
 
