@@ -410,6 +410,8 @@ async fn errors_of_the_harness() {
         format!("policies --workload {}", workload.display()),
         "load --threshold p99".to_owned(),
         "load --config absent.json".to_owned(),
+        "load --output /no/such/folder/load.json".to_owned(),
+        "load --report /no/such/folder/load.html".to_owned(),
         "load --host http://127.0.0.1:1 --wait 0".to_owned(),
         "simulate --seed 0xfive".to_owned(),
         "simulate --scenarios 0".to_owned(),

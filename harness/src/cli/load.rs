@@ -103,6 +103,9 @@ impl Load {
 
     fn plan(&self) -> Result<LoadPlan, Failure> {
         let work = self.work();
+        for file in self.output.iter().chain(&self.report) {
+            check_folder(file)?;
+        }
         for threshold in &self.threshold {
             threshold.check_name(&work).map_err(Failure::usage)?;
         }
@@ -150,6 +153,20 @@ impl Load {
             written += &write_file(path, &results.page().to_string())?;
         }
         Ok(written)
+    }
+}
+
+/// A run is not to end with figures that cannot be written.
+fn check_folder(file: &Path) -> Result<(), Failure> {
+    match file.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() && !folder.is_dir() => {
+            let folder = folder.display();
+            Err(Failure::usage(format!(
+                "cannot write {}: `{folder}` is not a folder that exists",
+                file.display()
+            )))
+        }
+        _ => Ok(()),
     }
 }
 
