@@ -217,6 +217,34 @@ async fn ledger_says_which_days_the_limit_left_out() {
     }
 }
 
+/// Goal: bounds are inclusive also where statistics decide. Method: the outermost rows of a day are asked for by their
+/// own numbers.
+#[tokio::test(flavor = "multi_thread")]
+async fn day_whose_outermost_row_lies_on_a_bound_is_not_pruned() {
+    let cluster = fixtures_cluster().await;
+    let oracle = oracle();
+    let client = cluster.client("A", "bounds").unwrap();
+    let day =
+        || OracleQuery { date_start: Some(20200810), date_end: Some(20200810), ..OracleQuery::default() };
+    let rows = expected_rows(&oracle, &day(), Encoding::Json);
+    let numbers = |field: &str| rows.iter().filter_map(|row| row[field].as_f64()).collect::<Vec<_>>();
+    let least = |field| numbers(field).into_iter().reduce(f64::min);
+    let most = |field| numbers(field).into_iter().reduce(f64::max);
+    for query in [
+        OracleQuery { min: most("value").map(|value| value.to_string()), ..day() },
+        OracleQuery { max: least("value").map(|value| value.to_string()), ..day() },
+        OracleQuery { lat_min: most("latitude"), ..day() },
+        OracleQuery { lat_max: least("latitude"), ..day() },
+        OracleQuery { lon_min: most("longitude"), ..day() },
+        OracleQuery { lon_max: least("longitude"), ..day() },
+    ] {
+        let expected = expected_rows(&oracle, &query, Encoding::Json);
+        assert!((1..rows.len()).contains(&expected.len()), "{query}");
+        let found = ask(&client, &answer::query(&query, Encoding::Json)).await.unwrap().1;
+        assert_equal_rows(&query, &expected, &found);
+    }
+}
+
 /// Goal: a limit asks for no more days than it needs. Method: one that the last row of the first day fills.
 #[tokio::test(flavor = "multi_thread")]
 async fn limit_that_a_day_fills_scans_no_other_day() {
