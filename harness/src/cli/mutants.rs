@@ -61,7 +61,9 @@ impl Mutants {
         let all = Mutant::all();
         let is_there = |name: &&String| all.iter().any(|mutant| mutant.name == **name);
         if let Some(unknown) = self.names.iter().find(|name| !is_there(name)) {
-            return Err(format!("unknown mutant `{unknown}` (see the headings of harness/src/mutants/list.md)"));
+            return Err(format!(
+                "unknown mutant `{unknown}` (see the headings of harness/src/mutants/list.md)"
+            ));
         }
         let is_chosen = |mutant: &Mutant| self.names.is_empty() || self.names.contains(&mutant.name);
         Ok(all.into_iter().filter(is_chosen).collect())

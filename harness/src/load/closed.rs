@@ -5,16 +5,16 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use goose::config::GooseConfiguration;
-use goose::goose::{GooseUser, Scenario, Transaction as GooseTransaction, TransactionFunction};
+use goose::goose::{GooseUser, Scenario, Transaction as GooseTransaction};
 use goose::{GooseAttack, GooseError};
 use tokio::sync::Mutex;
 use tonic::Code;
 
-use super::mix::{Mix, Transaction};
+use super::mix::Mix;
 use super::outcome::{Call, Failure, Outcome};
 use super::recorder::Recorder;
 use super::user::User;
@@ -75,51 +75,36 @@ pub(super) async fn run(
         }
     }
     let configuration = GooseConfiguration::parse_args_default(&arguments)?;
-    let mut attack = GooseAttack::initialize_with_config(configuration)?;
-    for scenario in scenarios(&crowd, work)? {
-        attack = attack.register_scenario(scenario);
-    }
+    let attack = GooseAttack::initialize_with_config(configuration)?.register_scenario(scenario(crowd, work));
     attack.execute().await?;
     Ok(())
 }
 
-fn scenarios(crowd: &Arc<Crowd>, work: Loop) -> Result<Vec<Scenario>, GooseError> {
-    match work {
+/// goose knows one transaction, which decides itself what to do: goose's own order would be the same for all users.
+fn scenario(crowd: Arc<Crowd>, work: Loop) -> Scenario {
+    let (name, transaction) = match work {
         Loop::Benchmark { requests, query_params, all_chunks } => {
-            let transaction = benchmark(crowd.clone(), requests, query_params, all_chunks);
-            Ok(vec![Scenario::new("benchmark").register_transaction(transaction.set_name("benchmark"))])
+            ("benchmark", benchmark(crowd, requests, query_params, all_chunks))
         }
-        Loop::Mix(mix, _) => {
-            // goose goes through a scenario's transactions in one order. Each user starts at another one, so
-            // that not all of them drain at once.
-            let starts = 0..mix.weights().len();
-            starts.map(|start| scenario(crowd, mix, start)).collect()
-        }
-    }
+        Loop::Mix(mix, _) => ("mix", turn(crowd, mix)),
+    };
+    Scenario::new(name).register_transaction(transaction.set_name(name))
 }
 
-/// The transactions of a mix from number `start` on.
-fn scenario(crowd: &Arc<Crowd>, mix: Mix, start: usize) -> Result<Scenario, GooseError> {
-    let (later, first) = mix.weights().split_at(start);
-    let mut scenario = Scenario::new(&format!("{mix} from {} on", first[0].0.name()));
-    for (transaction, weight) in first.iter().chain(later) {
-        let function = single(crowd.clone(), *transaction);
-        let registered = GooseTransaction::new(function).set_name(transaction.name());
-        scenario = scenario.register_transaction(registered.set_weight(*weight as usize)?);
-    }
-    Ok(scenario)
-}
-
-fn single(crowd: Arc<Crowd>, transaction: Transaction) -> TransactionFunction {
-    Arc::new(move |goose| {
-        let crowd = crowd.clone();
+/// Does the next transaction of the user whose turn it is.
+fn turn(crowd: Arc<Crowd>, mix: Mix) -> GooseTransaction {
+    let done_before: Arc<[AtomicUsize]> = crowd.users.iter().map(|_| AtomicUsize::new(0)).collect();
+    GooseTransaction::new(Arc::new(move |goose| {
+        let (crowd, done_before) = (crowd.clone(), done_before.clone());
         Box::pin(async move {
-            let user = &crowd.users[goose.weighted_users_index];
+            let number = goose.weighted_users_index;
+            let transaction = mix.turn(number, done_before[number].fetch_add(1, Ordering::Relaxed));
+            let user = &crowd.users[number];
             let outcome = user.perform(transaction).await;
             done(&crowd, user, outcome, goose).await;
             Ok(())
         })
-    })
+    }))
 }
 
 /// Takes requests from those that are left until none is.

@@ -123,6 +123,20 @@ impl Mix {
     }
 }
 
+impl Mix {
+    /// What a user does as its `number`th transaction: round after round, each as often as it weighs, in an order that
+    /// no two users share. Were it the same, all of them would drain at once.
+    pub fn turn(self, user: usize, number: usize) -> Transaction {
+        let weighed = self.weights().iter();
+        let mut round: Vec<Transaction> = weighed
+            .flat_map(|(transaction, weight)| std::iter::repeat_n(*transaction, *weight as usize))
+            .collect();
+        let seed = (user as u64) << 32 | (number / round.len()) as u64;
+        Rng::with_seed(seed).shuffle(&mut round);
+        round[number % round.len()]
+    }
+}
+
 impl fmt::Display for Mix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -152,5 +166,22 @@ mod tests {
             let expected = weight * 1000;
             assert!(drawn[transaction].abs_diff(expected) < 200, "{transaction:?}: {drawn:?}");
         }
+    }
+
+    #[test]
+    fn users_do_the_same_in_every_round_but_not_in_step() {
+        let round = |user: usize, round: usize| -> Vec<Transaction> {
+            (0..20).map(|number| Mix::Baseline.turn(user, round * 20 + number)).collect()
+        };
+        let mut orders: Vec<_> = (0..4).map(|number| round(number / 2, number % 2)).collect();
+        for order in &orders {
+            for (transaction, weight) in Mix::Baseline.weights() {
+                let count = order.iter().filter(|done| *done == transaction).count();
+                assert_eq!(count, *weight as usize, "{transaction:?}");
+            }
+        }
+        orders.sort();
+        orders.dedup();
+        assert_eq!(orders.len(), 4);
     }
 }
