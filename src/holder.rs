@@ -106,6 +106,11 @@ impl Holder {
         self.compute
     }
 
+    /// Pieces of scanning and encoding that run here.
+    pub fn computing_pieces(&self) -> usize {
+        self.slots.taken_slots()
+    }
+
     /// The days placed at this node.
     pub fn placed(&self) -> &BTreeSet<Day> {
         &self.placed

@@ -92,6 +92,9 @@ pub struct Metrics {
     active_queries: Gauge,
     waiting_queries: Gauge,
     following_queries: Gauge,
+    computing_pieces: Gauge,
+    peer_requests_in_flight: Gauge,
+    open_streams: Gauge,
     open_result_sets: Gauge,
     marked_nodes: Gauge,
     version_conflicts: Gauge,
@@ -108,6 +111,12 @@ pub struct Gauges {
     pub waiting_queries: usize,
     /// Queries that wait for an equal one that runs.
     pub following_queries: usize,
+    /// Pieces of scanning and encoding that run.
+    pub computing_pieces: usize,
+    /// Requests of neighbours that are being answered.
+    pub peer_requests_in_flight: usize,
+    /// Streams of chunks that are open.
+    pub open_streams: usize,
     /// Result sets under a lease.
     pub open_result_sets: usize,
     /// Nodes that are avoided.
@@ -152,6 +161,9 @@ impl Default for Metrics {
             active_queries: Gauge::default(),
             waiting_queries: Gauge::default(),
             following_queries: Gauge::default(),
+            computing_pieces: Gauge::default(),
+            peer_requests_in_flight: Gauge::default(),
+            open_streams: Gauge::default(),
             open_result_sets: Gauge::default(),
             marked_nodes: Gauge::default(),
             version_conflicts: Gauge::default(),
@@ -206,6 +218,17 @@ impl Default for Metrics {
             "Queries that wait for an equal one",
             metrics.following_queries.clone(),
         );
+        registry.register(
+            "computing_pieces",
+            "Pieces of scanning and encoding that run",
+            metrics.computing_pieces.clone(),
+        );
+        registry.register(
+            "peer_requests_in_flight",
+            "Requests of neighbours that are being answered",
+            metrics.peer_requests_in_flight.clone(),
+        );
+        registry.register("open_streams", "Streams of chunks that are open", metrics.open_streams.clone());
         registry.register("open_result_sets", "Result sets under a lease", metrics.open_result_sets.clone());
         registry.register(
             "marked_nodes",
@@ -295,6 +318,9 @@ impl Metrics {
         self.active_queries.set(gauges.active_queries as i64);
         self.waiting_queries.set(gauges.waiting_queries as i64);
         self.following_queries.set(gauges.following_queries as i64);
+        self.computing_pieces.set(gauges.computing_pieces as i64);
+        self.peer_requests_in_flight.set(gauges.peer_requests_in_flight as i64);
+        self.open_streams.set(gauges.open_streams as i64);
         self.open_result_sets.set(gauges.open_result_sets as i64);
         self.marked_nodes.set(gauges.marked_nodes as i64);
         self.version_conflicts.set(gauges.version_conflicts as i64);

@@ -12,6 +12,7 @@ mod number;
 mod random;
 mod record;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
 use std::io;
@@ -272,6 +273,12 @@ impl Oracle {
     /// Every row of the dataset, whoever owns its day.
     pub fn all_rows(&self) -> &[OracleRow] {
         &self.rows
+    }
+
+    /// As if there were no row of these days.
+    pub fn without(&self, days: &BTreeSet<u32>) -> Oracle {
+        let rows = self.rows.iter().filter(|row| !days.contains(&row.day)).cloned().collect();
+        Oracle { teams: self.teams.clone(), rows, rejected: self.rejected.clone() }
     }
 
     /// What is no row of its day, in the order of files and lines.

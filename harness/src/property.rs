@@ -4,12 +4,14 @@
 //! where a run sees what it judges.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
+use std::time::Duration;
 
 use overlay::client::NodeMetrics;
 use serde_json::Value;
 use tonic::Code;
 
+use crate::calendar;
 use crate::oracle::numerically_equal;
 
 /// A property that does not hold.
@@ -57,6 +59,11 @@ impl Refusal {
         Refusal { code: None, words, is_nonsense: false }
     }
 
+    /// Whether it says that there is no result of that name, or none any more.
+    pub fn is_about_the_lease(&self) -> bool {
+        matches!(self.code, Some(Code::NotFound | Code::FailedPrecondition))
+    }
+
     /// Something came that contradicts itself, its proof or the contract.
     pub fn nonsense(words: String) -> Self {
         Refusal { code: None, words, is_nonsense: true }
@@ -91,85 +98,136 @@ pub fn chunk_has_its_rows_of_the_result(
     }
 }
 
-/// Days are missing only from an answer that may lack some, and only while no way leads to them.
+/// Days are missing only from an answer that may lack some, and only if no sure way leads to them.
 ///
 /// # Errors
 /// [`Violation`] naming the days.
 pub fn missing_days_have_a_cause(
     missing: &BTreeSet<u32>,
     may_lack_some: bool,
-    is_excused: bool,
+    out_of_reach: &BTreeSet<u32>,
 ) -> Result<(), Violation> {
-    if missing.is_empty() || (may_lack_some && is_excused) {
-        return Ok(());
+    let without_cause: BTreeSet<_> =
+        missing.iter().filter(|day| !may_lack_some || !out_of_reach.contains(day)).collect();
+    match without_cause.is_empty() {
+        true => Ok(()),
+        false => Err(Violation::of("missing_days_have_a_cause", format!("{without_cause:?} are missing"))),
     }
-    Err(Violation::of(
-        "missing_days_have_a_cause",
-        format!("{missing:?} are missing, but a way leads to them"),
-    ))
 }
 
-/// A question is refused only while something is wrong that excuses it, in words that say so, and never by nonsense.
+/// A node that is well refuses only for want of days that are out of reach, and names at least one of them. One that is not
+/// may say nothing, or break off. Nonsense has no excuse.
 ///
 /// # Errors
 /// [`Violation`] with the refusal's words.
-pub fn refusal_has_a_cause(refusal: &Refusal, is_excused: bool) -> Result<(), Violation> {
-    let is_outage = match refusal.code {
-        None => !refusal.is_nonsense,
-        // What the transport says when a connection closes under a request is not the node's word.
-        Some(code) => {
-            matches!(code, Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown)
-        }
+pub fn refusal_has_a_cause(
+    refusal: &Refusal,
+    out_of_reach: &BTreeSet<u32>,
+    may_be_silent: bool,
+) -> Result<(), Violation> {
+    let named = days_in(&refusal.words);
+    let names_what_is_lost = !named.is_disjoint(out_of_reach);
+    let is_excused = match refusal.code {
+        None => may_be_silent && !refusal.is_nonsense,
+        Some(Code::Unavailable | Code::DeadlineExceeded) => may_be_silent || names_what_is_lost,
+        // What the transport says when a connection closes under a request.
+        Some(Code::Cancelled | Code::Unknown) => may_be_silent,
+        Some(_) => false,
     };
-    match is_excused && is_outage {
+    match is_excused {
         true => Ok(()),
         false => Err(Violation::of("refusal_has_a_cause", &*refusal.words)),
     }
 }
 
-/// What is known of a lease at the time of a read.
-#[derive(Clone, Copy, Debug)]
-pub struct Lease {
-    /// Whether it may have ended: by time, by its client, or with its node.
-    pub may_be_over: bool,
-    /// Whether it must have.
-    pub must_be_over: bool,
+/// The days that words name.
+fn days_in(words: &str) -> BTreeSet<u32> {
+    let numbers = words.split(|letter: char| !letter.is_ascii_alphanumeric());
+    let numbers = numbers.filter(|number| number.len() == 8).filter_map(|number| number.parse().ok());
+    numbers.filter(|number| calendar::date(*number).is_some()).collect()
 }
 
-/// A result can be read while its lease lasts, and not afterwards.
+/// What is known of a lease when it is read under.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lease {
+    /// It lasts.
+    Lasts,
+    /// It may have ended, by its time or by a cancellation that nobody answered.
+    MayHaveEnded,
+    /// It ended by its time, or was given back.
+    Ended,
+    /// The node that gave it is gone, or was started anew.
+    Forgotten,
+}
+
+/// A result can be read while its lease lasts, and not afterwards: one that ended and one that the node does not know
+/// are different errors.
 ///
 /// # Errors
 /// [`Violation`].
-pub fn lease_decides_what_can_be_read(
-    lease: Lease,
-    read: Result<(), &Refusal>,
-    is_excused: bool,
-) -> Result<(), Violation> {
-    let property = "lease_decides_what_can_be_read";
-    match read {
-        Ok(()) if lease.must_be_over => {
-            Err(Violation::of(property, "a chunk came after the lease had ended"))
+pub fn lease_decides_what_can_be_read(lease: Lease, refused: Option<&Refusal>) -> Result<(), Violation> {
+    let code = refused.map(|refusal| refusal.code);
+    let is_right = match code {
+        None => matches!(lease, Lease::Lasts | Lease::MayHaveEnded),
+        Some(Some(Code::FailedPrecondition)) => matches!(lease, Lease::Ended | Lease::MayHaveEnded),
+        Some(Some(Code::NotFound)) => lease == Lease::Forgotten,
+        // Whether there is another excuse, `refusal_has_a_cause` decides.
+        Some(_) => true,
+    };
+    match is_right {
+        true => Ok(()),
+        false => {
+            let came = refused.map_or("a chunk came", |refusal| &refusal.words);
+            Err(Violation::of("lease_decides_what_can_be_read", format!("{lease:?}, but: {came}")))
         }
-        Ok(()) => Ok(()),
-        Err(refusal) => match refusal.code {
-            Some(Code::NotFound | Code::FailedPrecondition) if lease.may_be_over => Ok(()),
-            Some(Code::NotFound | Code::FailedPrecondition) => {
-                Err(Violation::of(property, format!("the lease lasts, but: {}", refusal.words)))
-            }
-            _ => refusal_has_a_cause(refusal, is_excused),
-        },
     }
 }
 
-/// Once nothing is wrong any more, every node gets ready and finds all its neighbours up.
+/// A manifest's total is the number of rows, or groups, that there are.
 ///
 /// # Errors
-/// [`Violation`] with what each node says of itself.
-pub fn overlay_recovers_once_it_is_healed(nodes: Result<(), String>) -> Result<(), Violation> {
-    nodes.map_err(|nodes| Violation::of("overlay_recovers_once_it_is_healed", nodes))
+/// [`Violation`] with both.
+pub fn manifest_counts_what_there_is(total_records: u64, expected: usize) -> Result<(), Violation> {
+    match total_records == expected as u64 {
+        true => Ok(()),
+        false => {
+            let difference = format!("the manifest has {total_records} records, there are {expected}");
+            Err(Violation::of("manifest_counts_what_there_is", difference))
+        }
+    }
 }
 
-/// A node with nobody to serve holds no permit and nobody in its queue, and once leases are over no result.
+/// A client that gives a result back is told whether there was one.
+///
+/// # Errors
+/// [`Violation`].
+pub fn cancellation_ends_a_lease(lease: Lease, was_there: bool) -> Result<(), Violation> {
+    let is_right = match lease {
+        Lease::Lasts => was_there,
+        Lease::MayHaveEnded => true,
+        Lease::Ended | Lease::Forgotten => !was_there,
+    };
+    match is_right {
+        true => Ok(()),
+        false => {
+            Err(Violation::of("cancellation_ends_a_lease", format!("{lease:?}, but found is {was_there}")))
+        }
+    }
+}
+
+/// Once something is healed, every node that is well gets ready, and finds up whom nothing separates it from.
+///
+/// # Errors
+/// [`Violation`] with the time that it had.
+pub fn overlay_recovers_once_it_is_healed(is_well: bool, within: Duration) -> Result<(), Violation> {
+    match is_well {
+        true => Ok(()),
+        false => Err(Violation::of("overlay_recovers_once_it_is_healed", format!("not within {within:?}"))),
+    }
+}
+
+/// A node with nobody to serve holds no permit, no place and nobody in its queue, computes nothing, and has no result
+/// once leases are over.
 ///
 /// # Errors
 /// [`Violation`] with what is held.
@@ -178,19 +236,37 @@ pub fn nothing_is_held_at_rest(
     metrics: &NodeMetrics,
     leases_are_over: bool,
 ) -> Result<(), Violation> {
-    let NodeMetrics { active_queries, waiting_queries, open_result_sets, .. } = metrics;
-    if (*active_queries, *waiting_queries) == (0, 0) && (*open_result_sets == 0 || !leases_are_over) {
-        return Ok(());
+    let is_held = |line: &&str| {
+        HELD.iter().any(|gauge| line.starts_with(gauge) && (leases_are_over || *gauge != RESULT_SETS))
+            && !line.ends_with(" 0")
+    };
+    let held: Vec<&str> = metrics.exposition.lines().filter(is_held).collect();
+    let known = HELD.iter().filter(|gauge| metrics.exposition.contains(**gauge)).count();
+    match held.is_empty() && known == HELD.len() {
+        true => Ok(()),
+        false => Err(Violation::of("nothing_is_held_at_rest", format!("{node}: {held:?}"))),
     }
-    let held = format!(
-        "{node} holds {active_queries} permits, {waiting_queries} waiting queries and {open_result_sets} result sets"
-    );
-    Err(Violation::of("nothing_is_held_at_rest", held))
 }
 
-/// Whatever happens, nobody panics and every cluster comes up.
-pub fn nothing_breaks(what: impl Into<String>) -> Violation {
-    Violation::of("nothing_breaks", what)
+/// Gauges of what is given back.
+const HELD: [&str; 7] = [
+    "overlay_active_queries",
+    "overlay_waiting_queries",
+    "overlay_following_queries",
+    "overlay_computing_pieces",
+    "overlay_peer_requests_in_flight",
+    "overlay_open_streams",
+    RESULT_SETS,
+];
+
+const RESULT_SETS: &str = "overlay_open_result_sets";
+
+/// Whatever happens, nobody panics, every cluster comes up and does what it is told.
+///
+/// # Errors
+/// [`Violation`] with what broke.
+pub fn nothing_breaks<T>(result: Result<T, impl fmt::Display>) -> Result<T, Violation> {
+    result.map_err(|error| Violation::of("nothing_breaks", error.to_string()))
 }
 
 /// How the rows that came differ from those expected: by which are there, or else by their order.
@@ -270,27 +346,33 @@ mod tests {
     }
 
     #[test]
-    fn refusal_needs_an_outage_and_its_code() {
-        let unavailable = Refusal::by_node(Code::Unavailable, String::new());
-        assert!(refusal_has_a_cause(&unavailable, true).is_ok());
-        assert!(refusal_has_a_cause(&unavailable, false).is_err());
-        for refusal in [
-            Refusal::by_node(Code::ResourceExhausted, String::new()),
-            Refusal::by_node(Code::DataLoss, String::new()),
-            Refusal::nonsense(String::new()),
-        ] {
-            assert!(refusal_has_a_cause(&refusal, true).is_err(), "{refusal:?}");
-        }
+    fn refusal_needs_a_day_that_is_lost_or_a_node_that_is_not_well() {
+        let refused = |code, words: &str| Refusal::by_node(code, words.to_owned());
+        let lost = BTreeSet::from([20200821, 20200822]);
+        let is_excused = |refusal: &Refusal, silent| refusal_has_a_cause(refusal, &lost, silent).is_ok();
+        assert!(is_excused(&refused(Code::Unavailable, "20200821-20200822 are missing"), false));
+        assert!(!is_excused(&refused(Code::Unavailable, "20200820 is missing"), false));
+        assert!(!is_excused(&refused(Code::Unavailable, "no day is named"), false));
+        assert!(is_excused(&refused(Code::Unavailable, "connection refused"), true));
+        assert!(is_excused(&refused(Code::Unknown, "transport error"), true));
+        assert!(!is_excused(&refused(Code::Unknown, "panicked on 20200821"), false));
+        assert!(!is_excused(&refused(Code::ResourceExhausted, "20200821"), true));
+        assert!(is_excused(&Refusal::no_answer(String::new()), true));
+        assert!(!is_excused(&Refusal::no_answer(String::new()), false));
+        assert!(!is_excused(&Refusal::nonsense(String::new()), true));
     }
 
     #[test]
-    fn lease_that_lasts_is_no_reason_to_refuse_and_one_that_is_over_none_to_answer() {
-        let lasting = Lease { may_be_over: false, must_be_over: false };
-        let over = Lease { may_be_over: true, must_be_over: true };
+    fn each_lease_has_its_own_error() {
+        use Lease::*;
         let expired = Refusal::by_node(Code::FailedPrecondition, String::new());
-        assert!(lease_decides_what_can_be_read(lasting, Ok(()), false).is_ok());
-        assert!(lease_decides_what_can_be_read(over, Err(&expired), false).is_ok());
-        assert!(lease_decides_what_can_be_read(over, Ok(()), true).is_err());
-        assert!(lease_decides_what_can_be_read(lasting, Err(&expired), true).is_err());
+        let unknown = Refusal::by_node(Code::NotFound, String::new());
+        let right = |refused| {
+            [Lasts, MayHaveEnded, Ended, Forgotten]
+                .map(|lease| lease_decides_what_can_be_read(lease, refused).is_ok())
+        };
+        assert_eq!(right(None), [true, true, false, false]);
+        assert_eq!(right(Some(&expired)), [false, true, true, false]);
+        assert_eq!(right(Some(&unknown)), [false, false, false, true]);
     }
 }

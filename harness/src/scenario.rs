@@ -11,6 +11,7 @@
 
 mod ask;
 mod draw;
+mod panics;
 mod reach;
 mod run;
 pub mod shrink;
@@ -19,18 +20,21 @@ pub mod step;
 use std::collections::BTreeSet;
 use std::error::Error;
 use std::fmt;
+use std::io::Write as _;
 use std::path::Path;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::cluster::{ClusterSpec, Driver};
+use crate::cluster::ClusterSpec;
 use crate::dataset::{DatasetError, DatasetSpec};
 use crate::oracle::{Oracle, OracleError};
 use crate::report::Reported;
 use crate::topology::{Topology, TopologyBuilder};
 
-pub use self::draw::{Happenings, scenarios};
+pub use self::draw::{RunOn, scenarios};
 pub use self::run::{Progress, Tally, Transcript};
 
 use self::draw::Draft;
@@ -59,6 +63,12 @@ pub struct Settings {
     pub fairness: &'static str,
     /// `strategies.chunk_size`, in rows.
     pub chunk_size: u32,
+    /// `limits.chunk_bytes`.
+    pub chunk_bytes: u32,
+    /// `limits.max_active`, `per_team_limit` and `compute_slots`: few, so that a handful of questions wait.
+    pub slots: u32,
+    /// `limits.quantum_rows`: few, so that scans are done in pieces.
+    pub quantum_rows: u32,
     /// Whether the nodes keep frames.
     pub caches_frames: bool,
 }
@@ -68,9 +78,22 @@ pub(crate) const LEASE_MS: u64 = 10_000;
 
 impl Settings {
     fn to_json(&self) -> Value {
-        let Settings { forwarding, chunking, fairness, chunk_size, caches_frames } = self;
+        let Settings {
+            forwarding,
+            chunking,
+            fairness,
+            chunk_size,
+            chunk_bytes,
+            slots,
+            quantum_rows,
+            caches_frames,
+        } = self;
         let strategies = json!({"forwarding": forwarding, "chunking": chunking, "fairness": fairness, "chunk_size": chunk_size});
-        let mut settings = json!({"strategies": strategies, "limits": {"result_ttl_ms": LEASE_MS}});
+        let limits = json!({
+            "result_ttl_ms": LEASE_MS, "chunk_bytes": chunk_bytes, "max_active": slots, "per_team_limit": slots,
+            "compute_slots": slots, "quantum_rows": quantum_rows,
+        });
+        let mut settings = json!({"strategies": strategies, "limits": limits});
         if !caches_frames {
             settings["cache"] = json!({"chunk_bytes": 0});
         }
@@ -143,28 +166,55 @@ impl Prepared {
     }
 }
 
-/// Runs the scenario of a seed on a driver, to its end; if it fails, the smallest one found that fails too.
+/// How long one run may take by the clock on the wall; a node that computes for ever stops virtual time.
+const RUN_WITHIN: Duration = Duration::from_secs(300);
+
+/// Performs the scenario of a seed to its end; if it fails, the smallest one found that fails in the same way.
 ///
 /// # Errors
 /// The [`Reported`] failure, with the command that repeats it.
 ///
 /// # Panics
-/// If the file system refuses the dataset.
-pub fn hold(seed: u64, happenings: Happenings, driver: &Driver) -> Result<Tally, Box<Reported>> {
+/// If the file system refuses the dataset. A run that does not end ends the process, with the seed.
+pub fn hold(seed: u64, on: RunOn) -> Result<Tally, Box<Reported>> {
     let run = |scenario: &Scenario| {
         let prepared = scenario.prepare().unwrap_or_else(|error| panic!("{error}: {:?}", error.source()));
-        prepared.run(driver, usize::MAX, &mut |_, _| {})
+        let _watched = Watch::start(seed, on);
+        prepared.run(&on.driver(seed), usize::MAX, &mut |_, _, _| {})
     };
-    let mut failure = match run(&shrink::draw(seed, happenings)) {
+    let mut failure = match run(&shrink::draw(seed, on)) {
         Ok(transcript) => return Ok(transcript.tally),
         Err(failure) => failure,
     };
-    let (_, shrunk) = shrink::smallest(seed, happenings, |simpler| match run(simpler) {
-        Ok(_) => false,
-        Err(smaller) => {
+    let (_, shrunk) = shrink::smallest(seed, on, |simpler| match run(simpler) {
+        Err(smaller) if smaller.violation.property == failure.violation.property => {
             failure = smaller;
             true
         }
+        _ => false,
     });
-    Err(Box::new(Reported { failure: *failure, seed, shrunk }))
+    Err(Box::new(Reported { failure: *failure, seed, on, shrunk }))
+}
+
+/// Ends the process with a message, unless it is dropped in time.
+struct Watch {
+    _is_done: Sender<()>,
+}
+
+impl Watch {
+    fn start(seed: u64, on: RunOn) -> Self {
+        let (is_done, done) = channel::<()>();
+        std::thread::spawn(move || {
+            if done.recv_timeout(RUN_WITHIN) == Err(RecvTimeoutError::Timeout) {
+                let replay = format!("overlay-harness replay --seed {seed:#x} --driver {on}");
+                // Not by a macro: the output of a test is shown when it ends, and this one does not.
+                let _ = writeln!(
+                    std::io::stderr(),
+                    "a run does not end ({RUN_WITHIN:?}), or a smaller one of: {replay}"
+                );
+                std::process::abort();
+            }
+        });
+        Watch { _is_done: is_done }
+    }
 }

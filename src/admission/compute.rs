@@ -93,6 +93,11 @@ impl ComputeSlots {
         self.shared.lock().free
     }
 
+    /// Slots that somebody has.
+    pub fn taken_slots(&self) -> usize {
+        self.shared.lock().granted.len()
+    }
+
     fn enqueue(
         &self,
         who: &Requester,

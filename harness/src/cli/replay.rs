@@ -1,12 +1,11 @@
 //! `overlay-harness replay`: one random run again, in words.
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 
 use super::Failure;
-use crate::cluster::Driver;
 use crate::report::Reported;
 use crate::scenario::shrink::{Verdicts, follow};
-use crate::scenario::{Happenings, Scenario};
+use crate::scenario::{RunOn, Scenario};
 
 /// Takes the options that a failure prints. Every step is printed before it begins.
 #[derive(Args)]
@@ -21,17 +20,8 @@ pub(super) struct Replay {
     #[arg(long, value_name = "N")]
     steps: Option<usize>,
     /// What runs the overlay
-    #[arg(long, value_enum, default_value_t = DriverName::Sim)]
-    driver: DriverName,
-}
-
-/// The drivers that random runs are made for.
-#[derive(Clone, Copy, ValueEnum)]
-enum DriverName {
-    /// Virtual time, a simulated network: the same bytes on every run
-    Sim,
-    /// Tasks over TCP on loopback
-    InProcess,
+    #[arg(long, value_enum, default_value_t = RunOn::Simulated)]
+    driver: RunOn,
 }
 
 /// A number that may be written as `0x51f2`.
@@ -46,20 +36,17 @@ pub(super) fn seed(text: &str) -> Result<u64, String> {
 impl Replay {
     /// Prints the run, and the report if it fails again.
     pub(super) fn run(self) -> Result<(), Failure> {
-        let Replay { seed, shrunk, .. } = self;
-        let (driver, happenings) = match self.driver {
-            DriverName::Sim => (Driver::Simulated { seed }, Happenings::All),
-            DriverName::InProcess => (Driver::InProcess, Happenings::Crashes),
-        };
-        let scenario: Scenario = follow(seed, happenings, &shrunk);
+        let Replay { seed, shrunk, steps, driver: on } = self;
+        let scenario: Scenario = follow(seed, on, &shrunk);
         let prepared = scenario.prepare()?;
-        println!("driver     {driver}");
+        println!("driver     {on}");
         println!("topology   {}", prepared.topology);
         println!("settings   {}", scenario.settings);
         println!("data       {}", prepared.data());
-        let performed = self.steps.unwrap_or(usize::MAX);
-        let ran = prepared.run(&driver, performed, &mut |number, step| println!("step {number:<5} {step}"));
-        let held = ran.map_err(|failure| Reported { failure: *failure, seed, shrunk }.to_string())?;
+        let ran = prepared.run(&on.driver(seed), steps.unwrap_or(usize::MAX), &mut |at, number, step| {
+            println!("step {number:<3} {:>9.3} s  {step}", at.as_secs_f64());
+        });
+        let held = ran.map_err(|failure| Reported { failure: *failure, seed, on, shrunk }.to_string())?;
         println!("every step holds: {}", held.tally);
         Ok(())
     }

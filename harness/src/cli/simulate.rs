@@ -6,8 +6,7 @@ use clap::Args;
 
 use super::Failure;
 use super::replay::seed;
-use crate::cluster::Driver;
-use crate::scenario::{Happenings, Tally, hold};
+use crate::scenario::{RunOn, Tally, hold};
 
 /// Each scenario has the seed after that of the one before.
 #[derive(Args)]
@@ -29,7 +28,7 @@ impl Simulate {
         let mut tally = Tally::default();
         for number in 0..self.scenarios {
             let seed = first.wrapping_add(number);
-            let held = hold(seed, Happenings::All, &Driver::Simulated { seed });
+            let held = hold(seed, RunOn::Simulated);
             tally += held.map_err(|reported| reported.to_string())?;
             if (number + 1) % 10 == 0 {
                 eprintln!("{} of {} scenarios hold, {:.0?}", number + 1, self.scenarios, began.elapsed());

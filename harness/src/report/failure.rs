@@ -3,8 +3,8 @@
 use std::fmt;
 use std::process::Command;
 
-use crate::cluster::Driver;
 use crate::property::Violation;
+use crate::scenario::RunOn;
 use crate::scenario::shrink::Verdicts;
 
 /// The first step of a run after which something does not hold. It knows no seed: see [`Reported`].
@@ -18,10 +18,10 @@ pub struct Failure {
     pub steps: usize,
     /// The step in words.
     pub step_words: String,
-    /// What ran the overlay.
-    pub driver: Driver,
     /// The overlay's drawing.
     pub topology: String,
+    /// The configuration beside the topology.
+    pub settings: String,
     /// How much data there was.
     pub data: String,
     /// What was wrong at the time, each with the step at which it began.
@@ -37,6 +37,8 @@ pub struct Reported {
     pub failure: Failure,
     /// The seed of the run.
     pub seed: u64,
+    /// What it was performed on.
+    pub on: RunOn,
     /// What leads from the seed's run to the one that failed.
     pub shrunk: Verdicts,
 }
@@ -44,10 +46,10 @@ pub struct Reported {
 impl Reported {
     /// The command that repeats it.
     fn replay(&self) -> String {
-        let Reported { failure, seed, shrunk } = self;
+        let Reported { failure, seed, on, shrunk } = self;
         let mut command = format!("cargo run -p overlay-harness -- replay --seed {seed:#x}");
-        if failure.driver == Driver::InProcess {
-            command += " --driver in-process";
+        if *on != RunOn::Simulated {
+            command += &format!(" --driver {on}");
         }
         if !shrunk.is_empty() {
             command += &format!(" --shrunk {shrunk}");
@@ -58,19 +60,16 @@ impl Reported {
 
 impl fmt::Display for Reported {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Failure { violation, step, steps, step_words, driver, topology, data, faults, nodes } =
+        let Failure { violation, step, steps, step_words, topology, settings, data, faults, nodes } =
             &self.failure;
         let Violation { property, difference } = violation;
-        let driver = match driver {
-            Driver::Simulated { .. } => "sim".to_owned(),
-            other => other.to_string(),
-        };
         let faults: Vec<String> =
             faults.iter().map(|(fault, since)| format!("{fault} since step {since}")).collect();
         let faults = if faults.is_empty() { "none".to_owned() } else { faults.join("; ") };
         writeln!(formatter, "property `{property}` failed at step {step} of {steps}")?;
-        writeln!(formatter, "  seed       {:#x}  commit {}  driver {driver}", self.seed, commit())?;
+        writeln!(formatter, "  seed       {:#x}  commit {}  driver {}", self.seed, commit(), self.on)?;
         writeln!(formatter, "  topology   {topology}")?;
+        writeln!(formatter, "  settings   {settings}")?;
         writeln!(formatter, "  data       {data}")?;
         writeln!(formatter, "  fault      {faults}")?;
         writeln!(formatter, "  step       {step_words}")?;

@@ -16,8 +16,8 @@ use crate::answer;
 use crate::cluster::Cluster;
 use crate::property::Refusal;
 
-/// How long a client waits. Longer than any deadline of a node, and than the transport takes to repeat what was lost.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// How long a client waits for one call: as long as a node may take for it, and some seconds for the way.
+const PATIENCE: Duration = Duration::from_secs(40);
 
 /// All of an answer.
 pub(super) struct Answer {
@@ -35,21 +35,18 @@ pub(super) async fn ask(
     question: &Question,
     number: usize,
 ) -> Result<Answer, Refusal> {
-    let asking = async {
-        match question.form {
-            Form::Old => ask_by_the_old_contract(cluster, question).await,
-            Form::Arrow | Form::Json => ask_by_ours(cluster, question, number).await,
-        }
-    };
-    within_patience(asking).await
+    match question.form {
+        Form::Old => ask_by_the_old_contract(cluster, question).await,
+        Form::Arrow | Form::Json => ask_by_ours(cluster, question, number).await,
+    }
 }
 
-/// Whatever a client waits for, but not for ever.
-pub(super) async fn within_patience<T>(
-    asking: impl Future<Output = Result<T, Refusal>>,
-) -> Result<T, Refusal> {
-    let timed = tokio::time::timeout(PATIENCE, asking).await;
-    timed.unwrap_or_else(|_| Err(Refusal::no_answer(format!("no answer within {PATIENCE:?}"))))
+/// One call, which a client does not wait for for ever.
+pub(super) async fn call<T>(calling: impl Future<Output = Result<T, ClientError>>) -> Result<T, Refusal> {
+    match tokio::time::timeout(PATIENCE, calling).await {
+        Ok(answered) => Ok(answered?),
+        Err(_) => Err(Refusal::no_answer(format!("no answer within {PATIENCE:?}"))),
+    }
 }
 
 /// The question as the typed client asks it.
@@ -74,8 +71,11 @@ pub(super) fn missing(result: &QueryResult) -> BTreeSet<u32> {
 
 async fn ask_by_ours(cluster: &dyn Cluster, question: &Question, number: usize) -> Result<Answer, Refusal> {
     let client = cluster.client(&question.node, &format!("client {number}"))?;
-    let result = client.query(&typed(question)).await?;
-    let chunks = answer::read_chunks(&client, &result).await?;
+    let result = call(client.query(&typed(question))).await?;
+    let mut chunks = Vec::new();
+    for index in 0..result.chunk_count() {
+        chunks.push(call(client.chunk(&result, index)).await?);
+    }
     let digest = |chunk: &overlay::client::CheckedChunk| {
         let mut digest = Xxh3::new();
         chunk.frames.iter().for_each(|frame| digest.update(&frame.payload));
@@ -92,11 +92,11 @@ async fn ask_by_the_old_contract(cluster: &dyn Cluster, question: &Question) -> 
     let client = cluster.old_client(&question.node)?;
     // The old `filter` knows no text.
     let query_type = if question.query.text.is_some() { "search" } else { "filter" };
-    let result = client.query(query_type, &question.query.to_json().to_string()).await?;
+    let result = call(client.query(query_type, &question.query.to_json().to_string())).await?;
     expect_status("ready", &result.status)?;
     let mut rows = Vec::new();
     for index in 0..result.total_chunks {
-        let chunk = client.chunk(&result.uid, index).await?;
+        let chunk = call(client.chunk(&result.uid, index)).await?;
         expect_status("success", &chunk.status)?;
         let chunk_rows = serde_json::from_str::<Vec<Value>>(&chunk.data);
         rows.extend(chunk_rows.map_err(|error| Refusal::nonsense(format!("chunk {index}: {error}")))?);

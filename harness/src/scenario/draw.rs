@@ -1,23 +1,46 @@
 //! What a random run consists of, as strategies of proptest, which shrink it.
 
+use std::fmt;
+
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::{Scenario, Settings};
+use crate::cluster::Driver;
 use crate::dataset::datasets;
 use crate::topology::topologies;
 
-/// Steps of a run, at most, before what it ends with.
+/// A run has fewer steps than this, and what it ends with.
 const STEPS: usize = 40;
 
-/// What a scenario may do to an overlay: what its driver can do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Happenings {
-    /// Every fault, and time that passes: for a network and a clock that are simulated.
-    All,
-    /// Nodes that crash and come back: for real networks and clocks.
-    Crashes,
+/// What random runs are performed on, which decides what can happen in them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum RunOn {
+    /// Virtual time, a simulated network: every fault, and the same bytes on every run
+    #[value(name = "sim")]
+    Simulated,
+    /// Tasks over TCP on loopback: nodes that crash and come back
+    InProcess,
+}
+
+impl RunOn {
+    /// The driver of the run of a seed.
+    pub fn driver(self, seed: u64) -> Driver {
+        match self {
+            RunOn::Simulated => Driver::Simulated { seed },
+            RunOn::InProcess => Driver::InProcess,
+        }
+    }
+}
+
+impl fmt::Display for RunOn {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            RunOn::Simulated => "sim",
+            RunOn::InProcess => "in-process",
+        })
+    }
 }
 
 /// One step before it is known what it can be about. `seed` decides the rest.
@@ -27,6 +50,23 @@ pub(super) struct Draft {
     pub(super) seed: u64,
     /// The parts of a query that stay: about half, so that it finds something. It shrinks by losing more.
     pub(super) parts: [bool; 14],
+    /// What makes a step less plain.
+    pub(super) extras: Extras,
+}
+
+/// Each shrinks to `false`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Extras {
+    /// Several questions at once.
+    pub(super) several: bool,
+    /// Asked of any node, not of the leader.
+    pub(super) elsewhere: bool,
+    /// Groups, not rows.
+    pub(super) aggregate: bool,
+    /// Days may be missing.
+    pub(super) partial: bool,
+    /// Chunks of a size that the question names.
+    pub(super) chunked: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,16 +87,20 @@ pub(super) enum Kind {
     Heal,
     /// Time passes.
     Wait,
+    /// A client that asks and goes away.
+    Vanish,
+    /// A node is told to stop, and started again.
+    Restart,
 }
 
 /// Any scenario.
-pub fn scenarios(happenings: Happenings) -> impl Strategy<Value = Scenario> {
-    let steps = vec(drafts(happenings), 1..STEPS);
+pub fn scenarios(on: RunOn) -> impl Strategy<Value = Scenario> {
+    let steps = vec(drafts(on), 1..STEPS);
     (topologies(), datasets(20200810, 20200924), settings(), steps)
         .prop_map(|(topology, dataset, settings, drafts)| Scenario { topology, dataset, settings, drafts })
 }
 
-fn drafts(happenings: Happenings) -> impl Strategy<Value = Draft> {
+fn drafts(on: RunOn) -> impl Strategy<Value = Draft> {
     let always = [
         (Kind::Ask, 8),
         (Kind::Open, 3),
@@ -64,29 +108,50 @@ fn drafts(happenings: Happenings) -> impl Strategy<Value = Draft> {
         (Kind::Cancel, 1),
         (Kind::Crash, 2),
         (Kind::Heal, 2),
+        (Kind::Vanish, 1),
+        (Kind::Restart, 1),
     ];
     let simulated = [(Kind::Fault, 4), (Kind::Wait, 2)];
     let kinds: Vec<Kind> = always
         .into_iter()
-        .chain(simulated.into_iter().filter(|_| happenings == Happenings::All))
+        .chain(simulated.into_iter().filter(|_| on == RunOn::Simulated))
         .flat_map(|(kind, weight)| std::iter::repeat_n(kind, weight))
         .collect();
-    let part = prop::bool::weighted(0.5);
-    (select(kinds), any::<u64>().no_shrink(), proptest::array::uniform14(part))
-        .prop_map(|(kind, seed, parts)| Draft { kind, seed, parts })
+    let parts = proptest::array::uniform14(prop::bool::weighted(0.5));
+    let extras = proptest::array::uniform5(prop::bool::weighted(0.3)).prop_map(
+        |[several, elsewhere, aggregate, partial, chunked]| Extras {
+            several,
+            elsewhere,
+            aggregate,
+            partial,
+            chunked,
+        },
+    );
+    (select(kinds), any::<u64>().no_shrink(), parts, extras).prop_map(|(kind, seed, parts, extras)| Draft {
+        kind,
+        seed,
+        parts,
+        extras,
+    })
 }
 
 fn settings() -> impl Strategy<Value = Settings> {
     let forwarding = select(vec!["round_robin", "parallel", "capacity"]);
     let chunking = select(vec!["fixed", "adaptive", "query_based"]);
     let fairness = select(vec!["strict", "weighted", "hybrid"]);
-    (forwarding, chunking, fairness, 1..300u32, any::<bool>()).prop_map(
-        |(forwarding, chunking, fairness, chunk_size, caches_frames)| Settings {
-            forwarding,
-            chunking,
-            fairness,
-            chunk_size,
-            caches_frames,
+    let limits = (5..300u32, prop_oneof![Just(1u32 << 20), 4_096..10_000u32], 1..5u32, 1..200u32);
+    (forwarding, chunking, fairness, limits, any::<bool>()).prop_map(
+        |(forwarding, chunking, fairness, (chunk_size, chunk_bytes, slots, quantum_rows), caches_frames)| {
+            Settings {
+                forwarding,
+                chunking,
+                fairness,
+                chunk_size,
+                chunk_bytes,
+                slots,
+                quantum_rows,
+                caches_frames,
+            }
         },
     )
 }

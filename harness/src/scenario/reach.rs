@@ -1,49 +1,70 @@
-//! Whether an overlay in which something is wrong still has a way to answer: over every edge and node that is left.
+//! What an overlay in which something is wrong must still answer for: over the edges and nodes that are sure to be left.
+//!
+//! What is slow, lossy or hanging counts as gone here. It may serve all the same; it is just not relied on.
 
 use std::collections::BTreeSet;
 
 use super::step::Question;
+use crate::calendar;
 use crate::fault::Fault;
 use crate::topology::Topology;
 
-/// Whether a question has to be answered all the same.
-///
-/// Only crashed nodes and network partitions leave that to the graph; what is slow, lossy or hanging may cost more time
-/// than there is. Where days lie on some members only, all members of a team are asked for: that is enough, if not needed.
-pub(super) fn must_be_answered(question: &Question, topology: &Topology, faults: &[&Fault]) -> bool {
-    let is_clear_cut = |fault: &&Fault| matches!(fault, Fault::Crash { .. } | Fault::Partition(_));
-    let reached = reached(&question.node, topology, faults);
-    let teams = topology.teams.iter().filter(|team| {
-        let query = &question.query;
-        query.team.as_ref().is_none_or(|wanted| *wanted == team.name)
-            && query.date_start.is_none_or(|first| first <= team.last_day)
-            && query.date_end.is_none_or(|last| last >= team.first_day)
-    });
-    let mut teams =
-        teams.map(|team| topology.members(&team.name).map(|member| reached.contains(&*member.id)));
-    faults.iter().all(is_clear_cut)
-        && reached.contains(&*question.node)
-        && teams.all(|mut members| match topology.replicas {
-            None => members.any(|is_reached| is_reached),
-            Some(_) => members.all(|is_reached| is_reached),
-        })
+/// What excuses an answer, of one question at one time.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Excuses {
+    /// Days that may be out of reach.
+    pub(super) days: BTreeSet<u32>,
+    /// Whether the node asked may say nothing at all.
+    pub(super) silence: bool,
 }
 
-/// The nodes that live and that a way leads to; not even the first one, if that is gone.
-fn reached<'a>(from: &'a str, topology: &'a Topology, faults: &[&Fault]) -> BTreeSet<&'a str> {
-    let lives =
-        |node: &str| !faults.iter().any(|fault| matches!(fault, Fault::Crash { node: gone } if gone == node));
-    let passes = |left: &str, right: &str| {
-        !faults.iter().any(|fault| matches!(fault, Fault::Partition(link) if link.joins(left, right)))
-    };
+/// What the faults in force excuse. Where days lie on some members only, all members of their team are relied on: that
+/// is enough, if not needed.
+pub(super) fn excuses(question: &Question, topology: &Topology, faults: &[&Fault]) -> Excuses {
+    let reached = reached(&question.node, topology, faults);
+    let lost = topology.teams.iter().filter(|team| {
+        let mut members = topology.members(&team.name).map(|member| reached.contains(&*member.id));
+        match topology.replicas {
+            None => !members.any(|is_reached| is_reached),
+            Some(_) => !members.all(|is_reached| is_reached),
+        }
+    });
+    Excuses {
+        days: lost.flat_map(|team| calendar::days(team.first_day, team.last_day)).collect(),
+        silence: !reached.contains(&*question.node),
+    }
+}
+
+/// The nodes that are well and that a sure way leads to; not even the first one, if that is not well.
+pub(super) fn reached<'a>(from: &'a str, topology: &'a Topology, faults: &[&Fault]) -> BTreeSet<&'a str> {
     let mut reached = BTreeSet::new();
     let mut next = vec![from];
     while let Some(node) = next.pop() {
-        if lives(node) && reached.insert(node) {
-            next.extend(topology.neighbours(node).into_iter().filter(|other| passes(node, other)));
+        if is_well(node, faults) && reached.insert(node) {
+            next.extend(topology.neighbours(node).into_iter().filter(|other| is_sure(node, other, faults)));
         }
     }
     reached
+}
+
+/// Whether nothing is wrong with a node.
+pub(super) fn is_well(node: &str, faults: &[&Fault]) -> bool {
+    !faults.iter().any(|fault| match fault {
+        Fault::Crash { node: other } | Fault::Hang { node: other } | Fault::Slow { node: other, .. } => {
+            other == node
+        }
+        Fault::Partition(_) | Fault::Delay { .. } | Fault::Loss { .. } => false,
+    })
+}
+
+/// Whether nothing is wrong between two nodes.
+pub(super) fn is_sure(left: &str, right: &str, faults: &[&Fault]) -> bool {
+    !faults.iter().any(|fault| match fault {
+        Fault::Partition(link) | Fault::Delay { link, .. } | Fault::Loss { link, .. } => {
+            link.joins(left, right)
+        }
+        Fault::Crash { .. } | Fault::Hang { .. } | Fault::Slow { .. } => false,
+    })
 }
 
 #[cfg(test)]
@@ -62,6 +83,7 @@ mod tests {
         assert_eq!(reached_with(&[Fault::crash("E")]), ["A", "B", "C", "D"]);
         assert_eq!(reached_with(&[Fault::partition("A", "E")]), ["A", "B", "C", "D", "E", "F"]);
         assert_eq!(reached_with(&[Fault::partition("A", "E"), Fault::crash("D")]), ["A", "B", "C"]);
+        assert_eq!(reached_with(&[Fault::loss("A", "E", 1), Fault::hang("D")]), ["A", "B", "C"]);
         assert_eq!(reached_with(&[Fault::crash("A")]), [""; 0]);
     }
 }

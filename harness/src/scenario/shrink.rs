@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngSeed, TestRunner};
 
-use super::{Happenings, Scenario, scenarios};
+use super::{RunOn, Scenario, scenarios};
 
 /// Simpler scenarios that are tried, at most, and how long.
 const TRIES: usize = 400;
@@ -22,37 +22,29 @@ const TRY_FOR: Duration = Duration::from_secs(60);
 pub struct Verdicts(Vec<bool>);
 
 /// The scenario of a seed.
-pub fn draw(seed: u64, happenings: Happenings) -> Scenario {
-    tree(seed, happenings).current()
+pub fn draw(seed: u64, on: RunOn) -> Scenario {
+    tree(seed, on).current()
 }
 
 /// The scenario that verdicts lead to.
-pub fn follow(seed: u64, happenings: Happenings, verdicts: &Verdicts) -> Scenario {
+pub fn follow(seed: u64, on: RunOn, verdicts: &Verdicts) -> Scenario {
     let mut verdicts = verdicts.0.iter();
-    descend(seed, happenings, |_| verdicts.next().copied()).0
+    descend(seed, on, |_| verdicts.next().copied()).0
 }
 
 /// The smallest scenario found that `fails`, given that the seed's does, and the verdicts that lead to it.
-pub fn smallest(
-    seed: u64,
-    happenings: Happenings,
-    mut fails: impl FnMut(&Scenario) -> bool,
-) -> (Scenario, Verdicts) {
+pub fn smallest(seed: u64, on: RunOn, mut fails: impl FnMut(&Scenario) -> bool) -> (Scenario, Verdicts) {
     let end = Instant::now() + TRY_FOR;
     let mut tries = 0;
-    descend(seed, happenings, |simpler| {
+    descend(seed, on, |simpler| {
         tries += 1;
         (tries <= TRIES && Instant::now() < end).then(|| fails(simpler))
     })
 }
 
 /// Simplifies as long as there is something simpler and a verdict on it; gives the last one that failed.
-fn descend(
-    seed: u64,
-    happenings: Happenings,
-    mut verdict: impl FnMut(&Scenario) -> Option<bool>,
-) -> (Scenario, Verdicts) {
-    let mut tree = tree(seed, happenings);
+fn descend(seed: u64, on: RunOn, mut verdict: impl FnMut(&Scenario) -> Option<bool>) -> (Scenario, Verdicts) {
+    let mut tree = tree(seed, on);
     let mut smallest = tree.current();
     // What comes after the last failure leads nowhere.
     let (mut tried, mut useful) = (Vec::new(), 0);
@@ -72,9 +64,9 @@ fn descend(
     (smallest, Verdicts(tried))
 }
 
-fn tree(seed: u64, happenings: Happenings) -> impl ValueTree<Value = Scenario> {
+fn tree(seed: u64, on: RunOn) -> impl ValueTree<Value = Scenario> {
     let config = Config { rng_seed: RngSeed::Fixed(seed), failure_persistence: None, ..Config::default() };
-    scenarios(happenings).new_tree(&mut TestRunner::new(config)).expect("nothing is rejected")
+    scenarios(on).new_tree(&mut TestRunner::new(config)).expect("nothing is rejected")
 }
 
 impl Verdicts {
@@ -144,11 +136,11 @@ mod tests {
     #[test]
     fn verdicts_lead_to_the_smallest_scenario_again() {
         let fails = |scenario: &Scenario| scenario.topology.build().nodes.len() >= 3;
-        let seed = (0..).find(|seed| fails(&draw(*seed, Happenings::All))).unwrap();
-        let (found, verdicts) = smallest(seed, Happenings::All, fails);
+        let seed = (0..).find(|seed| fails(&draw(*seed, RunOn::Simulated))).unwrap();
+        let (found, verdicts) = smallest(seed, RunOn::Simulated, fails);
         assert_eq!(found.topology.build().nodes.len(), 3, "{}", found.topology.build());
         assert_eq!(found.dataset.sites, 1);
-        let again = follow(seed, Happenings::All, &verdicts.to_string().parse().unwrap());
+        let again = follow(seed, RunOn::Simulated, &verdicts.to_string().parse().unwrap());
         assert_eq!(format!("{again:?}"), format!("{found:?}"));
     }
 }

@@ -19,7 +19,8 @@ pub enum Step {
     Ask(Vec<Question>),
     /// Asks, and keeps the result for later steps.
     Open(Box<Question>),
-    /// Reads chunks of the result that an earlier step kept; an index beyond the last counts on from the first.
+    /// Reads chunks of the result that an earlier step kept, or the one after the last, which is none. An index beyond
+    /// that counts on from the first.
     Read {
         /// That step, from 1.
         opened_at: usize,
@@ -37,6 +38,13 @@ pub enum Step {
     Heal(Fault),
     /// Lets time pass.
     Wait(Duration),
+    /// Asks, and goes away while the answer is on its way.
+    Vanish(Box<Question>, Duration),
+    /// Tells a node to stop, waits until it is gone, and starts it again.
+    Restart {
+        /// The node.
+        node: String,
+    },
     /// Asks everything of every node, and looks whether anything is still held that nobody reads.
     Rest,
 }
@@ -102,7 +110,7 @@ impl Resolving<'_> {
                 let question = self.question(draft, rng);
                 self.opened.push(self.steps.len() + 1);
                 let form = ours(question.form);
-                Some(Step::Open(Box::new(Question { aggregate: None, form, ..question })))
+                Some(Step::Open(Box::new(Question { form, ..question })))
             }
             Kind::Read => rng.choice(&self.opened).copied().map(|opened_at| {
                 let indices = (0..rng.usize(1..6)).map(|_| rng.u32(..64)).collect();
@@ -112,6 +120,12 @@ impl Resolving<'_> {
             Kind::Fault => self.begin_or_heal(|topology| fault(rng, topology)),
             Kind::Crash => self.begin_or_heal(|topology| Some(Fault::crash(any_node(rng, topology)))),
             Kind::Heal => self.heal(),
+            Kind::Vanish => {
+                // From before the first hop to after the last.
+                let after = Duration::from_millis(rng.u64(0..30));
+                Some(Step::Vanish(Box::new(self.question(draft, rng)), after))
+            }
+            Kind::Restart => self.restart(rng),
             Kind::Wait => Some(Step::Wait(Duration::from_millis(rng.u64(1..LEASE_MS * 3 / 2)))),
         };
         self.steps.extend(step);
@@ -126,6 +140,12 @@ impl Resolving<'_> {
         Some(Step::Inject(fault))
     }
 
+    /// Only while nothing is wrong, so that it is seen whether all find it again.
+    fn restart(&self, rng: &mut fastrand::Rng) -> Option<Step> {
+        let node = any_node(rng, self.topology).to_owned();
+        self.faults.is_empty().then_some(Step::Restart { node })
+    }
+
     fn heal(&mut self) -> Option<Step> {
         (!self.faults.is_empty()).then(|| Step::Heal(self.faults.remove(0)))
     }
@@ -133,7 +153,7 @@ impl Resolving<'_> {
     /// One question; sometimes several at once, some of them equal.
     fn questions(&self, draft: &Draft, rng: &mut fastrand::Rng) -> Vec<Question> {
         let mut questions = vec![self.question(draft, rng)];
-        if rng.u8(..4) == 0 {
+        if draft.extras.several {
             for _ in 0..rng.usize(1..4) {
                 let again = rng.choice(&questions).filter(|_| rng.bool()).cloned();
                 questions.push(again.unwrap_or_else(|| self.question(draft, rng)));
@@ -143,22 +163,21 @@ impl Resolving<'_> {
     }
 
     fn question(&self, draft: &Draft, rng: &mut fastrand::Rng) -> Question {
-        let node = match rng.u8(..4) {
-            0 => any_node(rng, self.topology),
-            _ => self.topology.leader(),
-        };
+        let extras = draft.extras;
+        let any = any_node(rng, self.topology);
+        let node = if extras.elsewhere { any } else { self.topology.leader() };
         let mut query = without_parts(random_query(rng, self.oracle), &draft.parts);
         let own = self.topology.nodes.iter().find(|other| other.id == node && node != self.topology.leader());
         if let Some(own) = own {
             query.team = Some(own.team.clone());
         }
         let form = [Form::Arrow, Form::Json, Form::Old][rng.usize(..3)];
-        let aggregate = (rng.u8(..4) == 0).then(|| groups(rng));
+        let aggregate = extras.aggregate.then(|| groups(rng));
         Question {
             node: node.to_owned(),
             // The old contract has no chunks of one's own, and nothing partial.
-            chunk_rows: (form != Form::Old && rng.bool()).then(|| rng.u32(1..400)),
-            allow_partial: form != Form::Old && aggregate.is_none() && rng.u8(..4) == 0,
+            chunk_rows: (form != Form::Old && extras.chunked).then(|| rng.u32(1..400)),
+            allow_partial: form != Form::Old && extras.partial,
             form: if aggregate.is_some() { ours(form) } else { form },
             query,
             aggregate,
@@ -249,12 +268,14 @@ impl fmt::Display for Step {
             }
             Step::Open(question) => write!(formatter, "open {question}"),
             Step::Read { opened_at, indices } => {
-                write!(formatter, "read chunks {indices:?} (modulo their number) of step {opened_at}")
+                write!(formatter, "read chunks {indices:?} (modulo their number and one) of step {opened_at}")
             }
             Step::Cancel { opened_at } => write!(formatter, "cancel the result of step {opened_at}"),
             Step::Inject(fault) => write!(formatter, "inject {fault}"),
             Step::Heal(fault) => write!(formatter, "heal {fault}"),
             Step::Wait(duration) => write!(formatter, "wait {duration:?}"),
+            Step::Vanish(question, after) => write!(formatter, "vanish after {after:?} from {question}"),
+            Step::Restart { node } => write!(formatter, "stop and start {node}"),
             Step::Rest => write!(formatter, "come to rest"),
         }
     }
