@@ -51,7 +51,7 @@
 //! # Random runs, and what to do when one fails
 //!
 //! ```text
-//! cargo run --release -p overlay-harness -- simulate --scenarios 1000
+//! scripts/simulate --scenarios 1000
 //! ```
 //!
 //! draws topologies, data, settings, questions and faults, and holds every answer against the oracle in virtual time;
