@@ -5,7 +5,8 @@
 //! is there, [`cluster`] for what is asked, [`fault`] for what goes wrong meanwhile, [`load`] for how fast answers
 //! come, [`policies`] for what different ways of sharing a node do to a workload, [`fluid`] being the fairest that
 //! there could be, [`scenario`] for random runs of whole overlays, [`property`] for what must hold in them, [`report`]
-//! for what is shown afterwards, [`snapshot`] for what snapshots leave out, and [`mutants`] for what the tests are worth.
+//! for what is shown afterwards, [`snapshot`] for what snapshots leave out, [`skip`] for what a machine
+//! cannot offer, and [`mutants`] for what the tests are worth.
 //!
 //! # Which driver proves what
 //!
@@ -99,5 +100,6 @@ pub mod policies;
 pub mod property;
 pub mod report;
 pub mod scenario;
+pub mod skip;
 pub mod snapshot;
 pub mod topology;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use overlay::client::Client;
 use overlay_harness::cluster::{READY_WITHIN, RunningNode, fixtures};
+use overlay_harness::skip::skipped;
 use overlay_harness::topology::Topology;
 use tempfile::TempDir;
 
@@ -123,7 +124,7 @@ async fn folder_that_may_not_be_read_is_named() {
     let day = root.path().join("20200810");
     fs::set_permissions(&day, fs::Permissions::from_mode(0o000)).unwrap();
     if fs::read_dir(&day).is_ok() {
-        eprintln!("skipped: this user (root?) may read folders without permission");
+        skipped("a folder without permission", "this user (root?) may read it");
     } else {
         fails_with(Some(root.path()), &["cannot read", "20200810"]).await;
     }

@@ -17,6 +17,7 @@ use overlay_harness::answer::{self, ask, assert_equal_rows, read_chunks};
 use overlay_harness::cluster::{Cluster, ClusterError, ClusterSpec, Driver, fixtures, wait_until};
 use overlay_harness::fault::Fault;
 use overlay_harness::oracle::{GroupKey, Measure, Oracle, OracleQuery, OracleRow, random_query};
+use overlay_harness::skip::skipped;
 use overlay_harness::topology::{Shape, Topology, TopologyBuilder};
 use serde_json::{Value, json};
 use tonic::Code;
@@ -50,7 +51,7 @@ fn topologies() -> Vec<Topology> {
 fn on_every_driver(topologies: &[Topology], overrides: Value, body: impl AsyncFn(&mut dyn Cluster)) {
     for driver in drivers() {
         if let Some(why) = driver.unavailable() {
-            eprintln!("skipped: driver {driver}: {why}");
+            skipped(format!("driver {driver}"), why);
             continue;
         }
         for topology in topologies {
@@ -268,7 +269,7 @@ fn faults_do_not_change_answers() {
         {
             match cluster.inject(fault).await {
                 Err(refused @ ClusterError::Unsupported { .. }) => {
-                    eprintln!("skipped: {refused}");
+                    skipped(fault, refused);
                     continue;
                 }
                 injected => injected.unwrap(),

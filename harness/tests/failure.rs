@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
@@ -19,6 +19,7 @@ use overlay_harness::cluster::{
     Cluster, ClusterSpec, InProcessCluster, ProcessCluster, READY_WITHIN, RunningNode, fixtures, wait_until,
 };
 use overlay_harness::oracle::{Oracle, OracleQuery, TeamRange};
+use overlay_harness::skip::real_dataset;
 use serde_json::{Value, json};
 use tonic::transport::Endpoint;
 use tonic::{Code, Status};
@@ -93,10 +94,7 @@ async fn slow_read_survives_the_death_of_the_worker_that_serves_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn slow_read_of_the_real_data_survives_the_death_of_the_worker_that_serves_it() {
-    let Some(root) = std::env::var_os("OVERLAY_DATASET").map(PathBuf::from) else {
-        eprintln!("skipped: OVERLAY_DATASET is not set");
-        return;
-    };
+    let Some(root) = real_dataset() else { return };
     let particles = OracleQuery { parameter: Some("PM2.5".to_owned()), ..OracleQuery::default() };
     let chunking = ChunkingChoice { chunk_rows: Some(4000), ..ChunkingChoice::default() };
     let query = Query { chunking, ..answer::query(&particles, Encoding::Arrow) };

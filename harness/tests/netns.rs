@@ -12,6 +12,7 @@ use overlay_harness::answer::{self, ask, assert_equal_rows};
 use overlay_harness::cluster::{Cluster, ClusterSpec, Driver, NetnsCluster, fixtures};
 use overlay_harness::fault::Fault;
 use overlay_harness::oracle::{Oracle, OracleQuery, TeamRange};
+use overlay_harness::skip::skipped;
 use serde_json::{Value, json};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_overlay-node");
@@ -30,7 +31,7 @@ fn driver() -> Option<Driver> {
     let driver = Driver::Namespaces { binary: BINARY.into() };
     match driver.unavailable() {
         Some(why) => {
-            eprintln!("skipped: driver {driver}: {why}");
+            skipped(format!("driver {driver}"), why);
             None
         }
         None => Some(driver),

@@ -6,6 +6,7 @@ use std::path::Path;
 use overlay_harness::oracle::{
     GroupKey, Measure, Oracle, OracleQuery, TeamRange, numerically_equal, random_query,
 };
+use overlay_harness::skip::real_dataset;
 use serde_json::json;
 
 /// Three files: two of one day, named so that only stems order them right, and one that nobody owns.
@@ -197,11 +198,8 @@ fn random_queries_are_varied_and_repeatable() {
 
 #[test]
 fn real_data_give_the_counts_that_are_known() {
-    let Some(root) = std::env::var_os("OVERLAY_DATASET") else {
-        eprintln!("skipped: OVERLAY_DATASET is not set");
-        return;
-    };
-    let oracle = Oracle::read(Path::new(&root), &TeamRange::green_and_pink()).unwrap();
+    let Some(root) = real_dataset() else { return };
+    let oracle = Oracle::read(&root, &TeamRange::green_and_pink()).unwrap();
     let of_team = |team: &str| OracleQuery { team: Some(team.to_owned()), ..OracleQuery::default() };
     assert_eq!(oracle.rejected(), []);
     assert_eq!(oracle.count(&moderate_particles(None)), 225_521);

@@ -11,7 +11,7 @@ mod called;
 mod questions;
 
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, ExitStatus};
 
 use futures::TryStreamExt;
@@ -19,6 +19,7 @@ use overlay::proto::v1::{self, CountRequest, DayRequest, InventoryRequest, NodeR
 use overlay::proto::{legacy, v1::Encoding};
 use overlay_harness::answer::{ask, assert_equal_rows};
 use overlay_harness::cluster::{Cluster, ClusterSpec, ProcessCluster, READY_WITHIN, fixtures};
+use overlay_harness::skip::real_dataset;
 use serde_json::{Value, json};
 use tonic::Code;
 
@@ -36,10 +37,8 @@ async fn every_rpc_answers_on_each_of_six_processes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_rpc_answers_on_each_of_six_processes_over_the_real_data() {
-    match std::env::var_os("OVERLAY_DATASET").map(PathBuf::from) {
-        Some(root) => walk(&root).await,
-        None => eprintln!("skipped: OVERLAY_DATASET is not set"),
-    }
+    let Some(root) = real_dataset() else { return };
+    walk(&root).await;
 }
 
 async fn walk(root: &Path) {
