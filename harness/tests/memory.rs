@@ -2,21 +2,17 @@
 
 #![cfg(target_os = "linux")]
 
-use std::path::PathBuf;
-
 use overlay::frame::Encoding;
 use overlay::plan::Query;
 use overlay_harness::cluster::{Cluster, ClusterSpec, ProcessCluster};
+use overlay_harness::skip::real_dataset;
 
 const MOST_BYTES: u64 = 250_000_000;
 
 /// Method: drain every row as Arrow and then as old JSON, drop what comes, add up the peaks of resident memory.
 #[tokio::test(flavor = "multi_thread")]
-async fn six_processes_that_were_drained_stay_below_250_megabytes() {
-    let Some(root) = std::env::var_os("OVERLAY_DATASET").map(PathBuf::from) else {
-        eprintln!("skipped: OVERLAY_DATASET is not set");
-        return;
-    };
+async fn six_processes_drained_of_the_real_data_stay_below_250_megabytes() {
+    let Some(root) = real_dataset() else { return };
     let cluster =
         ProcessCluster::start(env!("CARGO_BIN_EXE_overlay-node"), ClusterSpec::six_nodes(&root)).unwrap();
     let client = cluster.client("A", "drain").unwrap();
