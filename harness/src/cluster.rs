@@ -33,7 +33,7 @@ use overlay::node::NodeError;
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
-pub use self::driver::Driver;
+pub use self::driver::{Driver, watched};
 pub use self::in_process::InProcessCluster;
 #[cfg(target_os = "linux")]
 pub use self::netns::NetnsCluster;

@@ -65,25 +65,36 @@ impl Driver {
         let runtime = runtime.map_err(super::io_error("start a runtime"))?;
         runtime.block_on(async {
             match self {
-                Driver::InProcess => watched(&mut InProcessCluster::start(spec).await?, body).await,
+                Driver::InProcess => {
+                    let mut cluster = InProcessCluster::start(spec).await?;
+                    Ok(watched(&mut cluster, async |cluster| body(cluster).await).await)
+                }
                 Driver::Processes { binary } => {
-                    watched(&mut ProcessCluster::start(binary, spec)?, body).await
+                    let mut cluster = ProcessCluster::start(binary, spec)?;
+                    Ok(watched(&mut cluster, async |cluster| body(cluster).await).await)
                 }
                 #[cfg(target_os = "linux")]
-                Driver::Namespaces { binary } => watched(&mut NetnsCluster::start(binary, spec)?, body).await,
-                Driver::Simulated { seed } => watched(&mut SimCluster::start(*seed, spec).await?, body).await,
+                Driver::Namespaces { binary } => {
+                    let mut cluster = NetnsCluster::start(binary, spec)?;
+                    Ok(watched(&mut cluster, async |cluster| body(cluster).await).await)
+                }
+                Driver::Simulated { seed } => {
+                    let mut cluster = SimCluster::start(*seed, spec).await?;
+                    Ok(watched(&mut cluster, async |cluster| body(cluster).await).await)
+                }
             }
         })
     }
 }
 
-async fn watched<T>(
-    cluster: &mut dyn Cluster,
-    body: impl AsyncFnOnce(&mut dyn Cluster) -> T,
-) -> Result<T, ClusterError> {
+/// Runs a test body over an overlay; for what only one driver's can be asked, which [`Driver::run`] hides.
+///
+/// If the body panics, what every node says of itself is printed before the panic goes on.
+pub async fn watched<C: Cluster, T>(cluster: &mut C, body: impl AsyncFnOnce(&mut C) -> T) -> T {
     match AssertUnwindSafe(body(cluster)).catch_unwind().await {
-        Ok(done) => Ok(done),
+        Ok(done) => done,
         Err(panic) => {
+            let cluster: &dyn Cluster = cluster;
             eprintln!("  driver     {}\n  topology   {}", cluster.driver(), cluster.topology());
             eprintln!("  nodes\n{}", cluster.dump().await);
             std::panic::resume_unwind(panic)
