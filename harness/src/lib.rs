@@ -6,7 +6,7 @@
 //! come, [`policies`] for what different ways of sharing a node do to a workload, [`fluid`] being the fairest that
 //! there could be, [`scenario`] for random runs of whole overlays, [`property`] for what must hold in them, [`report`]
 //! for what is shown afterwards, [`snapshot`] for what snapshots leave out, [`skip`] for what a machine
-//! cannot offer, and [`mutants`] for what the tests are worth.
+//! cannot offer, [`scratch`] for where files go that nobody keeps, and [`mutants`] for what the tests are worth.
 //!
 //! # Which driver proves what
 //!
@@ -22,6 +22,12 @@
 //! `tests/conformance.rs` holds them to the same answers, `tests/determinism.rs` the simulated one to the
 //! same bytes for the same seed, in one process and over two. `tests/full_topology` walks every RPC of every service
 //! over six processes, on the fixtures and on the real data.
+//!
+//! # What stays behind
+//!
+//! Nothing. What a test starts ends on drop; when the test is killed, or interrupted, its processes end as their standard
+//! input does, namespaces go with their last process, and its files, which have no owner any more, are removed by the next
+//! run: see [`scratch`], which tests have their folders from.
 //!
 //! # Mutants
 //!
@@ -100,6 +106,7 @@ pub mod policies;
 pub mod property;
 pub mod report;
 pub mod scenario;
+pub mod scratch;
 pub mod skip;
 pub mod snapshot;
 pub mod topology;

@@ -139,7 +139,7 @@ impl Scenario {
     /// # Errors
     /// [`PrepareError`] if the file system refuses.
     pub fn prepare(&self) -> Result<Prepared, PrepareError> {
-        let folder = tempfile::tempdir()?;
+        let folder = crate::scratch::folder()?;
         let topology = self.topology.build();
         self.dataset.write(folder.path())?;
         let oracle = Oracle::read(folder.path(), &topology.teams)?;

@@ -12,6 +12,7 @@ use overlay_harness::answer::{self, ask, assert_equal_rows, read_chunks};
 use overlay_harness::cluster::{Cluster, ClusterSpec, Driver, NetnsCluster, fixtures, watched};
 use overlay_harness::fault::Fault;
 use overlay_harness::oracle::{Oracle, OracleQuery, TeamRange};
+use overlay_harness::scratch;
 use overlay_harness::skip::skipped;
 use serde_json::{Value, json};
 
@@ -130,7 +131,8 @@ fn slow_host_sends_at_its_rate() {
 }
 
 /// Method: this test runs itself in a process of its own, which starts a cluster, prints all process ids and is
-/// killed with signal 9. A namespace is gone with its last process.
+/// killed with signal 9. A namespace is gone with its last process. Its files are in a folder of this test; that the
+/// next process would have removed them is tested where such folders are made.
 #[test]
 fn hosts_and_nodes_are_gone_when_whoever_made_them_is_killed() {
     if driver().is_none() {
@@ -138,12 +140,16 @@ fn hosts_and_nodes_are_gone_when_whoever_made_them_is_killed() {
     }
     if std::env::var_os(WAIT_TO_BE_KILLED).is_some() {
         let cluster = NetnsCluster::start(Path::new(BINARY), two_hosts()).unwrap();
-        println!("pids {:?}", cluster.pids());
-        std::thread::sleep(Duration::from_secs(600));
+        println!("\npids {:?}", cluster.pids());
+        std::io::stdin().lines().next();
+        return;
     }
+    let folder = scratch::folder().unwrap();
     let mut owner = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "hosts_and_nodes_are_gone_when_whoever_made_them_is_killed", "--nocapture"])
         .env(WAIT_TO_BE_KILLED, "yes")
+        .env("TMPDIR", folder.path())
+        .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
@@ -163,6 +169,7 @@ fn hosts_and_nodes_are_gone_when_whoever_made_them_is_killed() {
         );
         std::thread::sleep(Duration::from_millis(50));
     }
+    assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 1, "the cluster's own folder");
 }
 
 /// Runs a body that asks what only this driver's overlay can be asked. Its nodes do not give up a neighbour that is

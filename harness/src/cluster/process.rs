@@ -17,6 +17,7 @@ use tempfile::TempDir;
 
 use super::{Cluster, ClusterError, ClusterSpec, READY_WITHIN, addresses_of, bind_listeners, io_error};
 use crate::fault::Fault;
+use crate::scratch;
 
 /// Lines of a node's standard error that a failure shows.
 const LOG_LINES_SHOWN: usize = 40;
@@ -70,7 +71,7 @@ impl ProcessCluster {
         addresses: BTreeMap<String, SocketAddr>,
         launchers: BTreeMap<String, Vec<String>>,
     ) -> Result<Self, ClusterError> {
-        let folder = tempfile::tempdir().map_err(io_error("make a folder for the cluster"))?;
+        let folder = scratch::folder().map_err(io_error("make a folder for the cluster"))?;
         let config = folder.path().join("config.json");
         let text = spec.config_text(&addresses);
         fs::write(&config, &text).map_err(io_error("write the configuration"))?;
