@@ -87,7 +87,7 @@ impl Up {
         // From the choice of ports until they are bound no other test of this file may be given them.
         static STARTING: Mutex<()> = Mutex::new(());
         let starting = STARTING.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let folder = tempfile::tempdir().unwrap();
+        let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let mut config: Value = serde_json::from_str(&fs::read_to_string(CONFIG).unwrap()).unwrap();
         let processes = config["processes"].as_object_mut().unwrap();
         let listeners: Vec<TcpListener> =
@@ -364,7 +364,7 @@ fn up_outlives_a_node_and_the_reader_of_its_log() {
 
 #[test]
 fn every_exit_code_is_the_documented_one() {
-    let wrong = tempfile::tempdir().unwrap();
+    let wrong = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let config = wrong.path().join("config.json");
     fs::write(&config, r#"{"processes": {}, "replica": 1}"#).unwrap();
     let (config, nowhere) = (config.to_str().unwrap(), "127.0.0.1:1");

@@ -43,7 +43,7 @@ struct Copy(tempfile::TempDir);
 
 impl Copy {
     fn new() -> Self {
-        let copy = tempfile::tempdir().unwrap();
+        let copy = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         for day in std::fs::read_dir(BUNDLED).unwrap().map(Result::unwrap) {
             let folder = copy.path().join(day.file_name());
             std::fs::create_dir(&folder).unwrap();
@@ -92,7 +92,7 @@ fn the_bundled_data_are_loaded_by_each_member_of_their_team() {
 fn fewer_replicas_still_tile_the_dataset() {
     let mut config: Value = serde_json::from_str(&std::fs::read_to_string(CONFIG).unwrap()).unwrap();
     config["replicas"] = 1.into();
-    let folder = tempfile::tempdir().unwrap();
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let path = folder.path().join("config.json");
     std::fs::write(&path, config.to_string()).unwrap();
     let report = json(&path, Path::new(BUNDLED));
@@ -223,7 +223,7 @@ fn a_file_without_a_row_and_one_outside_a_day_folder_are_named() {
 
 #[test]
 fn a_dataset_without_a_row_is_a_finding() {
-    let root = tempfile::tempdir().unwrap();
+    let root = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     std::fs::create_dir(root.path().join("20200810")).unwrap();
     let (text, code) = text(Path::new(CONFIG), root.path());
     assert_eq!(code, Some(3), "{text}");
@@ -233,7 +233,7 @@ fn a_dataset_without_a_row_is_a_finding() {
 #[test]
 fn what_cannot_be_checked_is_no_finding() {
     let nowhere = Path::new("/no/such/folder");
-    let empty = tempfile::tempdir().unwrap();
+    let empty = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     assert_eq!(verify(Path::new(CONFIG), nowhere, &[]).status.code(), Some(2));
     assert_eq!(verify(Path::new(CONFIG), empty.path(), &[]).status.code(), Some(1));
     assert_eq!(verify(nowhere, Path::new(BUNDLED), &[]).status.code(), Some(2));

@@ -324,7 +324,7 @@ mod tests {
 
     #[test]
     fn equal_specs_write_equal_bytes() {
-        let [left, right] = [0, 1].map(|_| tempfile::tempdir().unwrap());
+        let [left, right] = [0, 1].map(|_| crate::scratch::folder().unwrap());
         assert_eq!(small().write(left.path()).unwrap(), small().write(right.path()).unwrap());
         for path in ["20200810/20200810-01.csv", "20200815/20200815-19.csv"] {
             assert_eq!(read(left.path(), path), read(right.path(), path));
@@ -333,7 +333,7 @@ mod tests {
 
     #[test]
     fn more_hours_and_sites_keep_the_cells_of_a_smaller_set() {
-        let [few, many] = [0, 1].map(|_| tempfile::tempdir().unwrap());
+        let [few, many] = [0, 1].map(|_| crate::scratch::folder().unwrap());
         small().write(few.path()).unwrap();
         let larger = DatasetSpec { sites: 30, hours: evenly_spaced_hours(12), ..small() };
         larger.write(many.path()).unwrap();
@@ -345,7 +345,7 @@ mod tests {
 
     #[test]
     fn directory_that_is_not_empty_is_refused() {
-        let root = tempfile::tempdir().unwrap();
+        let root = crate::scratch::folder().unwrap();
         fs::write(root.path().join("notes"), "mine").unwrap();
         let error = small().write(root.path()).unwrap_err();
         assert!(matches!(error, DatasetError::NotEmpty(_)), "{error}");
@@ -353,7 +353,7 @@ mod tests {
 
     #[test]
     fn invalid_specs_are_refused() {
-        let root = tempfile::tempdir().unwrap();
+        let root = crate::scratch::folder().unwrap();
         for spec in [
             DatasetSpec { last_day: 20200809, ..small() },
             DatasetSpec { first_day: 20200230, ..small() },
@@ -367,7 +367,7 @@ mod tests {
 
     #[test]
     fn gzip_holds_the_same_text() {
-        let [plain, packed] = [0, 1].map(|_| tempfile::tempdir().unwrap());
+        let [plain, packed] = [0, 1].map(|_| crate::scratch::folder().unwrap());
         small().write(plain.path()).unwrap();
         DatasetSpec { gzip: true, ..small() }.write(packed.path()).unwrap();
         let text = read(plain.path(), "20200810/20200810-01.csv");

@@ -34,7 +34,7 @@ fn configuration() -> String {
 
 /// Starts B, a team leader of green, over the data in `root`.
 async fn start(root: Option<&Path>, strict: bool) -> Started {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = overlay_harness::scratch::folder().unwrap();
     let config = folder.path().join("config.json");
     fs::write(&config, configuration()).unwrap();
     let mut arguments =
@@ -61,7 +61,7 @@ async fn start(root: Option<&Path>, strict: bool) -> Started {
 
 /// One good day of green with a file of its own for each of `bad`.
 fn dataset(bad: &[(&str, &[u8])]) -> TempDir {
-    let root = tempfile::tempdir().unwrap();
+    let root = overlay_harness::scratch::folder().unwrap();
     let write = |path: &str, bytes: &[u8]| {
         let path = root.path().join(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -94,7 +94,7 @@ async fn fails_with(root: Option<&Path>, words: &[&str]) {
 
 #[tokio::test]
 async fn root_that_is_not_there_is_named() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = overlay_harness::scratch::folder().unwrap();
     let root = folder.path().join("nowhere");
     fails_with(Some(&root), &[&root.display().to_string(), "is not a folder that exists"]).await;
     let file = folder.path().join("a_file");
@@ -104,7 +104,7 @@ async fn root_that_is_not_there_is_named() {
 
 #[tokio::test]
 async fn root_without_days_is_named() {
-    let root = tempfile::tempdir().unwrap();
+    let root = overlay_harness::scratch::folder().unwrap();
     fails_with(Some(root.path()), &[&root.path().display().to_string(), "has no day folder", "20200810"])
         .await;
     fs::create_dir(root.path().join("2020-08-10")).unwrap();
@@ -208,7 +208,7 @@ async fn days_that_no_team_owns_are_reported() {
 /// The leader holds no data and needs none.
 #[tokio::test]
 async fn leader_starts_without_a_dataset() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = overlay_harness::scratch::folder().unwrap();
     let config = folder.path().join("config.json");
     fs::write(&config, configuration()).unwrap();
     let arguments = [OsString::from("--config"), config.into(), "--bind".into(), "127.0.0.1:0".into()];

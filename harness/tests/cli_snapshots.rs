@@ -70,7 +70,7 @@ impl Six {
     async fn start() -> Self {
         let spec = ClusterSpec::fixtures().with(json!({"replicas": 1}));
         let cluster = InProcessCluster::start(spec).await.unwrap();
-        let folder = tempfile::tempdir().unwrap();
+        let folder = overlay_harness::scratch::folder().unwrap();
         std::fs::write(folder.path().join("six.json"), cluster.overlay().to_json().to_string()).unwrap();
         Six { cluster, folder }
     }
@@ -304,7 +304,7 @@ async fn configurations_are_checked() {
         "check_config",
         run("check-config").await + &run("check-config configs/two_hosts_config.json").await
     );
-    let folder = tempfile::tempdir().unwrap();
+    let folder = overlay_harness::scratch::folder().unwrap();
     let config = folder.path().join("bad.json");
     let text = std::fs::read_to_string(
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/one_host_config.json"),
@@ -322,7 +322,7 @@ async fn data_loading_is_verified() {
     let verify = "verify-data-loading configs/one_host_config.json --dataset-root";
     assert_snapshot!("verify_data_loading", run(&format!("{verify} fixtures/airnow")).await);
     let root = broken_data();
-    let folder = tempfile::tempdir().unwrap();
+    let folder = overlay_harness::scratch::folder().unwrap();
     let config = few_days(folder.path());
     let _redacted =
         Redactions::new().name(root.path().display(), "data").name(folder.path().display(), "folder").bind();
@@ -349,7 +349,7 @@ fn few_days(folder: &Path) -> PathBuf {
 /// Three files: four rows of 20200820, the second of which has no longitude; a row of 20200821 in the folder of
 /// 20201001, which no team owns; and a file that is no data.
 fn broken_data() -> TempDir {
-    let root = tempfile::tempdir().unwrap();
+    let root = overlay_harness::scratch::folder().unwrap();
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/airnow");
     let lines = |file: &str, count: usize| -> Vec<String> {
         let text = std::fs::read_to_string(fixtures.join(file)).unwrap();
@@ -381,7 +381,7 @@ async fn completions_are_printed() {
 
 #[tokio::test]
 async fn generate_says_what_it_wrote() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = overlay_harness::scratch::folder().unwrap();
     let _redacted = Redactions::new().name(folder.path().display(), "folder").bind();
     let output = folder.path().join("data");
     let small = format!("generate --output {} --sites 3 --to 20200815 --hours 2", output.display());
@@ -400,7 +400,7 @@ async fn generate_says_what_it_wrote() {
 /// Every way to use a command of the harness wrongly, or in vain: nothing listens at port 1.
 #[tokio::test]
 async fn errors_of_the_harness() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = overlay_harness::scratch::folder().unwrap();
     let _redacted = Redactions::new().name(folder.path().display(), "folder").bind();
     let workload = folder.path().join("workload.json");
     std::fs::write(&workload, "{\"name\": \"empty\", \"arrivals\": []}").unwrap();
@@ -428,7 +428,7 @@ async fn errors_of_the_harness() {
 /// Every way to use a command wrongly, or in vain: nothing listens at port 1.
 #[tokio::test]
 async fn errors_of_commands() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = overlay_harness::scratch::folder().unwrap();
     let _redacted = Redactions::new().name(folder.path().display(), "folder").bind();
     let proof = folder.path().join("bad.json");
     std::fs::write(&proof, "{\"overlay_proof\": 9}").unwrap();

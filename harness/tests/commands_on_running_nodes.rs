@@ -18,7 +18,7 @@ struct Six {
 impl Six {
     async fn start(dataset_root: &Path) -> Self {
         let cluster = InProcessCluster::start(ClusterSpec::six_nodes(dataset_root)).await.unwrap();
-        let folder = tempfile::tempdir().unwrap();
+        let folder = overlay_harness::scratch::folder().unwrap();
         fs::write(folder.path().join("config.json"), cluster.overlay().to_json().to_string()).unwrap();
         Six { cluster, folder }
     }
@@ -45,7 +45,7 @@ fn text(output: &Output) -> String {
 
 /// A dataset of one day and no row.
 fn empty_dataset() -> TempDir {
-    let root = tempfile::tempdir().unwrap();
+    let root = overlay_harness::scratch::folder().unwrap();
     fs::create_dir(root.path().join("20200810")).unwrap();
     root
 }
@@ -127,7 +127,7 @@ async fn metrics_and_shutdown_reach_every_process() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn live_verification_names_the_rows_that_a_node_rejected() {
-    let data = tempfile::tempdir().unwrap();
+    let data = overlay_harness::scratch::folder().unwrap();
     let whole = fs::read(fixtures().join("20200815/20200815-01.csv")).unwrap();
     let second = whole.iter().position(|byte| *byte == b'\n').unwrap() + 1;
     fs::create_dir(data.path().join("20200815")).unwrap();

@@ -423,7 +423,7 @@ fn every_planted_mistake_is_reported_with_file_and_key() {
 /// Whatever bytes a file has, reading it gives an overlay or names the file.
 #[test]
 fn any_bytes_in_a_file_are_answered() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = overlay_harness::scratch::folder().unwrap();
     let path = folder.path().join("any.json");
     let edit = (any::<Index>(), 0..3u8, any::<u8>());
     for_all(300, (right_file(), vec(edit, 0..6)), |(file, edits)| {

@@ -109,7 +109,7 @@ fn equal_seeds_give_equal_traces_in_two_processes() {
     if let Some(path) = std::env::var_os(TRACE_TO) {
         return std::fs::write(path, trace_of(0x51f3)).unwrap();
     }
-    let folder = tempfile::tempdir().unwrap();
+    let folder = overlay_harness::scratch::folder().unwrap();
     let path = folder.path().join("trace");
     let ran = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "equal_seeds_give_equal_traces_in_two_processes"])

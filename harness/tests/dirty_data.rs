@@ -274,7 +274,7 @@ proptest! {
         edits in prop::collection::vec(edit(), 0..16),
         seed: u64,
     ) {
-        let root = tempfile::tempdir().unwrap();
+        let root = overlay_harness::scratch::folder().unwrap();
         write(root.path(), &edits);
         let oracle = Oracle::read(root.path(), &TeamRange::green_and_pink()).unwrap();
         let overlay = Overlay::parse(CONFIG, "one_host_config.json").unwrap().overlay;
@@ -299,7 +299,7 @@ fn edits_make_rows_bad_and_leave_rows_good() {
     let (mut good, mut bad) = (0, 0);
     for _ in 0..50 {
         let edits = prop::collection::vec(edit(), 8).new_tree(&mut runner).unwrap().current();
-        let root = tempfile::tempdir().unwrap();
+        let root = overlay_harness::scratch::folder().unwrap();
         write(root.path(), &edits);
         let loaded = loaded(root.path());
         good += loaded.store.row_count();
@@ -310,7 +310,7 @@ fn edits_make_rows_bad_and_leave_rows_good() {
 
 #[test]
 fn both_ignore_what_is_no_data() {
-    let root = tempfile::tempdir().unwrap();
+    let root = overlay_harness::scratch::folder().unwrap();
     write(root.path(), &[]);
     let row = fs::read_to_string(root.path().join(FILES[0])).unwrap();
     for name in

@@ -304,7 +304,7 @@ fn values_and_frames() {
 fn harness() {
     use overlay_harness::load::LoadError;
     let _redacted = Redactions::new().bind();
-    let folder = tempfile::tempdir().unwrap();
+    let folder = overlay_harness::scratch::folder().unwrap();
     let invalid = |spec: DatasetSpec| spec.write(folder.path()).unwrap_err();
     let default = DatasetSpec::default;
     let missing = || io::Error::new(io::ErrorKind::NotFound, "no such file");

@@ -269,7 +269,7 @@ fn port_that_is_taken_is_an_error_that_names_it() {
     let cluster = six_processes(json!({}));
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    let folder = tempfile::tempdir().unwrap();
+    let folder = overlay_harness::scratch::folder().unwrap();
     let arguments = ["--config", cluster.config().to_str().unwrap(), "--bind", &address].map(OsString::from);
     let mut node = RunningNode::spawn(Path::new(BINARY), "A", arguments, folder.path()).unwrap();
     let status = node.wait(Duration::from_secs(10)).unwrap();

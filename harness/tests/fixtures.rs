@@ -14,7 +14,7 @@ fn fixtures() -> PathBuf {
 /// Method: generate with the defaults, compare file lists and bytes.
 #[test]
 fn generator_writes_exactly_the_fixtures() {
-    let generated = tempfile::tempdir().unwrap();
+    let generated = overlay_harness::scratch::folder().unwrap();
     let summary = DatasetSpec::default().write(generated.path()).unwrap();
     let (expected, found) = (files(&fixtures()), files(generated.path()));
     let missing: Vec<_> = expected.difference(&found).collect();

@@ -134,7 +134,7 @@ impl Setting {
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
         let runtime = runtime.worker_threads(1).enable_all().build().unwrap();
         let (node, client, truths) = runtime.block_on(async {
-            let root = tempfile::tempdir().unwrap();
+            let root = overlay_harness::scratch::folder().unwrap();
             let cluster = cluster(&root.path().join("data")).await;
             let honest = OverlayClient::connect(format!("http://{}", cluster.address("A"))).await.unwrap();
             let node = LyingNode { honest, replied: Arc::default(), told: Arc::default() };

@@ -71,7 +71,7 @@ async fn no_answer_is_wrong_when_a_node_dies_under_load() {
 /// Goal: whoever knows goose finds its report too, in both formats, with every RPC in it.
 #[tokio::test(flavor = "multi_thread")]
 async fn goose_writes_its_own_reports() {
-    let (cluster, folder) = (cluster().await, tempfile::tempdir().expect("there is room"));
+    let (cluster, folder) = (cluster().await, overlay_harness::scratch::folder().expect("there is room"));
     let reports = ["goose.html", "goose.json"].map(|name| folder.path().join(name)).to_vec();
     let work = Work::Closed { mix: Mix::Smoke, run_time: RUN_TIME };
     let results = LoadPlan { goose_reports: reports.clone(), ..plan(&cluster, work) }.run().await;
@@ -86,7 +86,7 @@ async fn goose_writes_its_own_reports() {
 /// Goal: `load | head` writes its files and keeps its exit code, though nobody reads what it prints.
 #[tokio::test(flavor = "multi_thread")]
 async fn files_are_written_when_the_output_is_closed() {
-    let (cluster, folder) = (cluster().await, tempfile::tempdir().expect("there is room"));
+    let (cluster, folder) = (cluster().await, overlay_harness::scratch::folder().expect("there is room"));
     let files = ["load.json", "load.html"].map(|name| folder.path().join(name));
     let mut load = Command::new(env!("CARGO_BIN_EXE_overlay-harness"))
         .args(["load", "--host", &cluster.address("A"), "--run-time", "1s", "--rate", "5/s"])

@@ -219,7 +219,7 @@ fn rows_of_a_file() {
 
 /// Loads a file with this text, and gives what was rejected.
 fn rejected(text: &str) -> Vec<String> {
-    let root = tempfile::tempdir().unwrap();
+    let root = overlay_harness::scratch::folder().unwrap();
     std::fs::create_dir(root.path().join("20200810")).unwrap();
     std::fs::write(root.path().join("20200810/20200810-01.csv"), text).unwrap();
     let days = [Day::from_number(20200810).unwrap()].into();

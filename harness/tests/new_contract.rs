@@ -759,7 +759,7 @@ async fn result_is_resumed_at_its_versions_after_the_leader_restarts() {
 /// Goal: rows of two versions never mix. Method: a file changes and its holders restart while a client reads.
 #[tokio::test(flavor = "multi_thread")]
 async fn result_whose_data_changed_is_lost_and_not_mixed() {
-    let root = tempfile::tempdir().unwrap();
+    let root = overlay_harness::scratch::folder().unwrap();
     copy_days(&fixtures(), root.path(), &["20200819", "20200821", "20200822"]);
     let mut cluster = InProcessCluster::start(ClusterSpec::six_nodes(root.path())).await.unwrap();
     let client = cluster.client("A", "resumer").unwrap();

@@ -341,7 +341,7 @@ async fn chunk_of_a_result_in_another_encoding_is_not_found() {
 /// to ask for larger ones. Method: more rows than a result may have chunks, at one row a chunk.
 #[tokio::test(flavor = "multi_thread")]
 async fn chunks_grow_where_there_would_be_too_many() {
-    let root = tempfile::tempdir().unwrap();
+    let root = overlay_harness::scratch::folder().unwrap();
     let two_days = DatasetSpec {
         first_day: 20200820,
         last_day: 20200821,
@@ -487,7 +487,7 @@ async fn metrics_say_who_the_node_is_and_what_it_holds() {
 #[cfg(unix)]
 #[tokio::test(flavor = "multi_thread")]
 async fn metrics_are_unavailable_until_the_data_are_loaded() {
-    let root = tempfile::tempdir().unwrap();
+    let root = overlay_harness::scratch::folder().unwrap();
     let folder = root.path().join("20200810");
     std::fs::create_dir(&folder).unwrap();
     let pipe = folder.join("20200810-01.csv");

@@ -11,7 +11,7 @@ use serde_json::json;
 
 /// Three files: two of one day, named so that only stems order them right, and one that nobody owns.
 fn three_files() -> (tempfile::TempDir, Oracle) {
-    let root = tempfile::tempdir().unwrap();
+    let root = overlay_harness::scratch::folder().unwrap();
     let row = |time: &str, parameter: &str, value: &str, raw: &str, aqi: &str, site: &str| {
         format!(
             "\"40.5\",\"-120.25\",\"{time}\",\"{parameter}\",\"{value}\",\"UG/M3\",\"{raw}\",\"{aqi}\",\"{aqi}\",\"{site}\",\"Invented, Air\",\"060010001\",\"840060010001\"\n"

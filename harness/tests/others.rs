@@ -137,7 +137,7 @@ async fn hurried_clients_mark_no_node() {
 /// they are out of reach. Method: pink has a site with a long name; A starts anew while pink is down.
 #[tokio::test(flavor = "multi_thread")]
 async fn boundaries_do_not_depend_on_days_beyond_the_limit() {
-    let root = tempfile::tempdir().unwrap();
+    let root = overlay_harness::scratch::folder().unwrap();
     for day in fs::read_dir(fixtures()).unwrap() {
         let day = day.unwrap();
         let copy = root.path().join(day.file_name());

@@ -225,7 +225,7 @@ fn union_of_shares(overlay: &Overlay, root: &Path) -> Result<BTreeMap<Day, Vec<V
 #[test]
 fn union_of_the_shares_is_the_dataset() {
     for_all(16, (layout(), datasets(FIRST_DAY, LAST_DAY)), |(layout, dataset)| {
-        let root = tempfile::tempdir().unwrap();
+        let root = overlay_harness::scratch::folder().unwrap();
         dataset.write(root.path()).unwrap();
         let on_disk = days_on_disk(root.path()).unwrap();
         let shares = union_of_shares(&layout.overlay(), root.path())?;
@@ -263,7 +263,7 @@ fn verify(layout: &Layout, root: &Path) -> BTreeMap<String, Vec<Value>> {
 #[test]
 fn unowned_days_are_reported() {
     for_all(12, (layout(), datasets(FIRST_DAY, LAST_DAY)), |(layout, dataset)| {
-        let root = tempfile::tempdir().unwrap();
+        let root = overlay_harness::scratch::folder().unwrap();
         let data = root.path().join("data");
         dataset.write(&data).unwrap();
         let on_disk = days_on_disk(&data).unwrap();

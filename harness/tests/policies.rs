@@ -88,7 +88,7 @@ fn printed(arguments: &[&str]) -> String {
 
 #[test]
 fn command_prints_and_writes_the_same_bytes_on_each_run() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = overlay_harness::scratch::folder().unwrap();
     let file = |name: &str| folder.path().join(name).display().to_string();
     for workload in ["flood", "lopsided", "mixed"] {
         let run = |name: &str| printed(&["--workload", workload, "--seed", "7", "--output", &file(name)]);

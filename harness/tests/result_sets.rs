@@ -355,7 +355,7 @@ fn everything() -> Query {
 /// and hears of it within `probe_ms`; until then it answers with the old rows, then with the new ones.
 #[tokio::test(flavor = "multi_thread")]
 async fn equal_query_gives_the_new_rows_once_the_data_changed() {
-    let root = tempfile::tempdir().unwrap();
+    let root = overlay_harness::scratch::folder().unwrap();
     let data = root.path().join("data");
     three_days(1).write(&data).unwrap();
     let spec = ClusterSpec::six_nodes(&data).with(json!({"limits": {"probe_ms": 200}}));
@@ -395,7 +395,7 @@ async fn equal_query_gives_the_new_rows_once_the_data_changed() {
 /// were there, and the partial result is read; then green comes back, and the plan is the same again.
 #[tokio::test(flavor = "multi_thread")]
 async fn whole_result_has_nothing_of_a_partial_one_with_the_same_plan() {
-    let root = tempfile::tempdir().unwrap();
+    let root = overlay_harness::scratch::folder().unwrap();
     three_days(1).write(root.path()).unwrap();
     let spec = ClusterSpec::six_nodes(root.path()).with(json!({"limits": {"probe_ms": 600_000}}));
     let mut cluster = InProcessCluster::start(spec).await.unwrap();
