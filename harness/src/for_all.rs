@@ -27,7 +27,8 @@ use xxhash_rust::xxh3::xxh3_64;
 pub fn for_all<S: Strategy>(cases: u32, inputs: S, property: impl Fn(S::Value) -> Result<(), TestCaseError>) {
     let thread = thread::current();
     let test = thread.name().unwrap_or_default();
-    let seed = match Config::default().rng_seed {
+    let environment = Config::default();
+    let seed = match environment.rng_seed {
         RngSeed::Fixed(seed) => seed,
         RngSeed::Random => seed_of(test),
     };
@@ -35,10 +36,10 @@ pub fn for_all<S: Strategy>(cases: u32, inputs: S, property: impl Fn(S::Value) -
         cases,
         rng_seed: RngSeed::Fixed(seed),
         failure_persistence: None,
-        max_shrink_iters: 4_096,
+        max_shrink_iters: environment.max_shrink_iters.min(4_096),
         // A failure that takes long to shrink is better printed large than late.
         max_shrink_time: 60_000,
-        ..Config::default()
+        ..environment
     };
     let because = match TestRunner::new(config).run(&inputs, property) {
         Ok(()) => return,
