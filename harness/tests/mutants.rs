@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use overlay_harness::mutants::{Killer, Mutant};
 
 #[test]
-fn every_mutant_changes_one_line_of_its_file() {
+fn every_mutant_is_one_line_of_its_file() {
     let mut names = BTreeSet::new();
     for mutant in Mutant::all() {
         let Mutant { name, file, before, after, .. } = &mutant;
@@ -16,24 +16,51 @@ fn every_mutant_changes_one_line_of_its_file() {
         let faulty = mutant.apply(&text);
         let faulty = faulty.unwrap_or_else(|| panic!("`{name}`: not exactly once in {file}:\n{before}"));
         assert_ne!(faulty, text, "`{name}` changes nothing");
-        let kept = before.lines().filter(|line| after.lines().any(|other| other == *line)).count();
-        assert!(before.lines().count() - kept == 1, "`{name}` changes one line:\n{before}\n{after}");
+        assert!(is_one_line(before, after), "`{name}` changes more than one line:\n{before}\n{after}");
     }
     assert!(names.len() >= 25, "{} mutants", names.len());
 }
 
 #[test]
 fn tests_that_kill_mutants_exist() {
-    for Mutant { name, killer: Killer { target, tests }, .. } in Mutant::all() {
-        assert!(!tests.is_empty(), "nothing kills `{name}`");
-        for test in tests {
-            let (module, function) = test.rsplit_once("::").unwrap_or(("", &test));
-            let files = files_of(&target, module);
+    for Mutant { name, killers, .. } in Mutant::all() {
+        assert!(killers.iter().all(|killer| !killer.tests.is_empty()), "`{name}`: {killers:?}");
+        for (target, test) in killers.iter().flat_map(tests_of) {
+            let (module, function) = test.rsplit_once("::").unwrap_or(("", test));
+            let files = files_of(target, module);
             let declaration = format!("fn {function}(");
             let is_there = files.iter().any(|file| file.exists() && read(file).contains(&declaration));
             assert!(is_there, "`{name}`: no test `{function}` in {files:?}");
         }
     }
+}
+
+#[test]
+fn one_line_is_changed_added_or_removed() {
+    for (before, after, expected) in [
+        ("a\nb\nc", "a\nx\nc", true),
+        ("a\nb", "a\nx\nb", true),
+        ("a\nb\nc", "a\nc", true),
+        ("a\nb", "a\nx\ny\nb", false),
+        ("a\nb\nc", "a\nx\ny\nc", false),
+        ("a\nb\nc", "x\nb\ny", false),
+        ("a\nb\nc\nd", "a\nd", false),
+    ] {
+        assert_eq!(is_one_line(before, after), expected, "{before:?} {after:?}");
+    }
+}
+
+/// Whether one line at most is another, or is there on one side only.
+fn is_one_line(before: &str, after: &str) -> bool {
+    let (before, after): (Vec<&str>, Vec<&str>) = (before.lines().collect(), after.lines().collect());
+    let same = before.iter().zip(&after).take_while(|(left, right)| left == right).count();
+    let (before, after) = (&before[same..], &after[same..]);
+    let same = before.iter().rev().zip(after.iter().rev()).take_while(|(left, right)| left == right).count();
+    before.len() - same <= 1 && after.len() - same <= 1
+}
+
+fn tests_of(killer: &Killer) -> impl Iterator<Item = (&str, &str)> {
+    killer.tests.iter().map(|test| (killer.target.as_str(), test.as_str()))
 }
 
 /// Where the tests of a module of a target may stand.

@@ -1,5 +1,6 @@
 //! `overlay-harness mutants`: whether the tests notice faults that were put into the node on purpose.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -43,11 +44,12 @@ impl Mutants {
         println!("{:9} after {} s", "", started.elapsed().as_secs());
         for mutant in &mutants {
             let asked = Instant::now();
-            let verdict = copy.try_out(mutant)?;
-            bad += usize::from(verdict != Verdict::Failed);
-            let (took, Killer { target, tests }) = (asked.elapsed().as_secs(), &mutant.killer);
-            println!("{:9} {}, {took} s: {target} {}", word(&verdict), mutant.name, tests.join(" "));
-            explain(&verdict);
+            for (Killer { target, tests }, verdict) in mutant.killers.iter().zip(copy.try_out(mutant)?) {
+                bad += usize::from(verdict != Verdict::Failed);
+                println!("{:9} {}: {target} {}", word(&verdict), mutant.name, tests.join(" "));
+                explain(&verdict);
+            }
+            println!("{:9} after {} s", "", asked.elapsed().as_secs());
         }
         let seconds = started.elapsed().as_secs();
         println!("{} mutants in {} min {} s", mutants.len(), seconds / 60, seconds % 60);
@@ -78,18 +80,15 @@ fn project() -> PathBuf {
 
 /// Every test of `mutants` once, by target.
 fn killers(mutants: &[Mutant]) -> Vec<Killer> {
-    let mut killers: Vec<Killer> = Vec::new();
-    for Killer { target, tests } in mutants.iter().map(|mutant| &mutant.killer) {
-        match killers.last_mut().filter(|last| last.target == *target) {
-            Some(last) => last.tests.extend(tests.iter().cloned()),
-            None => killers.push(Killer { target: target.clone(), tests: tests.clone() }),
-        }
+    let mut by_target: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for Killer { target, tests } in mutants.iter().flat_map(|mutant| &mutant.killers) {
+        by_target.entry(target).or_default().extend(tests.iter().map(String::as_str));
     }
-    for killer in &mut killers {
-        killer.tests.sort();
-        killer.tests.dedup();
-    }
-    killers
+    let killer = |(target, tests): (&str, BTreeSet<&str>)| Killer {
+        target: target.to_owned(),
+        tests: tests.into_iter().map(str::to_owned).collect(),
+    };
+    by_target.into_iter().map(killer).collect()
 }
 
 fn word(verdict: &Verdict) -> &'static str {

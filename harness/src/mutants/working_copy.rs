@@ -99,7 +99,7 @@ impl WorkingCopy {
         Ok(copy)
     }
 
-    /// Runs tests on the project as it is.
+    /// Runs tests on the project as it is; a verdict for each of `killers`.
     ///
     /// # Errors
     /// [`WorkingCopyError`] if nothing could be started.
@@ -111,21 +111,22 @@ impl WorkingCopy {
         }
     }
 
-    /// Runs the tests of a mutant on the project with its fault, and takes the fault out again.
+    /// Runs the tests of a mutant on the project with its fault, and takes the fault out again; a verdict for each
+    /// of its killers.
     ///
     /// # Errors
     /// [`WorkingCopyError`] if nothing could be started.
-    pub fn try_out(&self, mutant: &Mutant) -> Result<Verdict, WorkingCopyError> {
+    pub fn try_out(&self, mutant: &Mutant) -> Result<Vec<Verdict>, WorkingCopyError> {
         let path = self.source.join(&mutant.file);
         let failed = |why| WorkingCopyError::Copy { path: path.clone(), why };
         let text = fs::read_to_string(&path).map_err(failed)?;
         let Some(faulty) = mutant.apply(&text) else {
-            return Ok(Verdict::DoesNotApply);
+            return Ok(vec![Verdict::DoesNotApply; mutant.killers.len()]);
         };
         fs::write(&path, faulty).map_err(failed)?;
-        let verdict = self.check(std::slice::from_ref(&mutant.killer));
+        let verdicts = self.check(&mutant.killers);
         fs::write(&path, text).map_err(failed)?;
-        Ok(verdict?.remove(0))
+        verdicts
     }
 
     /// Builds test targets; the inner error is the end of what the compiler says.
