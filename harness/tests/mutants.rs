@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use overlay_harness::mutants::{Killer, Mutant};
+use overlay_harness::mutants::{Killer, Mutant, WorkingCopy};
 
 #[test]
 fn every_mutant_is_one_line_of_its_file() {
@@ -33,6 +34,19 @@ fn tests_that_kill_mutants_exist() {
             assert!(is_there, "`{name}`: no test `{function}` in {files:?}");
         }
     }
+}
+
+#[test]
+fn second_run_is_refused_while_the_first_is_at_work() {
+    let project = tempfile::tempdir().unwrap();
+    let git = Command::new("git").arg("init").arg("--quiet").current_dir(project.path()).status();
+    assert!(git.unwrap().success());
+    let first = WorkingCopy::of(project.path()).unwrap();
+    let folder = project.path().join("target/mutants");
+    let refused = WorkingCopy::of(project.path()).unwrap_err().to_string();
+    assert_eq!(refused, format!("cannot use `{}`: another run is at work there", folder.display()));
+    drop(first);
+    WorkingCopy::of(project.path()).unwrap();
 }
 
 #[test]

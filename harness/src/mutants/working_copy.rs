@@ -1,21 +1,24 @@
 //! A copy of the project in which mutants are tried out, so that nobody's files are touched.
 //!
 //! It lies below `target/` and stays, with what was built: the next run brings it up to date, whatever an
-//! interrupted one left in it, and builds only what changed.
+//! interrupted one left in it, and builds only what changed. Two runs at once would put their faults into the same files:
+//! the second is refused. Where there is `setpriv`, on Linux, cargo and the tests end with whoever started them; a compiler
+//! that is at work then comes to the end of its crate.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
+use std::ffi::OsStr;
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use super::{Killer, Mutant};
 
-/// Longest run of some tests: the slowest take a minute on two busy cores.
-const PATIENCE: Duration = Duration::from_secs(240);
+/// Longest run of some tests: random scenarios take a minute, and another to shrink; on busy cores twice as long.
+const PATIENCE: Duration = Duration::from_secs(360);
 /// Between two looks at whether tests have ended.
 const LOOK: Duration = Duration::from_millis(20);
 /// Lines shown of an output that nobody expected.
@@ -38,6 +41,9 @@ pub enum Verdict {
     Unclear(String),
 }
 
+/// What starts a program so that it is killed when the process that started it is gone, however that ended.
+const LAUNCHER: [&str; 3] = ["setpriv", "--pdeathsig", "KILL"];
+
 /// The copy could not be made, or nothing could be started in it.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkingCopyError {
@@ -48,6 +54,12 @@ pub enum WorkingCopyError {
         path: PathBuf,
         /// Why not.
         why: io::Error,
+    },
+    /// Another run uses the copy.
+    #[error("cannot use `{}`: another run is at work there", folder.display())]
+    Taken {
+        /// Where the copy is.
+        folder: PathBuf,
     },
     /// A command that cannot be run at all.
     #[error("cannot run `{command}`: {why}")]
@@ -65,6 +77,9 @@ pub struct WorkingCopy {
     source: PathBuf,
     build: PathBuf,
     output: PathBuf,
+    launcher: &'static [&'static str],
+    /// Locked as long as it is open.
+    _lock: File,
 }
 
 /// A test target that was built.
@@ -81,9 +96,11 @@ impl WorkingCopy {
     pub fn of(project: &Path) -> Result<Self, WorkingCopyError> {
         let folder = project.join("target/mutants");
         let copy = WorkingCopy {
+            _lock: lock(&folder)?,
             source: folder.join("source"),
             build: folder.join("build"),
             output: folder.join("output"),
+            launcher: launcher(),
         };
         let files = listed(project)?;
         for file in files_below(&copy.source)? {
@@ -131,7 +148,7 @@ impl WorkingCopy {
 
     /// Builds test targets; the inner error is the end of what the compiler says.
     fn build(&self, targets: &BTreeSet<&str>) -> Result<Result<Built, String>, WorkingCopyError> {
-        let mut cargo = Command::new("cargo");
+        let mut cargo = self.command("cargo");
         cargo.args(["test", "--no-run", "--message-format=json-render-diagnostics"]);
         for target in targets {
             match *target {
@@ -152,7 +169,7 @@ impl WorkingCopy {
         let Some(executable) = built.get(&killer.target) else {
             return Ok(Verdict::Unclear(format!("there is no test target `{}`", killer.target)));
         };
-        let mut tests = Command::new(&executable.path);
+        let mut tests = self.command(&executable.path);
         tests.arg("--exact").args(&killer.tests).current_dir(&executable.package);
         tests.env_remove("OVERLAY_DATASET").env("INSTA_UPDATE", "no").env("RUST_BACKTRACE", "0");
         // The same inputs for a property on each run; that they shrink helps nobody here.
@@ -169,6 +186,18 @@ impl WorkingCopy {
             (0, _) => Verdict::Failed,
             _ => Verdict::SomePassed(passed),
         })
+    }
+
+    /// A program that does not outlive this process, where that can be had.
+    fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        match self.launcher {
+            [launcher, words @ ..] => {
+                let mut command = Command::new(launcher);
+                command.args(words).arg(program);
+                command
+            }
+            [] => Command::new(program),
+        }
     }
 
     /// Runs a command to its end, or until it took too long; gives what it said, to both outputs.
@@ -219,6 +248,27 @@ fn wait(child: &mut Child, patience: Duration) -> io::Result<Option<ExitStatus>>
             return Ok(None);
         }
         std::thread::sleep(LOOK);
+    }
+}
+
+/// The lock of a folder, which is made if it is not there.
+fn lock(folder: &Path) -> Result<File, WorkingCopyError> {
+    let path = folder.join("lock");
+    let opened = fs::create_dir_all(folder).and_then(|()| File::create(&path));
+    let locked = opened.map_err(TryLockError::Error).and_then(|file| file.try_lock().map(|()| file));
+    locked.map_err(|failed| match failed {
+        TryLockError::WouldBlock => WorkingCopyError::Taken { folder: folder.to_owned() },
+        TryLockError::Error(why) => WorkingCopyError::Copy { path, why },
+    })
+}
+
+/// [`LAUNCHER`], or nothing where there is none.
+fn launcher() -> &'static [&'static str] {
+    let [launcher, words @ ..] = LAUNCHER;
+    let tried = Command::new(launcher).args(words).arg("true").stderr(Stdio::null()).status();
+    match tried.is_ok_and(|status| status.success()) {
+        true => &LAUNCHER,
+        false => &[],
     }
 }
 
