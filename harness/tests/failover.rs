@@ -1,9 +1,12 @@
 //! Days of nodes that are down: another holder answers for them, or the answer names them.
 
+use overlay::coverage;
 use overlay::frame::Encoding;
+use overlay::plan::Query;
 use overlay_harness::answer;
 use overlay_harness::cluster::{Cluster, ClusterSpec, InProcessCluster, fixtures};
 use overlay_harness::oracle::{Oracle, OracleQuery, TeamRange};
+use overlay_harness::topology::{Shape, TopologyBuilder};
 use serde_json::json;
 
 /// Six nodes of which A has never heard of `unknown`: it was down when A started, and is up again.
@@ -55,4 +58,45 @@ async fn chunk_is_read_from_a_holder_that_was_down_at_the_query() {
         rows += chunk.frames.iter().map(|frame| u64::from(frame.rows)).sum::<u64>();
     }
     assert_eq!(rows, row_count(&query));
+}
+
+/// Goal: a team that has too much to do is not made to refuse on each of its members.
+/// Method: four holders without a place for another request; the days say who was asked.
+#[tokio::test(flavor = "multi_thread")]
+async fn third_holder_is_not_asked_when_two_are_overloaded() {
+    let topology = TopologyBuilder::teams(&[4]).shape(Shape::Star).build();
+    let limits = json!({"limits": {"probe_ms": 600_000, "peer_requests": 4}});
+    let cluster =
+        InProcessCluster::start(ClusterSpec::of(&topology, &fixtures()).with(limits)).await.unwrap();
+    let client = cluster.client("A", "overload").unwrap();
+    client.query(&partial("CO")).await.expect("the holders are heard of");
+    let holders = ["B", "C", "D", "E"].map(|id| &cluster.node(id).state().peer_requests);
+    let places = holders.map(|holder| [(); 4].map(|()| holder.try_acquire().expect("nobody asks")));
+    let result = client.query(&partial("OZONE")).await.expect("a partial result");
+    let asked: Vec<usize> = coverage::missing(&result.ledger).map(|(_, _, nodes)| nodes.len()).collect();
+    assert!(!asked.is_empty() && asked.iter().all(|nodes| *nodes == 2), "{asked:?}");
+    drop(places);
+}
+
+/// Goal: a request that has been at `max_hops` nodes goes no farther, and nobody is blamed for that.
+/// Method: a ring of five in which B is down: C can be reached through E and D only, which is a hop too many.
+#[tokio::test(flavor = "multi_thread")]
+async fn way_with_too_many_hops_is_not_tried() {
+    let topology = TopologyBuilder::chain(4).replicas(1).edge(0, 4).build();
+    let limits = json!({"limits": {"probe_ms": 600_000, "max_hops": 2}});
+    let mut cluster =
+        InProcessCluster::start(ClusterSpec::of(&topology, &fixtures()).with(limits)).await.unwrap();
+    cluster.crash("B").await.unwrap();
+    let client = cluster.client("A", "far").unwrap();
+    let result = client.query(&partial("OZONE")).await.expect("a partial result");
+    let is_at_c = |nodes: &[String]| nodes.iter().any(|node| node == "C");
+    assert!(coverage::missing(&result.ledger).any(|(_, _, nodes)| is_at_c(nodes)), "{:?}", result.ledger);
+    for id in ["D", "E"] {
+        assert_eq!(cluster.node(id).state().relay.directory().marks(), Default::default(), "{id}");
+    }
+}
+
+fn partial(parameter: &str) -> Query {
+    let query = OracleQuery { parameter: Some(parameter.to_owned()), ..OracleQuery::default() };
+    Query { allow_partial: true, ..answer::query(&query, Encoding::Json) }
 }
