@@ -380,7 +380,7 @@ impl Coordinator {
     /// Ends a lease, or withdraws a request; whether there was one that belongs to the client.
     pub fn cancel(&self, uid: &str, request_id: &str, reader: &Owner, client: &ClientKey) -> bool {
         let withdrawn = self.requests.cancel(client, request_id);
-        withdrawn | (!uid.is_empty() && self.leases.close(uid, reader))
+        withdrawn | (!uid.is_empty() && self.leases.close(uid, reader, self.clock.now()))
     }
 
     /// What a request waits for.

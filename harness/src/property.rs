@@ -215,7 +215,7 @@ pub fn cancellation_ends_a_lease(lease: Lease, was_there: bool) -> Result<(), Vi
     }
 }
 
-/// Once something is healed, every node that is well gets ready, and finds up whom nothing separates it from.
+/// Once nothing is wrong any more, every node gets ready, finds all its neighbours up, and avoids nobody.
 ///
 /// # Errors
 /// [`Violation`] with the time that it had.

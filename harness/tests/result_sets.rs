@@ -296,10 +296,13 @@ fn leases_follow_their_model() {
                     }
                 }
                 LeaseStep::Close { lease, reader } => {
-                    let Some(lease) = model.leases.get_mut(lease) else { continue };
-                    let closes = !lease.ended && may_read(lease.owner, reader);
-                    prop_assert_eq!(leases.close(&lease.uid, &owner(reader)), closes);
-                    lease.ended |= closes;
+                    let Some(index) = (lease < model.leases.len()).then_some(lease) else { continue };
+                    let lasts = model.ends(&model.leases[index]) > model.now;
+                    let lease = &mut model.leases[index];
+                    let is_readers = !lease.ended && may_read(lease.owner, reader);
+                    prop_assert_eq!(leases.close(&lease.uid, &owner(reader), now), is_readers && lasts);
+                    // One that had ended unseen is gone as well.
+                    lease.ended |= is_readers;
                 }
             }
             prop_assert_eq!(leases.open_count(), model.open_count());

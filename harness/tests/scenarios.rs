@@ -2,7 +2,7 @@
 //!
 //! The seeds are fixed, so that a commit passes or fails and does not do both; `overlay-harness simulate` draws others.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -10,7 +10,7 @@ use overlay_harness::cluster::Driver;
 use overlay_harness::report::Reported;
 use overlay_harness::scenario::shrink::{Verdicts, draw};
 use overlay_harness::scenario::step::{Question, Step};
-use overlay_harness::scenario::{Prepared, RunOn, Scenario, Settings, Tally, Transcript, hold};
+use overlay_harness::scenario::{Prepared, RunOn, Scenario, Settings, Tally, hold};
 use overlay_harness::snapshot::Redactions;
 use overlay_harness::topology::{Shape, TopologyBuilder};
 
@@ -25,7 +25,7 @@ fn scenarios_hold_in_virtual_time() {
         tally += held.unwrap_or_else(|reported| panic!("{reported}"));
     }
     assert!(tally.answers > 200 && tally.rows > 10_000, "{tally}");
-    assert!(tally.answers_under_faults > 20 && tally.missing_days > 0, "{tally}");
+    assert!(tally.answers_under_faults > 50, "{tally}");
 }
 
 /// Fewer, and only crashes: what these can show beside the others is what threads and sockets do.
@@ -33,6 +33,18 @@ fn scenarios_hold_in_virtual_time() {
 fn scenarios_hold_over_tcp() {
     for seed in 0x51f2..0x51f2 + 4 {
         hold(seed, RunOn::InProcess).unwrap_or_else(|reported| panic!("{reported}"));
+    }
+}
+
+/// Goal: a seed that failed fails again. Method: the same runs twice; every answer, and the instant of every step.
+#[test]
+fn equal_seeds_give_equal_runs() {
+    for seed in 0x51f2..0x51f2 + 4 {
+        let run = || {
+            let prepared = draw(seed, RunOn::Simulated).prepare().unwrap();
+            prepared.run(&Driver::Simulated { seed }, usize::MAX, &mut |_, _, _| {}).unwrap()
+        };
+        assert_eq!(run(), run(), "seed {seed:#x}");
     }
 }
 
@@ -45,19 +57,15 @@ fn bytes_do_not_depend_on_topology_replicas_or_forwarding() {
     for seed in 0x51f2..0x51f2 + 8 {
         let scenario = draw(seed, RunOn::InProcess);
         let questions = questions_of_the_leader(&scenario.prepare().unwrap());
-        let transcript = transcript_of(&scenario, &questions);
+        let digests = digests_of(&scenario, &questions);
         for (topology, forwarding) in others(&scenario.topology) {
             let settings = Settings { forwarding, ..scenario.settings.clone() };
             let drawn = topology.build().to_string();
             let mut other = scenario.clone();
             (other.topology, other.settings) = (topology, settings);
-            assert_eq!(
-                transcript_of(&other, &questions),
-                transcript,
-                "seed {seed:#x}, {forwarding}, {drawn}"
-            );
+            assert_eq!(digests_of(&other, &questions), digests, "seed {seed:#x}, {forwarding}, {drawn}");
         }
-        compared += transcript.digests.values().flatten().count();
+        compared += digests.values().flatten().count();
     }
     assert!(compared > 100, "{compared} chunks");
 }
@@ -88,11 +96,11 @@ fn questions_of_the_leader(prepared: &Prepared) -> Vec<Step> {
     asked.flatten().filter(of_the_leader).map(|question| Step::Ask(vec![question.clone()])).collect()
 }
 
-fn transcript_of(scenario: &Scenario, questions: &[Step]) -> Transcript {
+fn digests_of(scenario: &Scenario, questions: &[Step]) -> BTreeMap<(usize, usize), Vec<u64>> {
     let mut prepared = scenario.prepare().unwrap();
     prepared.steps = questions.to_vec();
     let ran = prepared.run(&Driver::Simulated { seed: 7 }, usize::MAX, &mut |_, _, _| {});
-    ran.unwrap_or_else(|failure| panic!("{failure:#?}\nof {scenario:#?}"))
+    ran.unwrap_or_else(|failure| panic!("{failure:#?}\nof {scenario:#?}")).digests
 }
 
 /// Goal: a failure says all that is needed to mend it. Method: a run is broken on purpose: when the oracle has read the

@@ -173,18 +173,13 @@ impl Leases {
         Ok(result_set)
     }
 
-    /// Ends a lease at once; whether there was one that `reader` owned.
-    pub fn close(&self, uid: &str, reader: &Owner) -> bool {
-        let mut inner = self.lock();
-        let Some(sequence) = self.sequence(uid) else {
-            return false;
-        };
-        let owned =
-            inner.leases.get(&sequence).is_some_and(|lease| lease.uid == uid && lease.owner.may_read(reader));
-        if owned {
-            inner.end(sequence);
+    /// Ends a lease at once; whether there was one that `reader` may read under, and that still lasted.
+    pub fn close(&self, uid: &str, reader: &Owner, now: Instant) -> bool {
+        let lasted = self.touch(uid, reader, now).is_ok();
+        if lasted && let Some(sequence) = self.sequence(uid) {
+            self.lock().end(sequence);
         }
-        owned
+        lasted
     }
 
     /// Ends the leases that nobody touched in time, and those that reached their greatest age.
@@ -326,6 +321,8 @@ mod tests {
         assert!(leases.touch(&uid, &me, at(9)).is_ok());
         assert!(leases.touch(&uid, &me, at(18)).is_ok());
         assert!(leases.touch(&uid, &me, at(24)).is_ok());
+        let untouched = leases.open(empty(), me.clone(), 2, start).unwrap();
+        assert!(!leases.close(&untouched, &me, at(10)), "it has ended, though nobody has looked since");
         let expired = leases.touch(&uid, &me, at(25)).unwrap_err();
         assert_eq!(expired, LeaseError::Expired(uid.clone()), "the greatest age ends it");
         assert_eq!(leases.touch(&uid, &me, at(26)).unwrap_err(), LeaseError::Expired(uid));
@@ -348,8 +345,8 @@ mod tests {
         assert!(unknown(&uid, &owner("10.0.0.2", Some("me"))));
         assert!(unknown(&uid, &owner("10.0.0.1", Some("you"))));
         assert!(leases.touch(&uid, &owner("10.0.0.1", None), now).is_ok());
-        assert!(!leases.close(&uid, &owner("10.0.0.2", None)));
-        assert!(leases.close(&uid, &me));
+        assert!(!leases.close(&uid, &owner("10.0.0.2", None), now));
+        assert!(leases.close(&uid, &me, now));
         assert!(matches!(leases.touch(&uid, &me, now), Err(LeaseError::Expired(_))));
     }
 

@@ -36,7 +36,7 @@ pub(super) fn excuses(question: &Question, topology: &Topology, faults: &[&Fault
 }
 
 /// The nodes that are well and that a sure way leads to; not even the first one, if that is not well.
-pub(super) fn reached<'a>(from: &'a str, topology: &'a Topology, faults: &[&Fault]) -> BTreeSet<&'a str> {
+fn reached<'a>(from: &'a str, topology: &'a Topology, faults: &[&Fault]) -> BTreeSet<&'a str> {
     let mut reached = BTreeSet::new();
     let mut next = vec![from];
     while let Some(node) = next.pop() {
@@ -48,7 +48,7 @@ pub(super) fn reached<'a>(from: &'a str, topology: &'a Topology, faults: &[&Faul
 }
 
 /// Whether nothing is wrong with a node.
-pub(super) fn is_well(node: &str, faults: &[&Fault]) -> bool {
+fn is_well(node: &str, faults: &[&Fault]) -> bool {
     !faults.iter().any(|fault| match fault {
         Fault::Crash { node: other } | Fault::Hang { node: other } | Fault::Slow { node: other, .. } => {
             other == node
@@ -58,7 +58,7 @@ pub(super) fn is_well(node: &str, faults: &[&Fault]) -> bool {
 }
 
 /// Whether nothing is wrong between two nodes.
-pub(super) fn is_sure(left: &str, right: &str, faults: &[&Fault]) -> bool {
+fn is_sure(left: &str, right: &str, faults: &[&Fault]) -> bool {
     !faults.iter().any(|fault| match fault {
         Fault::Partition(link) | Fault::Delay { link, .. } | Fault::Loss { link, .. } => {
             link.joins(left, right)

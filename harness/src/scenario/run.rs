@@ -28,6 +28,10 @@ use crate::topology::Topology;
 /// How long an overlay that is healed may take until all its nodes have seen so.
 const RECOVERS_WITHIN: Duration = Duration::from_secs(60);
 
+/// How long the end of a fault may go unnoticed while others go on: until nodes that are avoided are asked again, which
+/// takes the time between two probes and that of a probe.
+const NOTICED_WITHIN: Duration = Duration::from_secs(10);
+
 /// How long a node may take until it holds nothing more.
 const RESTS_WITHIN: Duration = Duration::from_secs(5);
 
@@ -151,6 +155,8 @@ struct Run<'a> {
     time_is_virtual: bool,
     /// What goes on, and since which step.
     faults: BTreeMap<Fault, usize>,
+    /// What ended, and when, since last nothing was wrong.
+    over: Vec<(Instant, Fault)>,
     opened: BTreeMap<usize, Opened>,
     transcript: Transcript,
 }
@@ -177,13 +183,16 @@ impl<'a> Run<'a> {
             cluster,
             time_is_virtual,
             faults: BTreeMap::new(),
+            over: Vec::new(),
             opened: BTreeMap::new(),
             transcript: Transcript::default(),
         }
     }
 
     fn excuses(&self, question: &Question) -> Excuses {
-        let faults: Vec<&Fault> = self.faults.keys().collect();
+        let recent =
+            self.over.iter().filter(|(ended, _)| ended.elapsed() < NOTICED_WITHIN).map(|(_, fault)| fault);
+        let faults: Vec<&Fault> = self.faults.keys().chain(recent).collect();
         reach::excuses(question, self.topology, &faults)
     }
 
@@ -346,7 +355,11 @@ impl<'a> Run<'a> {
     async fn heal(&mut self, fault: &Fault) -> Result<(), Violation> {
         property::nothing_breaks(self.cluster.heal(fault).await)?;
         self.faults.remove(fault);
-        self.recover().await
+        self.over.push((Instant::now(), fault.clone()));
+        match self.faults.is_empty() {
+            true => self.recover().await,
+            false => Ok(()),
+        }
     }
 
     async fn restart(&mut self, node: &str) -> Result<(), Violation> {
@@ -356,25 +369,16 @@ impl<'a> Run<'a> {
         self.recover().await
     }
 
-    /// Waits until the nodes that are well have found each other, wherever nothing is wrong between them.
-    async fn recover(&self) -> Result<(), Violation> {
+    /// Waits until all nodes have found each other again.
+    async fn recover(&mut self) -> Result<(), Violation> {
         let cluster = &*self.cluster;
-        let faults: Vec<&Fault> = self.faults.keys().collect();
-        let well: Vec<&str> = self.topology.ids().filter(|id| reach::is_well(id, &faults)).collect();
         let found = wait_until(RECOVERS_WITHIN, async || {
-            let finding = well.iter().map(|node| async {
-                let is_found = |other: &&str| well.contains(other) && reach::is_sure(node, other, &faults);
-                let (found, lost): (Vec<&str>, Vec<&str>) =
-                    self.topology.neighbours(node).into_iter().partition(is_found);
-                let reached = reach::reached(node, self.topology, &faults);
-                let unreached =
-                    self.topology.ids().filter(|other| !reached.contains(other) || lost.contains(other));
-                finds(cluster, node, &found, unreached.count()).await
-            });
+            let finding = self.topology.ids().map(|node| finds_all(cluster, node));
             join_all(finding).await.into_iter().all(|finds| finds).then_some(())
         });
-        let is_well = found.await.is_some();
-        property::overlay_recovers_once_it_is_healed(is_well, RECOVERS_WITHIN)
+        property::overlay_recovers_once_it_is_healed(found.await.is_some(), RECOVERS_WITHIN)?;
+        self.over.clear();
+        Ok(())
     }
 
     async fn rest(&mut self) -> Result<(), Violation> {
@@ -443,16 +447,12 @@ impl Opened {
     }
 }
 
-/// Whether a node is ready, says that these neighbours are up, and avoids no more nodes than there is reason to.
-async fn finds(cluster: &dyn Cluster, node: &str, others: &[&str], unreached: usize) -> bool {
+/// Whether a node is ready, says that its neighbours are up, and avoids nobody.
+async fn finds_all(cluster: &dyn Cluster, node: &str) -> bool {
     let Ok(client) = cluster.client(node, "") else { return false };
     call(client.metrics()).await.is_ok_and(|metrics| {
-        let is_up = |other: &&str| metrics.neighbours.iter().any(|it| it.node == *other && it.state == "up");
-        let mut marked =
-            metrics.exposition.lines().filter_map(|line| line.strip_prefix("overlay_marked_nodes "));
-        let avoids_few =
-            marked.next().and_then(|count| count.parse().ok()).is_some_and(|count: usize| count <= unreached);
-        metrics.ready && others.iter().all(is_up) && avoids_few
+        let avoids_nobody = metrics.exposition.lines().any(|line| line == "overlay_marked_nodes 0");
+        metrics.ready && avoids_nobody && metrics.neighbours.iter().all(|neighbour| neighbour.state == "up")
     })
 }
 
