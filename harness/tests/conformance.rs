@@ -269,7 +269,7 @@ fn faults_do_not_change_answers() {
         {
             match cluster.inject(fault).await {
                 Err(refused @ ClusterError::Unsupported { .. }) => {
-                    skipped(fault, refused);
+                    skipped("a fault", refused);
                     continue;
                 }
                 injected => injected.unwrap(),
