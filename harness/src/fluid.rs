@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 /// Rows that are as good as none: what rounding leaves of a backlog.
 const NOTHING: f64 = 1e-6;
 
-/// See the [module](self).
+/// See the module.
 #[derive(Clone, Debug)]
 pub struct Fluid {
     rows_per_ms: f64,

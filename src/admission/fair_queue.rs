@@ -94,7 +94,7 @@ pub struct Popped<T> {
     pub passed_over: Vec<Ticket>,
 }
 
-/// See the [module](self).
+/// See the module.
 #[derive(Debug)]
 pub struct FairQueue<T> {
     root: Account,

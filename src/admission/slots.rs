@@ -84,7 +84,7 @@ pub(super) struct Waiting<W> {
     bypassed: u32,
 }
 
-/// See the [module](self).
+/// See the module.
 #[derive(Debug)]
 pub(super) struct Slots<W> {
     held: Held,

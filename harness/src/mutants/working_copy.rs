@@ -71,7 +71,7 @@ pub enum WorkingCopyError {
     },
 }
 
-/// See the [module](self).
+/// See the module.
 #[derive(Debug)]
 pub struct WorkingCopy {
     source: PathBuf,
