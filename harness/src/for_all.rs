@@ -5,7 +5,7 @@
 //! `PROPTEST_RNG_SEED` is a seed for all tests of a run instead, to try other inputs or to repeat a failure:
 //!
 //! ```text
-//! PROPTEST_RNG_SEED=$RANDOM cargo test -p overlay-harness --test partition
+//! PROPTEST_RNG_SEED=$RANDOM cargo test --test partition
 //! ```
 
 use std::panic::Location;
@@ -60,7 +60,7 @@ fn seed_of(test: &str) -> u64 {
 fn failure(seed: u64, because: &str, file: &str, test: &str) -> String {
     let target = Path::new(file).file_stem().unwrap_or_default().display();
     format!(
-        "property `{test}` failed\n  seed     {seed}\n{because}\n  replay   PROPTEST_RNG_SEED={seed} cargo test -p overlay-harness --test {target} -- --exact {test}"
+        "property `{test}` failed\n  seed     {seed}\n{because}\n  replay   PROPTEST_RNG_SEED={seed} cargo test --test {target} -- --exact {test}"
     )
 }
 
@@ -90,7 +90,7 @@ mod tests {
         let seed = lines[1].strip_prefix("  seed     ").expect("a seed");
         assert!(lines[2].starts_with("  because  1000 is not below 1000"), "{message}");
         assert_eq!(lines[3], "  input    (the smallest found) 1000");
-        let command = format!("PROPTEST_RNG_SEED={seed} cargo test -p overlay-harness --test for_all");
+        let command = format!("PROPTEST_RNG_SEED={seed} cargo test --test for_all");
         assert_eq!(lines[4], format!("  replay   {command} -- --exact {test}"));
     }
 

@@ -47,7 +47,7 @@ impl Reported {
     /// The command that repeats it.
     fn replay(&self) -> String {
         let Reported { failure, seed, on, shrunk } = self;
-        let mut command = format!("cargo run -p overlay-harness -- replay --seed {seed:#x}");
+        let mut command = format!("cargo run --bin overlay-harness -- replay --seed {seed:#x}");
         if *on != RunOn::Simulated {
             command += &format!(" --driver {on}");
         }
