@@ -134,7 +134,8 @@ pub async fn wait_until<T>(within: Duration, mut look: impl AsyncFnMut() -> Opti
     }
 }
 
-/// What to start. The ports of the topology are replaced by free ones, and every host by loopback.
+/// What to start. In process and as processes, nodes get free ports on loopback; in namespaces they keep their ports, and
+/// their hosts where these are 192.168.1.1 and 192.168.1.2; simulated ones have no sockets.
 #[derive(Clone, Debug)]
 pub struct ClusterSpec {
     config: Value,

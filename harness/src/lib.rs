@@ -1,5 +1,7 @@
 //! What proves the overlay: generated data, a naive oracle, topologies, faults, drivers and load.
 //!
+//! It is used from inside this workspace: for an overlay of yours, bring a configuration and a dataset.
+//!
 //! Read [`dataset`] for the data that tests run on, [`oracle`] for what the answers should be, [`answer`] for
 //! how an answer is compared with it, [`for_all`] for how a property is tried on random inputs, [`topology`] for who
 //! is there, [`cluster`] for what is asked, [`fault`] for what goes wrong meanwhile, [`load`] for how fast answers
@@ -25,7 +27,7 @@
 //!
 //! # What stays behind
 //!
-//! Nothing. What a test starts ends on drop; when the test is killed, or interrupted, its processes end as their standard
+//! No process and no namespace; on Linux no temporary file either (`target/mutants` and `.snap.new` stay on purpose). What a test starts ends on drop; when the test is killed, or interrupted, its processes end as their standard
 //! input does, namespaces go with their last process, and its files, which have no owner any more, are removed by the next
 //! run: see [`scratch`], which tests have their folders from.
 //!
@@ -35,6 +37,23 @@
 //! node, one after the other, and fails if a test passes nevertheless. Who changes a line that a mutant names
 //! changes the list with it: `tests/mutants.rs` says so at once. Who finds a fault that no test notices writes the test,
 //! and lists both.
+//!
+//! # Another test
+//!
+//! Tests stand in `harness/tests/`, where the binary is known that the process drivers start. In `conformance.rs`
+//! one body runs on every driver and topology:
+//!
+//! ```text
+//! #[test]
+//! fn leader_answers() {
+//!     on_every_driver(&topologies(), json!({}), async |cluster| {
+//!         let result = client_of_leader(cluster).query(&Query::default()).await.unwrap();
+//!         // ... compare with oracle_of(cluster)
+//!     });
+//! }
+//! ```
+//!
+//! For one driver, `Driver::InProcess.run(ClusterSpec::of(&topology, &fixtures()), async |cluster| ...)`.
 //!
 //! # Another topology
 //!
@@ -52,8 +71,10 @@
 //! ```
 //!
 //! [`TopologyBuilder`](topology::TopologyBuilder) is plain data: set its fields for teams with other days or
-//! weights. A configuration file is read by [`Topology::read`](topology::Topology::read). What is no part of the
-//! graph (limits, strategies, caches) is set by [`ClusterSpec::with`](cluster::ClusterSpec::with).
+//! weights; `edge` counts nodes from the leader, which is 0. A configuration file is read by
+//! [`Topology::read`](topology::Topology::read). What is no part of the graph (limits, strategies, caches) is set by
+//! [`ClusterSpec::with`](cluster::ClusterSpec::with), or stays if the file's JSON is given to
+//! [`ClusterSpec::new`](cluster::ClusterSpec::new). For all checks, add it to `topologies()` of `conformance.rs`.
 //!
 //! # Random runs, and what to do when one fails
 //!
@@ -64,14 +85,16 @@
 //! draws topologies, data, settings, questions and faults, and holds every answer against the oracle in virtual time;
 //! `tests/scenarios.rs` does so for a few seeds. What fails is shrunk, and printed with the nodes' state and a `replay`
 //! command, which repeats the run step by step. In a debugger, or with another line in the code, that is
-//! the same run again: on the simulated driver equal seeds give equal bytes. `--steps` stops early. A property that only
+//! the same run again: on the simulated driver equal seeds give equal bytes. `--steps` stops early, and `--driver` has to be
+//! the one that failed: another one draws another run from the same seed. A property that only
 //! needs random inputs, and no overlay, stands in a test of its own, see [`for_all`].
 //!
 //! # Another property
 //!
 //! Add a function to [`property`] that judges what was asked against what came, and call it in `scenario/run.rs` where
 //! a run sees that. What has to happen for it to be tried at all is a [`Step`](scenario::step::Step), drawn in
-//! `scenario/draw.rs` and `scenario/step.rs`. Then break the node on purpose and see it fail.
+//! `scenario/draw.rs` and `scenario/step.rs`; what is drawn anew there changes what every seed means. Then break the node on
+//! purpose, see it fail, and list the fault as a mutant, killed by `scenarios`.
 //!
 //! # Another driver
 //!

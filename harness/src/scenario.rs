@@ -1,6 +1,6 @@
 //! Random runs of a whole overlay: who is there, what they hold, what is asked, and what goes wrong meanwhile.
 //!
-//! One seed decides all of it. [`shrink::draw`] makes the plain data, [`Scenario::prepare`] writes the dataset and
+//! A seed and what it is to run on decide all of it. [`shrink::draw`] makes the plain data, [`Scenario::prepare`] writes the dataset and
 //! resolves the steps against it, [`Prepared::run`] performs them on any driver and checks every answer with
 //! [`property`](crate::property). What fails is shrunk by [`shrink`] and printed as
 //! [`Failure`](crate::report::Failure), with the command that repeats it. Read `draw` for what can come, [`step`] for

@@ -16,10 +16,10 @@ pub(super) struct Replay {
     /// What leads from the seed's run to the smaller one that failed
     #[arg(long, value_name = "VERDICTS", default_value = "", hide_default_value = true)]
     shrunk: Verdicts,
-    /// Steps to perform; all if left out
+    /// Stop after this step, to see the run before the one that fails; all if left out
     #[arg(long, value_name = "N")]
     steps: Option<usize>,
-    /// What runs the overlay
+    /// What the run was drawn for: from the same seed another driver draws another run
     #[arg(long, value_enum, default_value_t = RunOn::Simulated)]
     driver: RunOn,
 }
@@ -47,7 +47,7 @@ impl Replay {
             println!("step {number:<3} {:>9.3} s  {step}", at.as_secs_f64());
         });
         let held = ran.map_err(|failure| Reported { failure: *failure, seed, on, shrunk }.to_string())?;
-        println!("every step holds: {}", held.tally);
+        println!("{} of {} steps hold: {}", held.done_at.len(), prepared.steps.len(), held.tally);
         Ok(())
     }
 }
