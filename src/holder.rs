@@ -365,7 +365,7 @@ impl Holder {
     }
 
     fn failure<I>(&self, item: I, Refusal(cause, why): Refusal) -> Failure<I> {
-        Failure { item, cause, why, nodes_tried: vec![self.node.clone()] }
+        Failure { item, cause, why, nodes_tried: vec![self.node.clone()], been_at: Vec::new() }
     }
 
     fn all_failed(&self, items: Vec<CountItem>, cause: Cause, why: &str) -> Answers<CountItem, DayCount> {

@@ -170,6 +170,7 @@ impl Neighbour {
                 },
                 why: failure.why,
                 nodes_tried: wire::node_ids(&failure.nodes_tried),
+                been_at: wire::node_ids(&failure.been_at),
             });
         }
         asked.none_left()?;
@@ -385,6 +386,7 @@ fn day_failure<I>(item: I, failure: v1::DayFailure) -> Failure<I> {
         cause: wire::cause_from(&failure),
         why: failure.why,
         nodes_tried: wire::node_ids(&failure.nodes_tried),
+        been_at: wire::node_ids(&failure.been_at),
     }
 }
 

@@ -232,8 +232,8 @@ impl Relay {
             let asked = by_neighbour.into_iter().map(|((next, again), items)| {
                 let mut onward = Call { deadline: attempt_ends, ..onward.clone() };
                 if let Some(target) = &again {
-                    let been_at = failed_ways.get(target).into_iter().flat_map(|ways| &ways.nodes_tried);
-                    onward.hops.extend(been_at.filter(|node| *node != target).cloned());
+                    let been_at = failed_ways.get(target).into_iter().flat_map(|ways| &ways.been_at);
+                    onward.hops.extend(been_at.cloned());
                 }
                 async move {
                     let asked = Instant::now();
@@ -260,11 +260,9 @@ impl Relay {
                         answers.merge(reply);
                         for failure in failures {
                             if failure.cause == Cause::Unreachable {
-                                failed_ways.entry(failure.item.node().clone()).or_default().add(
-                                    next.clone(),
-                                    failure.why,
-                                    failure.nodes_tried,
-                                );
+                                let ways = failed_ways.entry(failure.item.node().clone()).or_default();
+                                ways.been_at.extend(failure.been_at);
+                                ways.add(next.clone(), failure.why, failure.nodes_tried);
                                 items.push(failure.item);
                             } else {
                                 answers.failures.push(failure);
@@ -312,9 +310,8 @@ impl Relay {
             return None;
         }
         let tried = |next: &NodeId| failed.is_some_and(|ways| ways.through.contains(next));
-        let been_at = failed.into_iter().flat_map(|ways| &ways.nodes_tried);
-        let visited: BTreeSet<NodeId> =
-            call.hops.iter().chain(been_at).filter(|node| *node != target).cloned().collect();
+        let been_at = failed.into_iter().flat_map(|ways| &ways.been_at);
+        let visited: BTreeSet<NodeId> = call.hops.iter().chain(been_at).cloned().collect();
         let mut avoided = visited.clone();
         avoided.extend(marked.iter().filter(|marked| *marked != target).cloned());
         [avoided, visited].iter().find_map(|avoid| {
@@ -330,14 +327,19 @@ impl Relay {
                 format!("node `{}` has no way to node `{}` past the nodes asked before", self.me, item.node())
             }
         };
-        Failure { cause: Cause::Unreachable, why, nodes_tried: self.nodes_tried(ways), item }
-    }
-
-    /// The nodes that an item was at in vain, this one included: nobody need bring it here again.
-    fn nodes_tried(&self, ways: Option<&FailedWays>) -> Vec<NodeId> {
-        let mut nodes: BTreeSet<NodeId> = ways.map(|ways| ways.nodes_tried.clone()).unwrap_or_default();
-        nodes.insert(self.me.clone());
-        nodes.into_iter().collect()
+        // Nobody need bring it here again.
+        let and_here = |nodes: Option<&BTreeSet<NodeId>>| {
+            let mut nodes = nodes.cloned().unwrap_or_default();
+            nodes.insert(self.me.clone());
+            nodes.into_iter().collect()
+        };
+        Failure {
+            cause: Cause::Unreachable,
+            why,
+            nodes_tried: and_here(ways.map(|ways| &ways.nodes_tried)),
+            been_at: and_here(ways.map(|ways| &ways.been_at)),
+            item,
+        }
     }
 
     /// When one attempt at a neighbour ends: earlier than the caller's deadline.
@@ -400,7 +402,10 @@ fn all_failed<'a, I: 'a>(
     why: &'a str,
     node: &'a NodeId,
 ) -> impl Iterator<Item = Failure<I>> + 'a {
-    let failure = move |item| Failure { item, cause, why: why.to_owned(), nodes_tried: vec![node.clone()] };
+    let failure = move |item| {
+        let (why, nodes_tried) = (why.to_owned(), vec![node.clone()]);
+        Failure { item, cause, why, nodes_tried, been_at: Vec::new() }
+    };
     items.into_iter().map(failure)
 }
 
@@ -416,6 +421,7 @@ struct FailedWays {
     through: BTreeSet<NodeId>,
     why: String,
     nodes_tried: BTreeSet<NodeId>,
+    been_at: BTreeSet<NodeId>,
 }
 
 impl FailedWays {

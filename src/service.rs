@@ -437,6 +437,7 @@ impl v1::peer_server::Peer for PeerService {
             },
             why: failure.why,
             nodes_tried: wire::names(&failure.nodes_tried),
+            been_at: wire::names(&failure.been_at),
         };
         let node =
             |answer: &crate::verb::InventoryAnswer| wire::inventory_to(&answer.inventory, answer.unchanged);
@@ -510,6 +511,7 @@ impl PeerService {
             cause: Cause::TooManyGroups,
             why: why.clone(),
             nodes_tried: vec![self.0.process.id.clone()],
+            been_at: Vec::new(),
         };
         Ok(v1::CountReply {
             failures: items.map_err(invalid)?.into_iter().map(failed).map(count_failure).collect(),

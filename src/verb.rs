@@ -213,6 +213,9 @@ pub struct Failure<I> {
     pub why: String,
     /// Nodes that were asked in vain.
     pub nodes_tried: Vec<NodeId>,
+    /// Of these the ones that had the item and found no way on. One that only could not be reached from somewhere is not
+    /// among them: another way may lead to it.
+    pub been_at: Vec<NodeId>,
 }
 
 /// Why an item was not answered.

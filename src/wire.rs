@@ -382,6 +382,7 @@ pub(crate) fn day_failure_to<I>(failure: Failure<I>, day: Day, node: &NodeId) ->
         retry_after_ms: retry_after.as_millis() as u64,
         why: failure.why,
         nodes_tried: names(&failure.nodes_tried),
+        been_at: names(&failure.been_at),
     }
 }
 
