@@ -428,6 +428,9 @@ impl FailedWays {
     fn add(&mut self, through: NodeId, why: String, nodes_tried: Vec<NodeId>) {
         self.nodes_tried.extend(nodes_tried);
         self.through.insert(through);
-        self.why = why;
+        // The way tried first is the shortest, and tells most.
+        if self.why.is_empty() {
+            self.why = why;
+        }
     }
 }

@@ -15,7 +15,7 @@ use overlay::proto::legacy::overlay_node_client::OverlayNodeClient;
 use overlay::proto::legacy::{ChunkRequest, QueryRequest as OldRequest};
 use overlay::proto::v1;
 use overlay::proto::v1::overlay_client::OverlayClient;
-use overlay_harness::cluster::{ClusterSpec, InProcessCluster};
+use overlay_harness::cluster::{ClusterSpec, InProcessCluster, READY_WITHIN, wait_until};
 use overlay_harness::snapshot::Redactions;
 use overlay_harness::topology::Topology;
 use serde_json::{Value, json};
@@ -75,6 +75,10 @@ async fn requests_of_overlay_v1() {
     ];
     let cluster = InProcessCluster::start(ClusterSpec::fixtures()).await.unwrap();
     let mut client = OverlayClient::connect(format!("http://{}", cluster.address("A"))).await.unwrap();
+    // Nodes that are ready may not have found each other yet.
+    let whole =
+        wait_until(READY_WITHIN, async || client.clone().query(v1::QueryRequest::default()).await.ok());
+    whole.await.expect("all nodes are well");
     let mut table = String::new();
     for (what, change) in changes {
         let mut request = v1::QueryRequest::default();
