@@ -262,6 +262,7 @@ impl Relay {
                             if failure.cause == Cause::Unreachable {
                                 let ways = failed_ways.entry(failure.item.node().clone()).or_default();
                                 ways.been_at.extend(failure.been_at);
+                                ways.been_at.insert(next.clone());
                                 ways.add(next.clone(), failure.why, failure.nodes_tried);
                                 items.push(failure.item);
                             } else {
@@ -298,7 +299,7 @@ impl Relay {
         answers
     }
 
-    /// The neighbour to try next for an item: on a way without marked nodes, else on any.
+    /// The neighbour to try next for an item: on a way past nodes that were tried or are marked, else on any.
     fn next_hop(
         &self,
         target: &NodeId,
@@ -312,9 +313,13 @@ impl Relay {
         let tried = |next: &NodeId| failed.is_some_and(|ways| ways.through.contains(next));
         let been_at = failed.into_iter().flat_map(|ways| &ways.been_at);
         let visited: BTreeSet<NodeId> = call.hops.iter().chain(been_at).cloned().collect();
-        let mut avoided = visited.clone();
-        avoided.extend(marked.iter().filter(|marked| *marked != target).cloned());
-        [avoided, visited].iter().find_map(|avoid| {
+        let and = |nodes: &BTreeSet<NodeId>, more: &BTreeSet<NodeId>| -> BTreeSet<NodeId> {
+            nodes.iter().chain(more.iter().filter(|node| *node != target)).cloned().collect()
+        };
+        let unmarked = and(&visited, marked);
+        // A node that one neighbour did not reach may be gone, so that ways past it come first.
+        let untried = failed.map_or_else(|| unmarked.clone(), |ways| and(&unmarked, &ways.nodes_tried));
+        [untried, unmarked, visited].iter().find_map(|avoid| {
             self.graph.next_hops(&self.me, target, avoid).into_iter().find(|next| !tried(next))
         })
     }

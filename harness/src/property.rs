@@ -241,7 +241,8 @@ pub fn nothing_is_held_at_rest(
             && !line.ends_with(" 0")
     };
     let held: Vec<&str> = metrics.exposition.lines().filter(is_held).collect();
-    let known = HELD.iter().filter(|gauge| metrics.exposition.contains(**gauge)).count();
+    let is_known = |gauge: &&&str| metrics.exposition.lines().any(|line| line.starts_with(**gauge));
+    let known = HELD.iter().filter(is_known).count();
     match held.is_empty() && known == HELD.len() {
         true => Ok(()),
         false => Err(Violation::of("nothing_is_held_at_rest", format!("{node}: {held:?}"))),

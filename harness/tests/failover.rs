@@ -4,7 +4,8 @@ use overlay::coverage;
 use overlay::frame::Encoding;
 use overlay::plan::Query;
 use overlay_harness::answer;
-use overlay_harness::cluster::{Cluster, ClusterSpec, InProcessCluster, fixtures};
+use overlay_harness::cluster::{Cluster, ClusterSpec, Driver, InProcessCluster, fixtures};
+use overlay_harness::fault::Fault;
 use overlay_harness::oracle::{Oracle, OracleQuery, TeamRange};
 use overlay_harness::topology::{Shape, TopologyBuilder};
 use serde_json::json;
@@ -41,6 +42,26 @@ async fn holder_that_is_avoided_is_asked_when_the_others_fail() {
     let query = pink("OZONE");
     let result = client.query(&answer::query(&query, Encoding::Json)).await.expect("E answers");
     assert_eq!(result.manifest.total_records, row_count(&query));
+}
+
+/// Goal: a node that one edge does not reach is reached by another. Method: E holds pink's days alone, behind D, to which B
+/// and C lead; the edge of B, which is tried first, is cut.
+#[test]
+fn node_beyond_an_edge_that_is_cut_is_reached_by_another_edge() {
+    let mut topology = TopologyBuilder::teams(&[2, 2]).build();
+    let edges = [("A", "B"), ("A", "C"), ("B", "D"), ("C", "D"), ("D", "E")];
+    topology.edges = edges.map(|(left, right)| (left.to_owned(), right.to_owned())).into();
+    topology.replicas = Some(1);
+    let teams = topology.teams.clone();
+    let spec = ClusterSpec::of(&topology, &fixtures());
+    let ran = Driver::Simulated { seed: 7 }.run(spec, async |cluster| {
+        cluster.inject(&Fault::partition("B", "D")).await.unwrap();
+        let client = cluster.client("A", "failover").unwrap();
+        let result = client.query(&answer::query(&OracleQuery::default(), Encoding::Json)).await;
+        result.expect("C leads to D, and D to E").manifest.total_records
+    });
+    let oracle = Oracle::read(&fixtures(), &teams).unwrap();
+    assert_eq!(ran.unwrap(), oracle.rows(&OracleQuery::default()).len() as u64);
 }
 
 /// A result set outlives the nodes that counted it: here E and, behind it, F.

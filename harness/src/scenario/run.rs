@@ -216,18 +216,21 @@ impl<'a> Run<'a> {
 
     async fn ask(&mut self, step: usize, questions: &[Question]) -> Result<(), Violation> {
         let cluster = &*self.cluster;
+        // Before they are asked: the end of a fault may be noticed while they run.
+        let excuses: Vec<Excuses> = questions.iter().map(|question| self.excuses(question)).collect();
         let asking = questions.iter().enumerate().map(|(number, question)| ask(cluster, question, number));
         let answers = join_all(asking).await;
-        let answered = questions.iter().zip(answers).enumerate();
-        for (number, (question, answer)) in answered {
-            self.judge((step, number), question, answer)?;
+        let answered = questions.iter().zip(&excuses).zip(answers).enumerate();
+        for (number, ((question, excuses), answer)) in answered {
+            self.judge((step, number), question, excuses, answer)?;
         }
         Ok(())
     }
 
     async fn vanish(&mut self, step: usize, question: &Question, after: Duration) -> Result<(), Violation> {
+        let excuses = self.excuses(question);
         match tokio::time::timeout(after, ask(&*self.cluster, question, 0)).await {
-            Ok(answer) => self.judge((step, 0), question, answer),
+            Ok(answer) => self.judge((step, 0), question, &excuses, answer),
             Err(_) => Ok(()),
         }
     }
@@ -236,9 +239,9 @@ impl<'a> Run<'a> {
         &mut self,
         place: (usize, usize),
         question: &Question,
+        excuses: &Excuses,
         answer: Result<Answer, Refusal>,
     ) -> Result<(), Violation> {
-        let excuses = self.excuses(question);
         match answer {
             Err(refusal) => {
                 self.transcript.tally.refusals += 1;
@@ -302,6 +305,9 @@ impl<'a> Run<'a> {
                 }
                 Some(_) => {}
                 None => opened.touched_after = asked,
+            }
+            if refused.is_some_and(Refusal::is_about_the_lease) && opened.fate != Lease::Forgotten {
+                opened.fate = Lease::Ended;
             }
             self.transcript.tally.refusals += u64::from(refused.is_some());
             opened.touched_before = Instant::now();
@@ -396,7 +402,7 @@ impl<'a> Run<'a> {
                 allow_partial: false,
             };
             let answer = ask(&*self.cluster, &everything, 0).await;
-            self.judge((0, 0), &everything, answer)?;
+            self.judge((0, 0), &everything, &Excuses::default(), answer)?;
         }
         if self.time_is_virtual {
             tokio::time::sleep(Duration::from_millis(LEASE_MS * 2)).await;
@@ -406,7 +412,8 @@ impl<'a> Run<'a> {
             // Neighbours ask each other how they are, so that one look may find such a request.
             let mut found = Ok(());
             wait_until(RESTS_WITHIN, async || {
-                let metrics = property::nothing_breaks(client.metrics().await);
+                let metrics = call(client.metrics()).await.map_err(|refusal| refusal.words);
+                let metrics = property::nothing_breaks(metrics);
                 found = metrics
                     .and_then(|it| property::nothing_is_held_at_rest(&node, &it, self.time_is_virtual));
                 found.is_ok().then_some(())
