@@ -80,13 +80,13 @@ fn delay_is_added_to_each_way_between_the_hosts() {
 
 /// Goal: packets are lost, and the answer is whole all the same.
 /// Method: the kernel counts what each host sends and gets, while queries that differ, so that none is answered from
-/// a cache, are asked until 100 packets were sent. Of those 40 in 100 are lost: that fewer than 20 in 100 are is a
-/// matter of four standard deviations, and the wire's seed is the same each time.
+/// a cache, are asked until 150 packets were sent. Of those 15 in 100 are lost, 22 on average: that fewer than 5 are is a
+/// matter of four standard deviations. With much more lost, TCP waits longer and longer, and a query may run out of time.
 #[test]
 fn lossy_wire_loses_packets_and_no_rows() {
     on_two_hosts(async |cluster| {
         let [sent, received] = [SENT_PACKETS, RECEIVED_PACKETS].map(|what| counted(cluster, what));
-        cluster.inject(&Fault::loss("A", "E", 40)).await.unwrap();
+        cluster.inject(&Fault::loss("A", "E", 15)).await.unwrap();
         let client = cluster.client("A", "lossy").unwrap();
         let oracle = Oracle::read(&fixtures(), &TeamRange::green_and_pink()).unwrap();
         for number in 0..100 {
@@ -95,13 +95,13 @@ fn lossy_wire_loses_packets_and_no_rows() {
             let (_, rows) = ask(&client, &answer::query(&query, Encoding::Json)).await.unwrap();
             let expected: Vec<Value> = oracle.rows(&query).into_iter().map(|row| row.to_json()).collect();
             assert_equal_rows(&query.to_json(), &expected, &rows);
-            if counted(cluster, SENT_PACKETS) - sent >= 100 {
+            if counted(cluster, SENT_PACKETS) - sent >= 150 {
                 break;
             }
         }
         let received = counted(cluster, RECEIVED_PACKETS) - received;
         let sent = counted(cluster, SENT_PACKETS) - sent;
-        assert!(sent >= 100 && received <= sent * 4 / 5, "{received} of {sent} packets arrived");
+        assert!(sent >= 150 && received + 5 <= sent, "{received} of {sent} packets arrived");
     });
 }
 
