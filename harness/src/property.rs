@@ -147,8 +147,8 @@ fn days_in(words: &str) -> BTreeSet<u32> {
     numbers.filter(|number| calendar::date(*number).is_some()).collect()
 }
 
-/// What is known of a lease when it is read under.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What is known of a lease when it is read under; later ones are not undone by earlier ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Lease {
     /// It lasts.
     Lasts,
@@ -236,16 +236,19 @@ pub fn nothing_is_held_at_rest(
     metrics: &NodeMetrics,
     leases_are_over: bool,
 ) -> Result<(), Violation> {
-    let is_held = |line: &&str| {
-        HELD.iter().any(|gauge| line.starts_with(gauge) && (leases_are_over || *gauge != RESULT_SETS))
-            && !line.ends_with(" 0")
-    };
-    let held: Vec<&str> = metrics.exposition.lines().filter(is_held).collect();
-    let is_known = |gauge: &&&str| metrics.exposition.lines().any(|line| line.starts_with(**gauge));
-    let known = HELD.iter().filter(is_known).count();
-    match held.is_empty() && known == HELD.len() {
+    let is_asked = |gauge: &&&str| leases_are_over || **gauge != RESULT_SETS;
+    let held = HELD.iter().filter(is_asked).filter_map(|gauge| {
+        let line = metrics.exposition.lines().find(|line| line.starts_with(gauge));
+        match line {
+            Some(line) if line.ends_with(" 0") => None,
+            Some(line) => Some(line.to_owned()),
+            None => Some(format!("{gauge} is not among the metrics")),
+        }
+    });
+    let held: Vec<String> = held.collect();
+    match held.is_empty() {
         true => Ok(()),
-        false => Err(Violation::of("nothing_is_held_at_rest", format!("{node}: {held:?}"))),
+        false => Err(Violation::of("nothing_is_held_at_rest", format!("{node}: {}", held.join(", ")))),
     }
 }
 

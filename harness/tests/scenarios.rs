@@ -129,7 +129,7 @@ fn failure_prints_where_it_comes_from_what_differs_and_how_to_repeat_it() {
 /// Method: the run of the test above, up to the step at which it fails, with nothing broken.
 #[test]
 fn replay_prints_every_step_before_it_begins() {
-    let replay = ["replay", "--seed", &BROKEN.to_string(), "--steps", "11"];
+    let replay = ["replay", "--seed", &BROKEN.to_string(), "--steps", "2"];
     let output = Command::new(env!("CARGO_BIN_EXE_overlay-harness")).args(replay).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     insta::assert_snapshot!(String::from_utf8(output.stdout).unwrap());

@@ -151,13 +151,36 @@ impl Leases {
     /// # Errors
     /// [`LeaseError`] if it is unknown to this client, or its lease has ended.
     pub fn touch(&self, uid: &str, reader: &Owner, now: Instant) -> Result<Arc<ResultSet>, LeaseError> {
+        let mut inner = self.lock();
+        let sequence = self.lasting(&mut inner, uid, reader, now)?;
+        let lease = inner.leases.get_mut(&sequence).expect("it lasts");
+        lease.touched = now;
+        let result_set = lease.result_set.clone();
+        inner.note_touch(sequence);
+        Ok(result_set)
+    }
+
+    /// Ends a lease at once; whether there was one that `reader` may read under, and that still lasted.
+    pub fn close(&self, uid: &str, reader: &Owner, now: Instant) -> bool {
+        let mut inner = self.lock();
+        let lasting = self.lasting(&mut inner, uid, reader, now);
+        lasting.map(|sequence| inner.end(sequence)).is_ok()
+    }
+
+    /// The number of a lease that lasts and that `reader` may read under. One that is found to be over is ended.
+    fn lasting(
+        &self,
+        inner: &mut LeasesInner,
+        uid: &str,
+        reader: &Owner,
+        now: Instant,
+    ) -> Result<u64, LeaseError> {
         let unknown = || LeaseError::Unknown(uid.chars().take(100).collect());
         let sequence = self.sequence(uid).ok_or_else(unknown)?;
-        let mut inner = self.lock();
         if sequence >= inner.next_sequence {
             return Err(unknown());
         }
-        let Some(lease) = inner.leases.get_mut(&sequence) else {
+        let Some(lease) = inner.leases.get(&sequence) else {
             return Err(LeaseError::Expired(uid.to_owned()));
         };
         if lease.uid != uid || !lease.owner.may_read(reader) {
@@ -167,19 +190,7 @@ impl Leases {
             inner.end(sequence);
             return Err(LeaseError::Expired(uid.to_owned()));
         }
-        lease.touched = now;
-        let result_set = lease.result_set.clone();
-        inner.note_touch(sequence);
-        Ok(result_set)
-    }
-
-    /// Ends a lease at once; whether there was one that `reader` may read under, and that still lasted.
-    pub fn close(&self, uid: &str, reader: &Owner, now: Instant) -> bool {
-        let lasted = self.touch(uid, reader, now).is_ok();
-        if lasted && let Some(sequence) = self.sequence(uid) {
-            self.lock().end(sequence);
-        }
-        lasted
+        Ok(sequence)
     }
 
     /// Ends the leases that nobody touched in time, and those that reached their greatest age.

@@ -300,14 +300,9 @@ impl<'a> Run<'a> {
             let refused = chunk.as_ref().err().filter(|refusal| !opened.ends_before(index, refusal));
             property::lease_decides_what_can_be_read(opened.lease(asked), refused)?;
             match refused {
-                Some(refusal) if !refusal.is_about_the_lease() => {
-                    property::refusal_has_a_cause(refusal, &excuses.days, excuses.silence)?;
-                }
-                Some(_) => {}
                 None => opened.touched_after = asked,
-            }
-            if refused.is_some_and(Refusal::is_about_the_lease) && opened.fate != Lease::Forgotten {
-                opened.fate = Lease::Ended;
+                Some(refusal) if refusal.is_about_the_lease() => opened.fate = opened.fate.max(Lease::Ended),
+                Some(refusal) => property::refusal_has_a_cause(refusal, &excuses.days, excuses.silence)?,
             }
             self.transcript.tally.refusals += u64::from(refused.is_some());
             opened.touched_before = Instant::now();
@@ -334,9 +329,7 @@ impl<'a> Run<'a> {
             }
             Ok(was_there) => {
                 property::cancellation_ends_a_lease(lease, was_there)?;
-                if opened.fate != Lease::Forgotten {
-                    opened.fate = Lease::Ended;
-                }
+                opened.fate = opened.fate.max(Lease::Ended);
             }
         }
         self.opened.insert(opened_at, opened);

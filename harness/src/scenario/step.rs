@@ -196,14 +196,7 @@ fn any_node<'a>(rng: &mut fastrand::Rng, topology: &'a Topology) -> &'a str {
 
 fn groups(rng: &mut fastrand::Rng) -> (Measure, Vec<GroupKey>) {
     let measure = [Measure::Value, Measure::RawConcentration, Measure::Aqi][rng.usize(..3)];
-    let mut keys = vec![
-        GroupKey::Parameter,
-        GroupKey::Site,
-        GroupKey::Agency,
-        GroupKey::Day,
-        GroupKey::Hour,
-        GroupKey::Team,
-    ];
+    let mut keys = GroupKey::ALL.to_vec();
     rng.shuffle(&mut keys);
     keys.truncate(rng.usize(..4));
     (measure, keys)
