@@ -97,6 +97,8 @@ pub type NodeMetrics = v1::GetMetricsReply;
 pub struct Client {
     address: String,
     client_id: String,
+    /// What the node is given for a query or a chunk; without one its own `limits.query_ms` holds.
+    timeout: Option<Duration>,
     overlay: v1::overlay_client::OverlayClient<Channel>,
 }
 
@@ -205,9 +207,23 @@ impl Client {
         Ok(Client {
             address: address.to_owned(),
             client_id: client_id.to_owned(),
+            timeout: None,
             overlay: v1::overlay_client::OverlayClient::new(channel)
                 .max_decoding_message_size(MAX_ANSWER_BYTES),
         })
+    }
+
+    /// Gives the node so much time for each query and chunk; less than its own `limits.query_ms`, or it makes no difference.
+    pub fn with_timeout(self, timeout: Duration) -> Self {
+        Client { timeout: Some(timeout), ..self }
+    }
+
+    fn timed<T>(&self, message: T) -> tonic::Request<T> {
+        let mut request = tonic::Request::new(message);
+        if let Some(timeout) = self.timeout {
+            request.set_timeout(timeout);
+        }
+        request
     }
 
     /// The node's address.
@@ -220,7 +236,7 @@ impl Client {
     /// # Errors
     /// [`ClientError`].
     pub async fn query(&self, query: &Query) -> Result<QueryResult, ClientError> {
-        let reply = self.overlay.clone().query(request(query, &self.client_id)).await;
+        let reply = self.overlay.clone().query(self.timed(request(query, &self.client_id))).await;
         let reply = reply.map_err(|status| self.status(status))?.into_inner();
         let ledger = reply.ledger.iter().map(wire::entry_from).collect::<Result<Vec<_>, _>>();
         let ledger = ledger.map_err(|malformed| self.malformed(malformed))?;
@@ -252,7 +268,12 @@ impl Client {
             chunk_index: index,
             client_id: self.client_id.clone(),
         };
-        let chunk = self.overlay.clone().get_chunk(request).await.map_err(|status| self.status(status))?;
+        let chunk = self
+            .overlay
+            .clone()
+            .get_chunk(self.timed(request))
+            .await
+            .map_err(|status| self.status(status))?;
         self.checked(result, index, chunk.into_inner())
     }
 

@@ -31,7 +31,7 @@ use std::sync::Arc;
 use crate::day::{Day, DayRange};
 
 pub use limits::{CacheLimits, Limits};
-pub use names::{Chunking, Fairness, Forwarding, Profile, Role};
+pub use names::{Chunking, Fairness, Forwarding, Hedging, Profile, Role};
 pub use problem::{Problem, Problems};
 pub use schema::json_schema;
 
@@ -297,6 +297,8 @@ pub struct Strategies {
     /// Rows of a chunk under fixed chunking, 500 by default, from 1 to 1,000,000. Raising it makes chunks fewer and
     /// larger until `limits.chunk_bytes` caps them.
     pub chunk_size: u32,
+    /// Whether a second holder is asked before the first has failed.
+    pub hedging: Hedging,
 }
 
 impl Default for Strategies {

@@ -301,7 +301,7 @@ impl Coordinator {
         let mut unknown = BTreeSet::new();
         for (day, _) in days {
             let holders = self.placement.holders(*day);
-            let is_marked = |holder: &NodeId| snapshot.marked.contains(holder);
+            let is_marked = |holder: &NodeId| snapshot.marked.contains_key(holder);
             let is_lost = !holders.iter().any(|holder| snapshot.serves(holder) && !is_marked(holder));
             let wanted = |holder: &&NodeId| match is_marked(holder) {
                 true => seek && is_lost,
@@ -322,7 +322,7 @@ impl Coordinator {
         let mut unknown = self.unknown_holders(days, &snapshot, seek);
         unknown.retain(|node| {
             let waits = sought.get(node).is_some_and(|until| now < *until);
-            !(waits && snapshot.marked.contains(node))
+            !(waits && snapshot.marked.contains_key(node))
         });
         if !unknown.is_empty() {
             let probe = self.overlay.limits.probe();
@@ -402,7 +402,7 @@ impl Coordinator {
     }
 
     fn call(&self, client: &ClientKey, deadline: Instant) -> Call {
-        Call { hops: Vec::new(), client: client.clone(), deadline }
+        Call::new(client.clone(), deadline)
     }
 }
 
@@ -428,6 +428,9 @@ fn unavailable(days: Vec<(Day, Unanswered)>) -> QueryError {
     });
     if let Some((retry_after, why)) = overloaded.max() {
         return QueryError::Overloaded { limit: None, message: why.clone(), retry_after };
+    }
+    if days.iter().all(|(_, unanswered)| unanswered.cause == Cause::OutOfTime) {
+        return QueryError::DeadlineExceeded { waited: Duration::ZERO };
     }
     QueryError::Unavailable(missing_days(days))
 }

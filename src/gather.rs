@@ -1,35 +1,37 @@
 //! Counts and reads for the node that plans: chooses a holder for each day, and another one for the days that come
 //! back unanswered, under the caller's deadline.
 //!
-//! An attempt is reserved (a day has at most one open attempt), then committed whole or not at all, so
-//! no row can count twice. A retry always goes to another holder. How an attempt gets there is [`crate::relay`]'s.
+//! What is sent, sent again and taken stands in [`attempts`]. How a request gets to its holder is [`crate::relay`]'s.
+
+mod attempts;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use crate::aggregate::Groups;
 use crate::config::{NodeId, Overlay};
 use crate::coverage::Served;
 use crate::day::Day;
 use crate::inventory::Snapshot;
+use crate::metrics::Metrics;
 use crate::relay::Relay;
-use crate::result_set::DayRows;
 use crate::route::{self, Candidate, DayNeed};
 use crate::store::Version;
-use crate::verb::{Call, Cause, Count, CountItem, Failure, Frame, HopStatistics, Item, Read, ReadItem};
+use crate::verb::{Call, Cause, Count, Frame, HopStatistics, Read};
 
-/// Holders that may refuse a day because they are overloaded: asking all of them would add to what ails them.
-const MAX_OVERLOADED: u32 = 2;
+use self::attempts::{Attempts, HedgeBudget, need};
 
 /// Asks the overlay for whole days.
 pub struct Gather {
     overlay: Arc<Overlay>,
     relay: Arc<Relay>,
     turn: AtomicU64,
+    hedges: Mutex<HedgeBudget>,
+    metrics: Arc<Metrics>,
 }
 
-/// A day that has to be counted.
+/// A day of which something is wanted.
 #[derive(Clone, Debug)]
 pub struct WantedDay {
     /// The day.
@@ -39,13 +41,16 @@ pub struct WantedDay {
     /// The team that owns it.
     pub team: Arc<str>,
     /// Rows that a scan reads.
-    pub rows: u64,
-    /// Holders of that version when the query was planned, in placement order.
+    pub rows_to_scan: u64,
+    /// Holders of that version when the query was planned: for a count in placement order, for a read in the order in
+    /// which they are asked.
     pub holders: Vec<NodeId>,
     /// The day's other holders, asked when those have failed: they refuse if their version is another one.
     pub other_holders: Vec<NodeId>,
-    /// Rows to encode along with the count; 0: none.
-    pub first_rows: u32,
+    /// The first row to encode, in the day's result; 0 for a count.
+    pub first_row: u64,
+    /// Rows to encode; a count encodes those that there are, and 0 are none.
+    pub rows: u32,
 }
 
 /// A day that nobody could answer for.
@@ -76,8 +81,8 @@ pub struct Counted {
 
 impl Gather {
     /// Asks through `relay`.
-    pub fn new(overlay: Arc<Overlay>, relay: Arc<Relay>) -> Self {
-        Gather { overlay, relay, turn: AtomicU64::new(0) }
+    pub fn new(overlay: Arc<Overlay>, relay: Arc<Relay>, metrics: Arc<Metrics>) -> Self {
+        Gather { overlay, relay, turn: AtomicU64::new(0), hedges: Mutex::default(), metrics }
     }
 
     /// The way to the nodes, this one included.
@@ -95,117 +100,50 @@ impl Gather {
     /// Days that come back unanswered are asked of their other holders, one after the other.
     ///
     /// `turn` is the query's number, for the strategy that asks one holder in turn.
+    ///
+    /// # Cancel safety
+    /// Dropping the future cancels what nodes do for it.
     pub async fn count(&self, spec: &Count, wanted: &[WantedDay], turn: u64, call: &Call) -> Counted {
-        let patient = self.relay.is_patient(call);
-        let mut counted = Counted::default();
-        let mut failed: BTreeMap<Day, FailedAttempts> = BTreeMap::new();
-        let mut open: Vec<&WantedDay> = wanted.iter().collect();
-        for attempt in 1.. {
-            let snapshot = self.relay.directory().snapshot();
-            let needs: Vec<DayNeed> =
-                open.iter().filter_map(|day| need(day, failed.get(&day.day), &snapshot)).collect();
-            let assigned = self.assign(turn, &needs, &snapshot);
-            let mut items = Vec::new();
-            for day in open.drain(..) {
-                match assigned.get(&day.day) {
-                    Some(node) => items.push(CountItem {
-                        day: day.day,
-                        version: day.version,
-                        node: node.clone(),
-                        team: day.team.clone(),
-                        attempt,
-                        first_rows: day.first_rows,
-                    }),
-                    None => {
-                        let unanswered = failed.remove(&day.day).unwrap_or_default().unanswered();
-                        counted.days.insert(day.day, Err(unanswered));
-                    }
-                }
-            }
-            if items.is_empty() {
-                break;
-            }
-            let answers = self.relay.relay(spec, items, call).await;
-            counted.groups.merge(answers.groups);
-            counted.statistics.extend(answers.statistics);
-            for count in answers.answers {
-                let served = Served {
-                    node: count.item.node.to_string(),
-                    attempt,
-                    version: count.item.version,
-                    rows_matched: count.rows_matched,
-                    rows_taken: 0,
-                };
-                counted.frames.extend(count.first_frame.map(|frame| (count.item.day, frame)));
-                counted.days.insert(count.item.day, Ok(served));
-            }
-            for failure in answers.failures {
-                self.relay.note(&failure, patient);
-                if failure.cause == Cause::TooManyGroups {
-                    // Another holder would find as many.
-                    let mut attempts = FailedAttempts::default();
-                    let day = failure.item.day;
-                    attempts.add(failure);
-                    counted.days.insert(day, Err(attempts.unanswered()));
-                    continue;
-                }
-                open.extend(wanted.iter().find(|day| day.day == failure.item.day));
-                failed.entry(failure.item.day).or_default().add(failure);
-            }
+        let choose = |needs: &[DayNeed], snapshot: &Snapshot| self.assign(turn, needs, snapshot);
+        let gathered = Attempts::new(self, spec, wanted, &choose, call).run().await;
+        let mut counted =
+            Counted { groups: gathered.groups, statistics: gathered.statistics, ..Counted::default() };
+        for (day, count) in gathered.answers {
+            let served = Served {
+                node: count.item.node.to_string(),
+                attempt: count.item.attempt,
+                version: count.item.version,
+                rows_matched: count.rows_matched,
+                rows_taken: 0,
+            };
+            counted.frames.extend(count.first_frame.map(|frame| (day, frame)));
+            counted.days.insert(day, Ok(served));
         }
+        counted.days.extend(gathered.unanswered.into_iter().map(|(day, why)| (day, Err(why))));
         counted
     }
 
-    /// Reads row ranges of days from the holders that counted them, or from others with their versions.
+    /// Reads row ranges of days, from the first of their holders that is thought to be alive, or from others.
     ///
-    /// Shape: one frame for each of `days`, in their order.
+    /// Shape: one frame for each of `wanted`, in day order.
     ///
     /// # Errors
     /// The days that no holder could read, each with the reason.
+    ///
+    /// # Cancel safety
+    /// Dropping the future cancels what nodes do for it.
     pub async fn read(
         &self,
         spec: &Read,
-        days: &[(DayRows, Arc<str>, Vec<NodeId>)],
+        wanted: &[WantedDay],
         call: &Call,
     ) -> Result<Vec<Frame>, BTreeMap<Day, Unanswered>> {
-        let patient = self.relay.is_patient(call);
-        let mut frames: BTreeMap<Day, Frame> = BTreeMap::new();
-        let mut failed: BTreeMap<Day, FailedAttempts> = BTreeMap::new();
-        let mut unanswered = BTreeMap::new();
-        let mut open: Vec<_> = days.iter().collect();
-        while !open.is_empty() {
-            let snapshot = self.relay.directory().snapshot();
-            let mut items = Vec::new();
-            for (rows, team, holders) in open.drain(..) {
-                let counted_by = NodeId::from(rows.counted_by.as_str());
-                let mut order = vec![counted_by];
-                order.extend(holders.iter().cloned());
-                match next_holder(&order, failed.get(&rows.day), &snapshot) {
-                    Some(node) => items.push(ReadItem {
-                        day: rows.day,
-                        version: rows.version,
-                        node,
-                        team: team.clone(),
-                        first_row: rows.first_row,
-                        rows: rows.rows,
-                    }),
-                    None => {
-                        let attempts = failed.remove(&rows.day).unwrap_or_default();
-                        unanswered.insert(rows.day, attempts.unanswered());
-                    }
-                }
-            }
-            let answers = self.relay.relay(spec, items, call).await;
-            frames.extend(answers.answers.into_iter().map(|(item, frame)| (item.day, frame)));
-            for failure in answers.failures {
-                self.relay.note(&failure, patient);
-                open.extend(days.iter().find(|(rows, ..)| rows.day == failure.item.day));
-                failed.entry(failure.item.day).or_default().add(failure);
-            }
-        }
-        match unanswered.is_empty() {
-            true => Ok(frames.into_values().collect()),
-            false => Err(unanswered),
+        let first = |need: &DayNeed| Some((need.day, need.holders.first()?.clone()));
+        let choose = |needs: &[DayNeed], _: &Snapshot| needs.iter().filter_map(first).collect();
+        let gathered = Attempts::new(self, spec, wanted, &choose, call).run().await;
+        match gathered.unanswered.is_empty() {
+            true => Ok(gathered.answers.into_values().map(|(_, frame)| frame).collect()),
+            false => Err(gathered.unanswered),
         }
     }
 
@@ -213,7 +151,8 @@ impl Gather {
     pub fn assign_next(&self, wanted: &[WantedDay]) -> BTreeMap<Day, NodeId> {
         let turn = self.turn.load(Ordering::Relaxed);
         let snapshot = self.relay.directory().snapshot();
-        let needs: Vec<DayNeed> = wanted.iter().filter_map(|day| need(day, None, &snapshot)).collect();
+        let needs: Vec<DayNeed> =
+            wanted.iter().filter_map(|day| need(day, &BTreeSet::new(), &snapshot)).collect();
         self.assign(turn, &needs, &snapshot)
     }
 
@@ -226,65 +165,5 @@ impl Gather {
         };
         let candidates = holders.into_iter().map(|node| (node.clone(), candidate(node))).collect();
         route::assign(self.overlay.strategies.forwarding, turn, needs, &candidates)
-    }
-}
-
-/// The holders of a day to choose from: of those that were not asked yet, the ones thought to be alive that the plan
-/// knew, or else others that are alive, or else those that are marked.
-fn need(day: &WantedDay, failed: Option<&FailedAttempts>, snapshot: &Snapshot) -> Option<DayNeed> {
-    if failed.is_some_and(|failed| failed.overloaded >= MAX_OVERLOADED) {
-        return None;
-    }
-    let untried = |holders: &[NodeId]| -> (Vec<NodeId>, Vec<NodeId>) {
-        let untried =
-            holders.iter().filter(|holder| failed.is_none_or(|tried| !tried.nodes.contains(*holder)));
-        untried.cloned().partition(|holder| !snapshot.marked.contains(holder))
-    };
-    let ((live, marked), (other_live, other_marked)) = (untried(&day.holders), untried(&day.other_holders));
-    let holders = [live, other_live, marked, other_marked].into_iter().find(|holders| !holders.is_empty())?;
-    Some(DayNeed { day: day.day, rows: day.rows, holders })
-}
-
-/// The next one in `order` to read from: one thought to be alive, or else a marked one.
-fn next_holder(order: &[NodeId], failed: Option<&FailedAttempts>, snapshot: &Snapshot) -> Option<NodeId> {
-    if failed.is_some_and(|failed| failed.overloaded >= MAX_OVERLOADED) {
-        return None;
-    }
-    let untried =
-        || order.iter().filter(|holder| failed.is_none_or(|failed| !failed.nodes.contains(*holder)));
-    let live = untried().find(|holder| !snapshot.marked.contains(*holder));
-    live.or_else(|| untried().next()).cloned()
-}
-
-/// The holders of one day that failed.
-#[derive(Default)]
-struct FailedAttempts {
-    nodes: BTreeSet<NodeId>,
-    nodes_tried: BTreeSet<NodeId>,
-    last: Option<(Cause, String)>,
-    some_not_gone: bool,
-    overloaded: u32,
-}
-
-impl FailedAttempts {
-    fn add<I: Item>(&mut self, failure: Failure<I>) {
-        self.nodes.insert(failure.item.node().clone());
-        self.nodes_tried.insert(failure.item.node().clone());
-        self.nodes_tried.extend(failure.nodes_tried);
-        // A node that has the day in another version says more than one that is out of reach.
-        let gone = matches!(failure.cause, Cause::VersionDiffers | Cause::NotHeld | Cause::OutOfRange);
-        self.some_not_gone |= !gone;
-        self.overloaded += u32::from(matches!(failure.cause, Cause::Overloaded { .. }));
-        let more_telling = self.last.as_ref().is_none_or(|(cause, _)| *cause <= failure.cause);
-        if more_telling {
-            self.last = Some((failure.cause, failure.why));
-        }
-    }
-
-    fn unanswered(self) -> Unanswered {
-        let lost = self.last.is_some() && !self.some_not_gone;
-        let (cause, why) =
-            self.last.unwrap_or_else(|| (Cause::Unreachable, "no holder of the day is known".to_owned()));
-        Unanswered { cause, lost, why, nodes_tried: self.nodes_tried.into_iter().collect() }
     }
 }

@@ -122,6 +122,7 @@ impl Holder {
             node: self.node.clone(),
             incarnation: self.incarnation,
             free_compute_slots: self.slots.free_slots() as u32,
+            draining: self.draining.load(Ordering::Relaxed),
         }
     }
 
@@ -134,7 +135,7 @@ impl Holder {
             node: state.node,
             incarnation: state.incarnation,
             ready: data.is_some(),
-            draining: self.draining.load(Ordering::Relaxed),
+            draining: state.draining,
             free_compute_slots: state.free_compute_slots,
             files: data.map_or(0, |data| data.store.file_count()),
             days: days.unwrap_or_default(),

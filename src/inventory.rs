@@ -1,10 +1,12 @@
 //! What nodes say they hold, and who of them is thought to be alive.
 //!
 //! An inventory is read once for each incarnation of a node. An answer that carries another incarnation
-//! makes the inventory stale: it is read again before the next plan. A node that failed is marked and
-//! avoided until a probe has had a real answer from it.
+//! makes the inventory stale: it is read again before the next plan.
+//!
+//! A node that failed is *suspect*, and *down* once it has failed a probe too, or says that it is not ready. It is
+//! avoided while others can answer, until a probe has had a real answer from it: a connection alone proves nothing.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use crate::config::NodeId;
@@ -52,6 +54,36 @@ pub struct NodeState {
     pub incarnation: u64,
     /// Compute slots that nobody uses.
     pub free_compute_slots: u32,
+    /// Whether it is shutting down.
+    pub draining: bool,
+}
+
+/// What is thought of a node that is not up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Health {
+    /// A request to it failed, and no probe has told more.
+    Suspect,
+    /// A probe failed too, or it said that it is not ready.
+    Down,
+}
+
+impl Health {
+    /// The word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Health::Suspect => "suspect",
+            Health::Down => "down",
+        }
+    }
+}
+
+/// Why a node is avoided.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// What is thought of it.
+    pub health: Health,
+    /// The last failure.
+    pub why: String,
 }
 
 /// What one node knows about the others.
@@ -64,7 +96,7 @@ pub struct Directory {
 struct Inner {
     inventories: BTreeMap<NodeId, Arc<NodeInventory>>,
     free_compute_slots: BTreeMap<NodeId, u32>,
-    marks: BTreeMap<NodeId, String>,
+    marks: BTreeMap<NodeId, Mark>,
 }
 
 /// A consistent view of a [`Directory`], for decisions that are pure.
@@ -74,8 +106,8 @@ pub struct Snapshot {
     pub inventories: BTreeMap<NodeId, Arc<NodeInventory>>,
     /// The latest word on free compute slots.
     pub free_compute_slots: BTreeMap<NodeId, u32>,
-    /// Nodes that failed and were not heard of since.
-    pub marked: BTreeSet<NodeId>,
+    /// Nodes that failed and have answered no probe since.
+    pub marked: BTreeMap<NodeId, Health>,
 }
 
 impl Directory {
@@ -89,7 +121,8 @@ impl Directory {
         if inventory.ready && !inventory.draining {
             inner.marks.remove(&node);
         } else {
-            inner.marks.insert(node.clone(), "not ready".to_owned());
+            let why = if inventory.draining { "shutting down" } else { "not ready" };
+            inner.marks.insert(node.clone(), Mark { health: Health::Down, why: why.to_owned() });
         }
         inner.free_compute_slots.insert(node.clone(), inventory.free_compute_slots);
         let known = inner.inventories.get(&node).filter(|known| known.incarnation == inventory.incarnation);
@@ -109,6 +142,9 @@ impl Directory {
 
     /// Takes in the state that came along with an answer; forgets an inventory of another incarnation.
     pub fn heard_from(&self, state: &NodeState) {
+        if state.draining {
+            self.is_down(&state.node, "shutting down");
+        }
         let mut inner = self.lock();
         inner.free_compute_slots.insert(state.node.clone(), state.free_compute_slots);
         let stale =
@@ -118,11 +154,23 @@ impl Directory {
         }
     }
 
-    /// Marks a node that gave no usable answer.
-    pub fn mark(&self, node: &NodeId, why: &str) {
+    /// Avoids a node that gave no usable answer, until a probe tells more. One that is down stays so.
+    pub fn suspect(&self, node: &NodeId, why: &str) {
+        self.mark(node, Health::Suspect, why);
+    }
+
+    /// Avoids a node that failed a probe, or is not ready.
+    pub fn is_down(&self, node: &NodeId, why: &str) {
+        self.mark(node, Health::Down, why);
+    }
+
+    fn mark(&self, node: &NodeId, health: Health, why: &str) {
         let mut inner = self.lock();
         let was_up = inner.inventories.contains_key(node);
-        if inner.marks.insert(node.clone(), why.to_owned()).is_none() {
+        let known = inner.marks.get(node).map(|mark| mark.health);
+        let health = known.map_or(health, |known| known.max(health));
+        let mark = Mark { health, why: why.to_owned() };
+        if inner.marks.insert(node.clone(), mark).is_none() {
             match was_up {
                 true => tracing::warn!(%node, why, "node is avoided until it answers a probe"),
                 false => tracing::debug!(%node, why, "node is not up yet"),
@@ -131,7 +179,7 @@ impl Directory {
     }
 
     /// The nodes that are avoided, each with the last failure.
-    pub fn marks(&self) -> BTreeMap<NodeId, String> {
+    pub fn marks(&self) -> BTreeMap<NodeId, Mark> {
         self.lock().marks.clone()
     }
 
@@ -141,7 +189,7 @@ impl Directory {
         Snapshot {
             inventories: inner.inventories.clone(),
             free_compute_slots: inner.free_compute_slots.clone(),
-            marked: inner.marks.keys().cloned().collect(),
+            marked: inner.marks.iter().map(|(node, mark)| (node.clone(), mark.health)).collect(),
         }
     }
 

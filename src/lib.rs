@@ -16,7 +16,7 @@
 //! | [`service`] | `overlay.v1` over the node: messages in, messages out |
 //! | [`state`] | what the services of one node share; who may ask what |
 //! | [`coordinator`] | the client verbs: plan, admit, count, cut into chunks, read chunks |
-//! | [`gather`] | counts and reads for the node that plans; attempts, each on another holder |
+//! | [`gather`] | counts and reads for the node that plans; attempts: retry, failover and hedging in one |
 //! | [`relay`] | brings requests to the nodes they are addressed to, around a neighbour that fails |
 //! | [`peer`] | the typed connection to a neighbour; checks every answer |
 //! | [`wire`] | between values and messages |

@@ -89,6 +89,8 @@ pub struct Metrics {
     frame_bytes: Counter,
     frame_seconds: Histogram,
     peer_requests: Counters<PeerRequest>,
+    retries: Counter,
+    hedges: Counter,
     active_queries: Gauge,
     waiting_queries: Gauge,
     following_queries: Gauge,
@@ -158,6 +160,8 @@ impl Default for Metrics {
             frame_bytes: Counter::default(),
             frame_seconds: seconds(),
             peer_requests: Counters::default(),
+            retries: Counter::default(),
+            hedges: Counter::default(),
             active_queries: Gauge::default(),
             waiting_queries: Gauge::default(),
             following_queries: Gauge::default(),
@@ -211,6 +215,12 @@ impl Default for Metrics {
             "Requests to neighbours by whether they answered",
             metrics.peer_requests.clone(),
         );
+        registry.register(
+            "retries",
+            "Requests sent to neighbours after others failed",
+            metrics.retries.clone(),
+        );
+        registry.register("hedges", "Requests sent because another one was slow", metrics.hedges.clone());
         registry.register("active_queries", "Queries that have their slots", metrics.active_queries.clone());
         registry.register("waiting_queries", "Queries that wait for slots", metrics.waiting_queries.clone());
         registry.register(
@@ -293,6 +303,16 @@ impl Metrics {
         let neighbour = neighbour.to_string();
         let outcome = if answered { "answered" } else { "failed" };
         self.peer_requests.of(PeerRequest { neighbour, outcome }).inc();
+    }
+
+    /// Counts a request that is sent after another one failed.
+    pub fn retried(&self) {
+        self.retries.inc();
+    }
+
+    /// Counts a request to other holders for days whose first holders are slow.
+    pub fn hedged(&self) {
+        self.hedges.inc();
     }
 
     /// Sums over the node's life.

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -148,6 +150,7 @@ impl Node {
             health.0,
         ));
         tasks.spawn(watch_others(state.clone()));
+        tasks.spawn(look_up_hosts(state.clone()));
         Ok(Node { state, loading, tasks })
     }
 
@@ -271,7 +274,7 @@ fn wire_together(
         limits.result_set_bytes,
     );
     let parts = Parts {
-        gather: Gather::new(overlay.clone(), relay.clone()),
+        gather: Gather::new(overlay.clone(), relay.clone(), metrics.clone()),
         admission,
         reads: fair(limits.reads_in_flight, ["chunk read waiting", "chunk reads waiting"], "reads_in_flight"),
         leases,
@@ -482,30 +485,53 @@ fn load_placed(
     Ok(())
 }
 
-/// Asks nodes how they are: all members for the leader, for others those that they have dealt with.
-async fn watch_others(state: Arc<NodeState>) -> Result<(), NodeError> {
-    let probe = state.overlay.limits.probe();
-    let directory = state.relay.directory();
-    let is_leader = state.process.role == Role::Leader;
+/// Keeps the addresses of the hosts that are written as names.
+async fn look_up_hosts(state: Arc<NodeState>) -> Result<(), NodeError> {
     loop {
         for hosts in [&state.peer_hosts, &state.own_host] {
             hosts.resolve(state.connect.as_ref()).await;
         }
-        let snapshot = directory.snapshot();
-        let mut nodes: BTreeSet<NodeId> = snapshot.inventories.into_keys().chain(snapshot.marked).collect();
-        if is_leader {
-            nodes.extend(state.overlay.processes.keys().cloned());
-        }
-        nodes.remove(&state.process.id);
-        if !nodes.is_empty() {
-            let call = Call {
-                hops: Vec::new(),
-                client: ClientKey::new("", ""),
-                deadline: Instant::now() + state.relay.probe_time(),
-            };
-            state.relay.learn(nodes, &call).await;
-        }
-        state.coordinator.leases().sweep(Instant::now());
-        tokio::time::sleep(probe).await;
+        tokio::time::sleep(state.overlay.limits.probe()).await;
     }
+}
+
+/// Asks nodes how they are, and ends leases. One that does not answer is not asked again before its time is over, and
+/// keeps no other from being asked.
+async fn watch_others(state: Arc<NodeState>) -> Result<(), NodeError> {
+    let relay = &state.relay;
+    let mut asked: BTreeSet<NodeId> = BTreeSet::new();
+    let mut probes = FuturesUnordered::new();
+    loop {
+        state.coordinator.leases().sweep(Instant::now());
+        let call = Call::new(ClientKey::new("", ""), Instant::now() + relay.probe_time());
+        let idle = watched(&state).into_iter().filter(|node| !asked.contains(node));
+        for nodes in relay.ways(idle) {
+            asked.extend(nodes.iter().cloned());
+            let call = call.clone();
+            probes.push(async move {
+                relay.learn(nodes.iter().cloned(), &call).await;
+                nodes
+            });
+        }
+        let next = Instant::now() + state.overlay.limits.probe();
+        loop {
+            tokio::select! {
+                biased;
+                Some(nodes) = probes.next() => asked.retain(|node| !nodes.contains(node)),
+                () = tokio::time::sleep_until(next) => break,
+            }
+        }
+    }
+}
+
+/// All others for the leader, for others those that they have dealt with.
+fn watched(state: &NodeState) -> BTreeSet<NodeId> {
+    let snapshot = state.relay.directory().snapshot();
+    let mut nodes: BTreeSet<NodeId> =
+        snapshot.inventories.into_keys().chain(snapshot.marked.into_keys()).collect();
+    if state.process.role == Role::Leader {
+        nodes.extend(state.overlay.processes.keys().cloned());
+    }
+    nodes.remove(&state.process.id);
+    nodes
 }

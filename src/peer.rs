@@ -134,8 +134,11 @@ impl Neighbour {
             node: item.node.to_string(),
             known_incarnation: item.known_incarnation,
         };
-        let request =
-            v1::InventoryRequest { nodes: items.iter().map(node).collect(), hops: wire::names(&call.hops) };
+        let request = v1::InventoryRequest {
+            nodes: items.iter().map(node).collect(),
+            hops: wire::names(&call.hops),
+            avoid: wire::names(&call.avoid),
+        };
         let mut client = self.client.clone();
         let reply = self
             .within(call, |timeout| async move { client.inventory(timed(request, timeout)).await })
@@ -193,6 +196,7 @@ impl Neighbour {
             encoding: wire::encoding_to(spec.selection.encoding).into(),
             days: items.iter().map(wire::count_item_to).collect(),
             hops: wire::names(&call.hops),
+            avoid: wire::names(&call.avoid),
             client_address: call.client.address.to_string(),
             client_id: call.client.id.to_string(),
         };
@@ -261,6 +265,7 @@ impl Neighbour {
             encoding: wire::encoding_to(spec.selection.encoding).into(),
             days: items.iter().map(wire::read_item_to).collect(),
             hops: wire::names(&call.hops),
+            avoid: wire::names(&call.avoid),
             client_address: call.client.address.to_string(),
             client_id: call.client.id.to_string(),
         };

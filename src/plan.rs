@@ -288,7 +288,7 @@ fn fate(query: &Query, day: Day, holders: &[NodeId], snapshot: &Snapshot) -> Fat
         .iter()
         .filter(|holder| snapshot.serves(holder))
         .filter_map(|holder| Some((holder, snapshot.inventories.get(holder)?.days.get(&day)?)))
-        .partition(|(holder, _)| !snapshot.marked.contains(*holder));
+        .partition(|(holder, _)| !snapshot.marked.contains_key(*holder));
     known.extend(last);
     let expected = query.expected_versions.get(&day);
     let chosen = match expected {

@@ -3,8 +3,10 @@
 //! The same at every node: what is addressed to this node is answered here, the rest goes to the neighbours that lead
 //! there. Which nodes are asked is decided by who plans, see [`crate::gather`].
 
+mod vitals;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use futures::future::{join, join_all};
@@ -13,7 +15,7 @@ use tokio::time::Instant;
 use crate::admission::ClientKey;
 use crate::config::{Limits, NodeId, Overlay};
 use crate::holder::Holder;
-use crate::inventory::{Directory, Snapshot};
+use crate::inventory::{Directory, Health, Snapshot};
 use crate::metrics::Metrics;
 use crate::outside::remaining;
 use crate::peer::{BEYOND, Neighbour, PeerError};
@@ -22,6 +24,8 @@ use crate::verb::{
     Answers, Call, Cause, Count, CountItem, DayCount, Failure, Frame, HopStatistics, Inventory,
     InventoryAnswer, InventoryItem, Item, Read, ReadItem,
 };
+
+use self::vitals::Vitals;
 
 /// The share of the remaining time that the node that plans gives to one attempt, so that another can still be made.
 const ATTEMPT_SHARE: f64 = 0.6;
@@ -40,6 +44,7 @@ pub struct Relay {
     limits: Limits,
     graph: Graph,
     neighbours: BTreeMap<NodeId, Neighbour>,
+    vitals: BTreeMap<NodeId, Mutex<Vitals>>,
     holder: Arc<Holder>,
     directory: Arc<Directory>,
     metrics: Arc<Metrics>,
@@ -156,7 +161,10 @@ impl Relay {
         metrics: Arc<Metrics>,
     ) -> Self {
         let (graph, limits) = (Graph::new(overlay), overlay.limits.clone());
-        Relay { me, limits, graph, neighbours, holder, directory, metrics }
+        let now = Instant::now();
+        let vitals = |id: &NodeId| (id.clone(), Mutex::new(Vitals::new(limits.neighbour_retries, now)));
+        let vitals = neighbours.keys().map(vitals).collect();
+        Relay { me, limits, graph, neighbours, vitals, holder, directory, metrics }
     }
 
     /// What this node knows about the others.
@@ -201,50 +209,25 @@ impl Relay {
         }
         let started = Instant::now();
         let mut statistics = HopStatistics { node: self.me.to_string(), ..HopStatistics::default() };
-        let mut onward = call.clone();
-        onward.hops.push(self.me.clone());
         let mut failed_ways: BTreeMap<NodeId, FailedWays> = BTreeMap::new();
-        let mut slowest = std::time::Duration::ZERO;
-        let patient = self.is_patient(call);
+        let mut slowest = Duration::ZERO;
         while !items.is_empty() {
-            // An item that failed before travels alone: it must avoid the nodes that it was at already.
-            let mut by_neighbour: BTreeMap<(NodeId, Option<NodeId>), Vec<V::Item>> = BTreeMap::new();
-            let marked = self.directory.snapshot().marked;
-            let mut next_hops: BTreeMap<NodeId, Option<NodeId>> = BTreeMap::new();
-            for item in items.drain(..) {
-                let target = item.node();
-                let next = match next_hops.get(target) {
-                    Some(next) => next.clone(),
-                    None => {
-                        let next = self.next_hop(target, call, failed_ways.get(target), &marked);
-                        next_hops.entry(target.clone()).or_insert(next).clone()
-                    }
+            let (requests, nowhere) = self.requests::<V>(items, call, &failed_ways);
+            items = Vec::new();
+            answers.failures.extend(nowhere.into_iter().map(|item| self.unreachable(item, &failed_ways)));
+            let (requests, refused) = self.within_budget(requests);
+            answers.failures.extend(refused);
+            let patient = self.is_patient(call);
+            let asked = requests.into_iter().map(|request| async move {
+                let asked = Instant::now();
+                let result = match self.neighbours.get(&request.next) {
+                    Some(neighbour) => verb.there(neighbour, &request.items, &request.call).await,
+                    None => unreachable!("a next hop is a neighbour"),
                 };
-                match next {
-                    Some(next) => {
-                        let again = failed_ways.contains_key(item.node()).then(|| item.node().clone());
-                        by_neighbour.entry((next, again)).or_default().push(item);
-                    }
-                    None => answers.failures.push(self.unreachable(item, &failed_ways)),
-                }
-            }
-            let attempt_ends = self.attempt_ends(call);
-            let asked = by_neighbour.into_iter().map(|((next, again), items)| {
-                let mut onward = Call { deadline: attempt_ends, ..onward.clone() };
-                if let Some(target) = &again {
-                    let been_at = failed_ways.get(target).into_iter().flat_map(|ways| &ways.been_at);
-                    onward.hops.extend(been_at.cloned());
-                }
-                async move {
-                    let asked = Instant::now();
-                    let result = match self.neighbours.get(&next) {
-                        Some(neighbour) => verb.there(neighbour, &items, &onward).await,
-                        None => unreachable!("a next hop is a neighbour"),
-                    };
-                    (next, items, result, asked.elapsed())
-                }
+                (request, result, asked.elapsed())
             });
-            for (next, sent, result, took) in join_all(asked).await {
+            for (request, result, took) in join_all(asked).await {
+                let Request { next, items: sent, .. } = request;
                 statistics.attempts += 1;
                 if took > slowest {
                     slowest = took;
@@ -253,6 +236,7 @@ impl Relay {
                 self.metrics.peer_request(&next, result.is_ok());
                 match result {
                     Ok(mut reply) => {
+                        self.vitals(&next).answered(took);
                         for state in &reply.states {
                             self.directory.heard_from(state);
                         }
@@ -263,6 +247,7 @@ impl Relay {
                                 let ways = failed_ways.entry(failure.item.node().clone()).or_default();
                                 ways.been_at.extend(failure.been_at);
                                 ways.been_at.insert(next.clone());
+                                ways.is_telling = true;
                                 ways.add(next.clone(), failure.why, failure.nodes_tried);
                                 items.push(failure.item);
                             } else {
@@ -279,15 +264,14 @@ impl Relay {
                         answers.failures.extend(all_failed(sent, Cause::TooManyGroups, &why, &next));
                     }
                     Err(error) => {
-                        if patient || !matches!(error, PeerError::TimedOut { .. }) {
-                            self.directory.mark(&next, &error.to_string());
+                        let in_a_hurry = !patient && matches!(error, PeerError::TimedOut { .. });
+                        if !in_a_hurry {
+                            self.directory.suspect(&next, &error.to_string());
                         }
                         for item in sent {
-                            failed_ways.entry(item.node().clone()).or_default().add(
-                                next.clone(),
-                                error.to_string(),
-                                vec![next.clone()],
-                            );
+                            let ways = failed_ways.entry(item.node().clone()).or_default();
+                            ways.is_telling |= !in_a_hurry;
+                            ways.add(next.clone(), error.to_string(), vec![next.clone()]);
                             items.push(item);
                         }
                     }
@@ -299,26 +283,112 @@ impl Relay {
         answers
     }
 
+    /// What to send where, and the items that no way is left for. An item that failed before travels alone: it must
+    /// avoid the nodes that it was at already.
+    fn requests<V: Verb>(
+        &self,
+        items: Vec<V::Item>,
+        call: &Call,
+        failed_ways: &BTreeMap<NodeId, FailedWays>,
+    ) -> (Vec<Request<V::Item>>, Vec<V::Item>) {
+        let mut by_neighbour: BTreeMap<(NodeId, Option<NodeId>), Vec<V::Item>> = BTreeMap::new();
+        let mut nowhere = Vec::new();
+        let marked = self.directory.snapshot().marked;
+        let mut next_hops: BTreeMap<NodeId, Option<NodeId>> = BTreeMap::new();
+        for item in items {
+            let target = item.node();
+            let next = match next_hops.get(target) {
+                Some(next) => next.clone(),
+                None => {
+                    let next = self.next_hop(target, call, failed_ways.get(target), &marked);
+                    next_hops.entry(target.clone()).or_insert(next).clone()
+                }
+            };
+            match next {
+                Some(next) => {
+                    let again = failed_ways.contains_key(item.node()).then(|| item.node().clone());
+                    by_neighbour.entry((next, again)).or_default().push(item);
+                }
+                None => nowhere.push(item),
+            }
+        }
+        let deadline = self.attempt_ends(call);
+        let request = |((next, again), items): ((NodeId, Option<NodeId>), _)| {
+            let is_retry = call.is_retry || again.is_some();
+            let mut call = Call { deadline, is_retry, ..call.clone() };
+            call.hops.push(self.me.clone());
+            let ways = again.and_then(|target| failed_ways.get(&target));
+            call.avoid.extend(ways.into_iter().flat_map(|ways| &ways.been_at).cloned());
+            Request { next, items, call }
+        };
+        (by_neighbour.into_iter().map(request).collect(), nowhere)
+    }
+
+    /// The requests that may be sent, and the failures of retries that may not.
+    fn within_budget<I: Item>(&self, requests: Vec<Request<I>>) -> (Vec<Request<I>>, Vec<Failure<I>>) {
+        let (mut sent, mut refused) = (Vec::new(), Vec::new());
+        for request in requests {
+            match self.why_not_again(&request.next, &request.call) {
+                None => sent.push(request),
+                Some((cause, why)) => refused.extend(all_failed(request.items, cause, &why, &request.next)),
+            }
+        }
+        (sent, refused)
+    }
+
+    /// Why a retry is not sent: there is no time left for an answer, or the neighbour has had too many. Else one is used up.
+    fn why_not_again(&self, next: &NodeId, call: &Call) -> Option<(Cause, String)> {
+        if !call.is_retry {
+            return None;
+        }
+        let left = remaining(call.deadline);
+        let mut vitals = self.vitals(next);
+        if left.is_zero() || vitals.percentile(50).is_some_and(|usual| left < usual) {
+            let why = format!("{} ms are left for neighbour `{next}`, too few to ask it", left.as_millis());
+            return Some((Cause::OutOfTime, why));
+        }
+        if let Err(retry_after) = vitals.take_retry(Instant::now()) {
+            let most = self.limits.neighbour_retries;
+            let why =
+                format!("too many retries on neighbour `{next}`, limit {most} (limits.neighbour_retries)");
+            return Some((Cause::Overloaded { retry_after }, why));
+        }
+        self.metrics.retried();
+        None
+    }
+
+    fn vitals(&self, neighbour: &NodeId) -> MutexGuard<'_, Vitals> {
+        let vitals = self.vitals.get(neighbour).expect("a next hop is a neighbour");
+        vitals.lock().expect("nothing panics while it holds them")
+    }
+
+    /// How long the neighbour that leads to `target` takes for most of its answers; `None` if this is the target, or while
+    /// there were too few answers to tell.
+    pub fn usual_time(&self, target: &NodeId, percent: usize) -> Option<Duration> {
+        let next = self.via(target).filter(|_| *target != self.me)?;
+        self.vitals(&next).percentile(percent)
+    }
+
     /// The neighbour to try next for an item: on a way past nodes that were tried or are marked, else on any.
     fn next_hop(
         &self,
         target: &NodeId,
         call: &Call,
         failed: Option<&FailedWays>,
-        marked: &BTreeSet<NodeId>,
+        marked: &BTreeMap<NodeId, Health>,
     ) -> Option<NodeId> {
         if call.hops.len() >= self.limits.max_hops {
             return None;
         }
         let tried = |next: &NodeId| failed.is_some_and(|ways| ways.through.contains(next));
         let been_at = failed.into_iter().flat_map(|ways| &ways.been_at);
-        let visited: BTreeSet<NodeId> = call.hops.iter().chain(been_at).cloned().collect();
-        let and = |nodes: &BTreeSet<NodeId>, more: &BTreeSet<NodeId>| -> BTreeSet<NodeId> {
-            nodes.iter().chain(more.iter().filter(|node| *node != target)).cloned().collect()
-        };
-        let unmarked = and(&visited, marked);
+        let visited: BTreeSet<NodeId> = call.hops.iter().chain(&call.avoid).chain(been_at).cloned().collect();
+        let mut unmarked = visited.clone();
+        unmarked.extend(marked.keys().filter(|node| *node != target).cloned());
         // A node that one neighbour did not reach may be gone, so that ways past it come first.
-        let untried = failed.map_or_else(|| unmarked.clone(), |ways| and(&unmarked, &ways.nodes_tried));
+        let mut untried = unmarked.clone();
+        let nodes_tried = failed.into_iter().flat_map(|ways| &ways.nodes_tried);
+        untried.extend(nodes_tried.filter(|node| *node != target).cloned());
         [untried, unmarked, visited].iter().find_map(|avoid| {
             self.graph.next_hops(&self.me, target, avoid).into_iter().find(|next| !tried(next))
         })
@@ -338,8 +408,9 @@ impl Relay {
             nodes.insert(self.me.clone());
             nodes.into_iter().collect()
         };
+        let in_a_hurry = ways.is_some_and(|ways| !ways.is_telling);
         Failure {
-            cause: Cause::Unreachable,
+            cause: if in_a_hurry { Cause::OutOfTime } else { Cause::Unreachable },
             why,
             nodes_tried: and_here(ways.map(|ways| &ways.nodes_tried)),
             been_at: and_here(ways.map(|ways| &ways.been_at)),
@@ -363,30 +434,46 @@ impl Relay {
 
     /// The neighbour that a request to `target` would go to first.
     pub fn via(&self, target: &NodeId) -> Option<NodeId> {
-        let call = Call { hops: Vec::new(), client: ClientKey::new("", ""), deadline: Instant::now() };
+        let call = Call::new(ClientKey::new("", ""), Instant::now());
         self.next_hop(target, &call, None, &self.directory.snapshot().marked)
     }
 
-    /// Asks nodes for their inventories and takes them into the directory; marks those out of reach.
+    /// Asks nodes for their inventories and takes them into the directory; those out of reach are down.
+    ///
+    /// Each way is asked for itself: who is behind a neighbour that hangs keeps nobody else's answer from being known.
     pub async fn learn(&self, nodes: impl IntoIterator<Item = NodeId>, call: &Call) {
+        join_all(self.ways(nodes).into_iter().map(|nodes| self.learn_together(nodes, call))).await;
+    }
+
+    /// Nodes, those together that the same neighbour leads to.
+    pub fn ways(&self, nodes: impl IntoIterator<Item = NodeId>) -> Vec<Vec<NodeId>> {
+        let mut by_way: BTreeMap<Option<NodeId>, Vec<NodeId>> = BTreeMap::new();
+        for node in nodes {
+            by_way.entry(self.via(&node)).or_default().push(node);
+        }
+        by_way.into_values().collect()
+    }
+
+    async fn learn_together(&self, nodes: Vec<NodeId>, call: &Call) {
         let snapshot = self.directory.snapshot();
         let known = |node: &NodeId| known_incarnation(&snapshot, node);
         let items: Vec<InventoryItem> =
             nodes.into_iter().map(|node| InventoryItem { known_incarnation: known(&node), node }).collect();
-        let patient = self.is_patient(call);
         let answers = self.relay(&Inventory, items, call).await;
         for answer in answers.answers {
             self.directory.learn(answer.inventory, answer.unchanged);
         }
         for failure in &answers.failures {
-            self.note(failure, patient);
+            if tells_of_the_node(failure.cause) {
+                self.directory.is_down(failure.item.node(), &failure.why);
+            }
         }
     }
 
-    /// Marks the node that failed to answer, if that tells of the node, and not only of a caller in a hurry.
-    pub fn note<I: Item>(&self, failure: &Failure<I>, patient: bool) {
-        if patient && matches!(failure.cause, Cause::Unreachable | Cause::NotReady | Cause::BadAnswer) {
-            self.directory.mark(failure.item.node(), &failure.why);
+    /// Suspects the node that failed to answer, if that tells of the node, and not only of a caller in a hurry.
+    pub fn note<I: Item>(&self, failure: &Failure<I>) {
+        if tells_of_the_node(failure.cause) {
+            self.directory.suspect(failure.item.node(), &failure.why);
         }
     }
 
@@ -399,6 +486,11 @@ impl Relay {
     pub fn probe_time(&self) -> Duration {
         self.limits.keepalive() * (2 * PATIENT_KEEPALIVES)
     }
+}
+
+/// Whether a failure has its cause in the node that was to answer, or on the way there.
+fn tells_of_the_node(cause: Cause) -> bool {
+    matches!(cause, Cause::Unreachable | Cause::NotReady | Cause::BadAnswer)
 }
 
 fn all_failed<'a, I: 'a>(
@@ -420,6 +512,13 @@ fn known_incarnation(snapshot: &Snapshot, node: &NodeId) -> u64 {
     known.map_or(0, |inventory| inventory.incarnation)
 }
 
+/// Items that go to one neighbour together.
+struct Request<I> {
+    next: NodeId,
+    items: Vec<I>,
+    call: Call,
+}
+
 /// The ways to one node that failed.
 #[derive(Default)]
 struct FailedWays {
@@ -427,6 +526,8 @@ struct FailedWays {
     why: String,
     nodes_tried: BTreeSet<NodeId>,
     been_at: BTreeSet<NodeId>,
+    /// Not on all of them there was too little time to tell a node that hangs from one that is slow.
+    is_telling: bool,
 }
 
 impl FailedWays {

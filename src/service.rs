@@ -364,8 +364,8 @@ fn metrics_reply(state: &NodeState) -> v1::GetMetricsReply {
     let marks = state.relay.directory().marks();
     let neighbour = |id: &NodeId| v1::NeighbourState {
         node: id.to_string(),
-        state: if marks.contains_key(id) { "down" } else { "up" }.to_owned(),
-        last_error: marks.get(id).cloned().unwrap_or_default(),
+        state: marks.get(id).map_or("up", |mark| mark.health.name()).to_owned(),
+        last_error: marks.get(id).map(|mark| mark.why.clone()).unwrap_or_default(),
     };
     let store = state.holder.store();
     v1::GetMetricsReply {
@@ -413,8 +413,9 @@ impl PeerService {
         state.peer_requests.try_acquire().map_err(|overloaded| QueryError::from(overloaded).to_status())
     }
 
-    fn call(&self, timeout: Option<Duration>, hops: &[String], client: ClientKey) -> Call {
-        Call { hops: wire::node_ids(hops), client, deadline: self.0.deadline(timeout) }
+    fn call(&self, timeout: Option<Duration>, hops: &[String], avoid: &[String], client: ClientKey) -> Call {
+        let (hops, avoid) = (wire::node_ids(hops), wire::node_ids(avoid));
+        Call { hops, avoid, ..Call::new(client, self.0.deadline(timeout)) }
     }
 }
 
@@ -422,7 +423,8 @@ impl PeerService {
 impl v1::peer_server::Peer for PeerService {
     async fn inventory(&self, request: Request<v1::InventoryRequest>) -> ServiceResult<v1::InventoryReply> {
         let _place = self.admit(&request, &request.get_ref().hops, request.get_ref().nodes.len())?;
-        let call = self.call(timeout(&request), &request.get_ref().hops, ClientKey::new("", ""));
+        let v1::InventoryRequest { hops, avoid, .. } = request.get_ref();
+        let call = self.call(timeout(&request), hops, avoid, ClientKey::new("", ""));
         let item = |node: v1::NodeRequest| InventoryItem {
             node: NodeId::from(node.node.as_str()),
             known_incarnation: node.known_incarnation,
@@ -452,7 +454,7 @@ impl v1::peer_server::Peer for PeerService {
         let timeout = timeout(&request);
         let request = request.into_inner();
         let client = ClientKey::new(request.client_address.as_str(), request.client_id.as_str());
-        let call = self.call(timeout, &request.hops, client);
+        let call = self.call(timeout, &request.hops, &request.avoid, client);
         let spec = Count {
             selection: selection(request.predicate.as_ref(), request.encoding)?,
             aggregate: request.aggregate.as_ref().map(wire::aggregate_from).transpose().map_err(invalid)?,
@@ -484,7 +486,7 @@ impl v1::peer_server::Peer for PeerService {
         let timeout = timeout(&request);
         let request = request.into_inner();
         let client = ClientKey::new(request.client_address.as_str(), request.client_id.as_str());
-        let call = self.call(timeout, &request.hops, client);
+        let call = self.call(timeout, &request.hops, &request.avoid, client);
         let spec = Read { selection: selection(request.predicate.as_ref(), request.encoding)? };
         let items: Result<Vec<_>, _> = request.days.iter().map(wire::read_item_from).collect();
         let answers = self.0.relay.relay(&spec, items.map_err(invalid)?, &call).await;

@@ -23,10 +23,21 @@ use crate::store::{Digest, Version};
 pub struct Call {
     /// The nodes that passed the request on; none of them is asked again.
     pub hops: Vec<NodeId>,
+    /// Nodes that had the request and found no way on: nobody brings it there again.
+    pub avoid: Vec<NodeId>,
     /// The client on whose behalf, for fair queueing.
     pub client: ClientKey,
     /// When the answer is of no use any more.
     pub deadline: Instant,
+    /// Whether it was asked elsewhere before: then it is charged to the retries of the neighbour that it goes to.
+    pub is_retry: bool,
+}
+
+impl Call {
+    /// A call that begins here.
+    pub fn new(client: ClientKey, deadline: Instant) -> Self {
+        Call { hops: Vec::new(), avoid: Vec::new(), client, deadline, is_retry: false }
+    }
 }
 
 /// Which rows, and how to encode them: the same for all items of a count or a read.
@@ -218,9 +229,11 @@ pub struct Failure<I> {
     pub been_at: Vec<NodeId>,
 }
 
-/// Why an item was not answered.
+/// Why an item was not answered; what tells more of the node comes later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Cause {
+    /// The caller's time was over before anybody could answer.
+    OutOfTime,
     /// No neighbour got an answer from the node.
     Unreachable,
     /// The node does not hold the day.
@@ -263,4 +276,19 @@ pub struct HopStatistics {
     pub slowest_neighbour: String,
     /// From request to answer.
     pub elapsed_ms: f64,
+}
+
+impl HopStatistics {
+    /// Adds what the same node spent on another request of the same query at about the same time.
+    pub fn merge(&mut self, other: HopStatistics) {
+        self.queue_ms += other.queue_ms;
+        self.scan_ms += other.scan_ms;
+        self.encode_ms += other.encode_ms;
+        self.rows_scanned += other.rows_scanned;
+        self.bytes += other.bytes;
+        self.attempts += other.attempts;
+        if other.elapsed_ms > self.elapsed_ms {
+            (self.elapsed_ms, self.slowest_neighbour) = (other.elapsed_ms, other.slowest_neighbour);
+        }
+    }
 }

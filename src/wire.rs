@@ -370,6 +370,7 @@ pub(crate) fn day_failure_to<I>(failure: Failure<I>, day: Day, node: &NodeId) ->
         Cause::TooManyGroups => v1::FailureCause::TooManyGroups,
         Cause::BadAnswer => v1::FailureCause::BadAnswer,
         Cause::OutOfRange => v1::FailureCause::OutOfRange,
+        Cause::OutOfTime => v1::FailureCause::OutOfTime,
     };
     let retry_after = match failure.cause {
         Cause::Overloaded { retry_after } => retry_after,
@@ -397,6 +398,7 @@ pub(crate) fn cause_from(failure: &v1::DayFailure) -> Cause {
         }
         Ok(v1::FailureCause::TooManyGroups) => Cause::TooManyGroups,
         Ok(v1::FailureCause::OutOfRange) => Cause::OutOfRange,
+        Ok(v1::FailureCause::OutOfTime) => Cause::OutOfTime,
         Ok(v1::FailureCause::BadAnswer | v1::FailureCause::Unspecified) | Err(_) => Cause::BadAnswer,
     }
 }
@@ -406,6 +408,7 @@ pub(crate) fn state_to(state: &NodeState) -> v1::NodeState {
         node: state.node.to_string(),
         incarnation: state.incarnation,
         free_compute_slots: state.free_compute_slots,
+        draining: state.draining,
     }
 }
 
@@ -414,6 +417,7 @@ pub(crate) fn state_from(state: &v1::NodeState) -> NodeState {
         node: NodeId::from(state.node.as_str()),
         incarnation: state.incarnation,
         free_compute_slots: state.free_compute_slots,
+        draining: state.draining,
     }
 }
 

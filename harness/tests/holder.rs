@@ -166,5 +166,5 @@ fn selection(bound: Option<i64>) -> Selection {
 
 fn call(client: &str) -> Call {
     let deadline = Instant::now() + Duration::from_secs(60);
-    Call { hops: Vec::new(), client: ClientKey::new(client, ""), deadline }
+    Call::new(ClientKey::new(client, ""), deadline)
 }

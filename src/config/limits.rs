@@ -148,6 +148,12 @@ bounded! {
         /// Bytes of a request of the old contract, default 16 MiB. That contract gives its answers in `status`, also
         /// to a filter beyond `filter_bytes`, which has to be read for it.
         legacy_message_bytes: usize = 16_777_216, 4096..=67_108_864;
+        /// Requests beyond the first ones that one query or chunk read may send after failures, default 64. Raising it lets
+        /// a query try more holders while many nodes are down.
+        query_retries: u32 = 64, 0..=65_536;
+        /// Retries that one neighbour is sent at once, default 1024; ten come back each second, and one with every fifth
+        /// answer. Raising it spares queries when a node fails, and adds to the load of those that are left.
+        neighbour_retries: u32 = 1024, 0..=65_536;
         /// Milliseconds after which a neighbour that answers no ping is taken for hanging, default one second.
         /// Raising it delays failover and spares slow neighbours.
         keepalive_ms: u64 = 1000, 10..=600_000;

@@ -109,6 +109,16 @@ words! {
 }
 
 words! {
+    /// Whether a second holder is asked before the first has failed.
+    Hedging("hedging") {
+        /// Never.
+        Off = "off",
+        /// After the time that 95 of 100 of the neighbour's latest answers took, for at most a twentieth more rows.
+        P95 = "p95",
+    }
+}
+
+words! {
     /// A named set of strategies.
     Profile("profile") {
         /// `round_robin`, `fixed`, `strict`: the default.
@@ -128,6 +138,6 @@ impl Profile {
             Profile::Parallel => (Forwarding::Parallel, Chunking::Adaptive, Fairness::Strict),
             Profile::Balanced => (Forwarding::Capacity, Chunking::QueryBased, Fairness::Weighted),
         };
-        Strategies { forwarding, chunking, fairness, chunk_size }
+        Strategies { forwarding, chunking, fairness, chunk_size, hedging: Hedging::Off }
     }
 }

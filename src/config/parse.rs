@@ -31,7 +31,8 @@ pub(super) const PROCESS_KEYS: &[&str] = &["id", "role", "team", "host", "port",
 pub(super) const TEAM_KEYS: &[&str] = &["name", "first_day", "last_day", "weight"];
 
 /// Keys of the strategies.
-pub(super) const STRATEGY_KEYS: &[&str] = &["profile", "forwarding", "chunking", "fairness", "chunk_size"];
+pub(super) const STRATEGY_KEYS: &[&str] =
+    &["profile", "forwarding", "chunking", "fairness", "chunk_size", "hedging"];
 
 const PORT: Bound = Bound { key: "port", least: 1, most: 65_535 };
 const CHUNK_SIZE: Bound = Bound { key: "chunk_size", least: 1, most: 1_000_000 };
@@ -234,6 +235,9 @@ impl Reader<'_> {
         }
         if let Some(rows) = named("chunk_size").and_then(|(key, json)| self.whole(&key, &CHUNK_SIZE, json)) {
             strategies.chunk_size = rows as u32;
+        }
+        if let Some(hedging) = named("hedging").and_then(|(key, json)| self.word(&key, json)) {
+            strategies.hedging = hedging;
         }
         strategies
     }

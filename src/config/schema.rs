@@ -9,7 +9,9 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{CacheLimits, Chunking, Fairness, Forwarding, Limits, Overlay, Process, Profile, Role, Team};
+use super::{
+    CacheLimits, Chunking, Fairness, Forwarding, Hedging, Limits, Overlay, Process, Profile, Role, Team,
+};
 
 /// The JSON schema of a configuration file (draft 2020-12).
 pub fn json_schema() -> Value {
@@ -32,6 +34,7 @@ pub(super) fn to_json(overlay: &Overlay) -> Value {
             chunking: Some(strategies.chunking),
             fairness: Some(strategies.fairness),
             chunk_size: strategies.chunk_size,
+            hedging: strategies.hedging,
         },
         limits: overlay.limits.clone(),
         cache: overlay.cache.clone(),
@@ -136,6 +139,8 @@ struct StrategiesFile {
     /// Rows of a chunk under fixed chunking.
     #[schemars(range(min = 1, max = 1_000_000))]
     chunk_size: u32,
+    /// Whether a second holder is asked before the first has failed.
+    hedging: Hedging,
 }
 
 impl Default for StrategiesFile {
@@ -146,6 +151,7 @@ impl Default for StrategiesFile {
             chunking: None,
             fairness: None,
             chunk_size: super::DEFAULT_CHUNK_SIZE,
+            hedging: Hedging::Off,
         }
     }
 }

@@ -63,7 +63,8 @@ impl Coordinator {
     ///
     /// The first wave has the days that the limit needs for sure: matches cannot exceed the bounds from
     /// the statistics. Later waves go by the share of the bound that matched so far, and at most double the days:
-    /// where nothing has matched yet, that says little of the days to come.
+    /// where nothing has matched yet, that says little of the days to come. After a day that nobody could answer for, no
+    /// others are asked for, unless a partial result is wanted.
     async fn count_until_limit(&self, plan: &QueryPlan, turn: u64, call: &Call) -> Counted {
         let asks: Vec<_> = plan.asks().collect();
         let limit = plan.query.limit.unwrap_or(u64::MAX);
@@ -74,6 +75,7 @@ impl Coordinator {
             let most = if next == 0 { asks.len() } else { next };
             let end = next + wave(&asks[next..], limit - matched, share).min(most);
             let wave = self.count_days(plan, &asks[next..end], turn, call).await;
+            let lacks_days = wave.days.values().any(Result::is_err);
             for (planned, ask) in &asks[next..end] {
                 bound += ask.rows_at_most;
                 if let Some(Ok(served)) = wave.days.get(&planned.day) {
@@ -84,6 +86,9 @@ impl Coordinator {
             counted.frames.extend(wave.frames);
             counted.statistics.extend(wave.statistics);
             next = end;
+            if lacks_days && !plan.query.allow_partial {
+                break;
+            }
         }
         counted
     }
@@ -114,10 +119,11 @@ impl Coordinator {
             day: planned.day,
             version: ask.version,
             team: Arc::from(planned.team.as_str()),
-            rows: ask.rows_to_scan,
+            rows_to_scan: ask.rows_to_scan,
             holders: ask.holders.clone(),
             other_holders: self.other_holders(planned.day, ask).collect(),
-            first_rows,
+            first_row: 0,
+            rows: first_rows,
         }
     }
 
@@ -145,7 +151,8 @@ impl Coordinator {
                         Outcome::Served(Served { rows_taken, ..served })
                     }
                     Some(Err(failed)) => missing(planned.day, failed, &mut unanswered),
-                    None => unreachable!("a day before the limit is counted"),
+                    // It was not asked for, because the result lacks an earlier one.
+                    None => continue,
                 },
                 Fate::OutOfReach { holders } => {
                     let why = self.why_out_of_reach(holders);
@@ -174,7 +181,8 @@ impl Coordinator {
 
     fn why_out_of_reach(&self, holders: &[NodeId]) -> String {
         let marks = self.gather.relay().directory().marks();
-        let said: Vec<String> = holders.iter().filter_map(|holder| marks.get(holder).cloned()).collect();
+        let said: Vec<String> =
+            holders.iter().filter_map(|holder| Some(marks.get(holder)?.why.clone())).collect();
         match said.first() {
             Some(first) => first.clone(),
             None => "no holder has said what it holds".to_owned(),

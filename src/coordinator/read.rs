@@ -8,10 +8,12 @@ use tokio::time::Instant;
 
 use crate::admission::{ClientKey, Requester};
 use crate::aggregate::{AggregateSpec, GroupId, Partial};
+use crate::config::NodeId;
 use crate::coverage;
 use crate::day::Day;
 use crate::error::QueryError;
 use crate::frame;
+use crate::gather::WantedDay;
 use crate::result_set::{Owner, ResultSet};
 use crate::verb::{Call, Frame, Read};
 
@@ -36,8 +38,10 @@ impl Coordinator {
         let started = self.clock.now();
         let reading = self.read_chunk(uid, index, reader, client, deadline);
         let read = match tokio::time::timeout_at(deadline, reading).await {
+            Ok(Err(QueryError::DeadlineExceeded { .. })) | Err(_) => {
+                Err(QueryError::DeadlineExceeded { waited: deadline - started })
+            }
             Ok(read) => read,
-            Err(_) => Err(QueryError::DeadlineExceeded { waited: deadline - started }),
         };
         let bytes = read
             .as_ref()
@@ -103,19 +107,20 @@ impl Coordinator {
         let plan = &result_set.plan;
         let asks: BTreeMap<Day, _> =
             plan.asks().map(|(planned, ask)| (planned.day, (planned, ask))).collect();
-        let days: Vec<_> = result_set
+        let wanted: Vec<WantedDay> = result_set
             .chunk_days(index)
             .unwrap_or_default()
             .into_iter()
             .filter_map(|rows| {
                 let (planned, ask) = asks.get(&rows.day)?;
-                let holders =
-                    ask.holders.iter().cloned().chain(self.other_holders(planned.day, ask)).collect();
-                Some((rows, Arc::from(planned.team.as_str()), holders))
+                let mut wanted = self.wanted(planned, ask, rows.rows);
+                // Its selection may still be there.
+                wanted.holders.insert(0, NodeId::from(rows.counted_by.as_str()));
+                Some(WantedDay { version: rows.version, first_row: rows.first_row, ..wanted })
             })
             .collect();
         let spec = Read { selection: self.selection(plan) };
-        self.gather.read(&spec, &days, call).await.map_err(unread)
+        self.gather.read(&spec, &wanted, call).await.map_err(unread)
     }
 
     async fn groups(&self, result_set: &ResultSet, call: &Call) -> Result<AllGroups, QueryError> {

@@ -82,11 +82,7 @@ pub(super) async fn ask(overlay: &Overlay, disk: Option<&Disk>) -> Live {
 
 /// A request for ourselves.
 pub(super) fn call(overlay: &Overlay) -> Call {
-    Call {
-        hops: Vec::new(),
-        client: ClientKey::new("", "verify-data-loading"),
-        deadline: Instant::now() + overlay.limits.query(),
-    }
+    Call::new(ClientKey::new("", "verify-data-loading"), Instant::now() + overlay.limits.query())
 }
 
 async fn ask_node(process: &Process, overlay: &Overlay) -> LiveNode {
