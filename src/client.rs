@@ -24,6 +24,7 @@ use crate::outside::{self, Connect, ConnectTcp};
 use crate::plan::Query;
 use crate::proto::v1;
 use crate::result_set::{DayRows, days_of_range};
+use crate::store::Version;
 use crate::verb::Frame;
 use crate::wire::{self, Malformed};
 use check::{check_frames, check_ledger, check_manifest};
@@ -318,7 +319,8 @@ impl Client {
             let version = match &entry.outcome {
                 coverage::Outcome::Served(served) => served.version,
                 coverage::Outcome::Pruned { version, .. } => *version,
-                _ => return None,
+                coverage::Outcome::NoData { .. } => Version::of_no_data(),
+                coverage::Outcome::BeyondLimit | coverage::Outcome::Missing { .. } => return None,
             };
             Some((entry.day, version))
         };

@@ -38,7 +38,8 @@ pub struct Query {
     pub chunking: ChunkingChoice,
     /// Whether a result may lack days that nobody could answer for.
     pub allow_partial: bool,
-    /// Versions that days must have, to resume an earlier result.
+    /// Versions that days must have, to resume an earlier result. A partial result is resumed without the days that it
+    /// lacks: those have none.
     pub expected_versions: BTreeMap<Day, Version>,
 }
 
@@ -111,6 +112,8 @@ pub enum Fate {
         /// All holders, in placement order.
         holders: Vec<NodeId>,
     },
+    /// A partial result that is resumed lacks the day.
+    NotResumed,
     /// Every holder was heard of and none has the expected version any more.
     VersionGone {
         /// The version that was expected.
@@ -291,6 +294,10 @@ fn fate(query: &Query, day: Day, holders: &[NodeId], snapshot: &Snapshot) -> Fat
         .partition(|(holder, _)| !snapshot.marked.contains_key(*holder));
     known.extend(last);
     let expected = query.expected_versions.get(&day);
+    // Also a day beyond the limit, which is not needed either.
+    if expected.is_none() && query.allow_partial && !query.expected_versions.is_empty() {
+        return Fate::NotResumed;
+    }
     let chosen = match expected {
         Some(version) => known.iter().find(|(_, inventory)| inventory.version == *version),
         None => known.first(),

@@ -792,6 +792,42 @@ async fn result_whose_data_changed_is_lost_and_not_mixed() {
     assert_equal_rows(&"asked anew", &expected_rows(&oracle, &OracleQuery::default(), Encoding::Json), &rows);
 }
 
+/// Goal: a partial result is resumed as it was, also when what it lacks can be reached again.
+#[tokio::test(flavor = "multi_thread")]
+async fn partial_result_is_resumed_without_the_days_that_it_lacks() {
+    let mut cluster = fixtures_cluster().await;
+    for id in ["D", "E", "F"] {
+        cluster.crash(id).await.unwrap();
+    }
+    let client = cluster.client("A", "resumer").unwrap();
+    let query = Query { allow_partial: true, ..answer::query(&OracleQuery::default(), Encoding::Json) };
+    let mut result = client.query(&query).await.unwrap();
+    assert!(coverage::missing(&result.ledger).count() > 0);
+    let undisturbed = read_chunks(&client, &result).await.unwrap();
+    for id in ["D", "E", "F", "A"] {
+        cluster.restart(id).await.unwrap();
+    }
+    let chunk = client.chunk_or_resume(&mut result, 1).await.unwrap();
+    assert_eq!(chunk.frames[0].payload, undisturbed[1].frames[0].payload);
+}
+
+/// Goal: rows of a day that had none do not slip into a result that is resumed.
+#[tokio::test(flavor = "multi_thread")]
+async fn result_is_lost_when_a_day_without_data_has_some() {
+    let root = overlay_harness::scratch::folder().unwrap();
+    copy_days(&fixtures(), root.path(), &["20200810", "20200821"]);
+    let mut cluster = InProcessCluster::start(ClusterSpec::six_nodes(root.path())).await.unwrap();
+    let client = cluster.client("A", "resumer").unwrap();
+    let mut result = client.query(&answer::query(&OracleQuery::default(), Encoding::Json)).await.unwrap();
+    copy_days(&fixtures(), root.path(), &["20200819"]);
+    for id in ["B", "C", "A"] {
+        cluster.restart(id).await.unwrap();
+    }
+    let lost = status_of(client.chunk_or_resume(&mut result, 1).await);
+    assert_eq!(lost.code(), Code::DataLoss, "{lost}");
+    assert!(lost.message().contains("20200819"), "{}", lost.message());
+}
+
 /// Goal: an overlay may be deep. Method: a chain of 23 nodes, each of which passes most of the request on; each day lies
 /// on one of them.
 #[tokio::test(flavor = "multi_thread")]

@@ -158,6 +158,10 @@ impl Coordinator {
                     let why = self.why_out_of_reach(holders);
                     missing(planned.day, failure(Cause::Unreachable, false, why, holders), &mut unanswered)
                 }
+                Fate::NotResumed => {
+                    let why = "missing from the result that is resumed".to_owned();
+                    missing(planned.day, failure(Cause::Unreachable, false, why, &[]), &mut unanswered)
+                }
                 Fate::VersionGone { expected, holders } => {
                     let why = format!("no holder has version {expected} any more");
                     missing(planned.day, failure(Cause::VersionDiffers, true, why, holders), &mut unanswered)

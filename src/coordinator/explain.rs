@@ -68,6 +68,10 @@ impl Coordinator {
                 Fate::OutOfReach { .. } => {
                     ExplainedDay { note: "no live holder".to_owned(), ..ExplainedDay::default() }
                 }
+                Fate::NotResumed => ExplainedDay {
+                    note: "missing from the result that is resumed".to_owned(),
+                    ..ExplainedDay::default()
+                },
                 Fate::VersionGone { expected, .. } => ExplainedDay {
                     note: format!("no holder has version {expected}"),
                     ..ExplainedDay::default()
