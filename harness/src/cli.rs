@@ -1,11 +1,13 @@
 //! The command line of the harness: one file a command.
 
+mod failover;
 mod generate;
 mod load;
 mod mutants;
 mod policies;
 mod replay;
 mod simulate;
+mod soak;
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -31,6 +33,10 @@ enum Command {
     Replay(replay::Replay),
     /// Put faults into a copy of the node and see that its tests notice
     Mutants(mutants::Mutants),
+    /// Kill and stop nodes, cut edges, and tell what clients see
+    Failover(failover::Failover),
+    /// Run processes under mixed load and random faults for a long time
+    Soak(soak::Soak),
     /// Compare ways of sharing a node under one workload, in virtual time
     Policies(policies::Policies),
 }
@@ -65,6 +71,8 @@ pub fn main() -> ExitCode {
         Command::Simulate(simulate) => simulate.run(),
         Command::Replay(replay) => replay.run(),
         Command::Mutants(mutants) => mutants.run(),
+        Command::Failover(failover) => failover.run(),
+        Command::Soak(soak) => soak.run(),
         Command::Policies(policies) => policies.run(),
     };
     match done {

@@ -34,8 +34,11 @@ use crate::oracle::{Oracle, OracleError};
 use crate::report::Reported;
 use crate::topology::{Topology, TopologyBuilder};
 
+pub(crate) use self::ask::typed;
 pub use self::draw::{RunOn, scenarios};
+pub(crate) use self::reach::excuses;
 pub use self::run::{Progress, Tally, Transcript};
+pub(crate) use self::run::{expected, finds_all};
 
 use self::draw::Draft;
 use self::step::Step;

@@ -190,7 +190,7 @@ fn host(text: &str) -> Result<String, String> {
 }
 
 /// A whole number of seconds or minutes.
-fn run_time(text: &str) -> Result<Duration, String> {
+pub(super) fn run_time(text: &str) -> Result<Duration, String> {
     let (number, factor) = match (text.strip_suffix('s'), text.strip_suffix('m')) {
         (Some(seconds), _) => (seconds, 1),
         (None, Some(minutes)) => (minutes, 60),

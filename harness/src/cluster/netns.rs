@@ -1,6 +1,6 @@
-//! Every node as a process on one of two hosts: network namespaces with a wire between them.
+//! Every node as a process on one of two hosts, or on a host of its own: network namespaces with wires between them.
 //!
-//! The hosts are 192.168.1.1 and 192.168.1.2, so that the two-host configuration runs as it stands. Nodes of
+//! Two hosts are 192.168.1.1 and 192.168.1.2, so that the two-host configuration runs as it stands. Nodes of
 //! another configuration are put on them in turn. Namespaces have no names: each lives as long as a process is in it or
 //! this one has it open, and every process ends with this one, however that ends. So nothing is left behind.
 //!
@@ -12,6 +12,7 @@ mod line;
 mod wire;
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::Command;
@@ -20,7 +21,7 @@ use overlay::client::{Client, ClientError, OldClient};
 use overlay::config::Overlay;
 
 use self::host::Host;
-use self::wire::Wire;
+use self::wire::{Way, Wire};
 use super::{Cluster, ClusterError, ClusterSpec, ProcessCluster};
 use crate::fault::Fault;
 
@@ -29,7 +30,7 @@ const DRIVER: &str = "namespaces";
 /// The addresses of the two-host configuration.
 const HOSTS: [Ipv4Addr; 2] = [Ipv4Addr::new(192, 168, 1, 1), Ipv4Addr::new(192, 168, 1, 2)];
 
-/// An overlay on two hosts. Dropping it kills every process, and the namespaces go with them.
+/// An overlay on hosts. Dropping it kills every process, and the namespaces go with them.
 #[must_use = "dropping a cluster ends it"]
 pub struct NetnsCluster {
     processes: ProcessCluster,
@@ -48,26 +49,43 @@ impl NetnsCluster {
         }
     }
 
-    /// Makes both hosts, starts every node, at the ports of the configuration, and waits until all are ready.
+    /// Starts every node, at the ports of the configuration, and waits until all are ready: on the two hosts of the
+    /// two-host configuration, where those that it puts elsewhere take turns.
     ///
     /// # Errors
     /// [`ClusterError`] if the hosts cannot be made, or a node is not ready in time.
     pub fn start(binary: &Path, spec: ClusterSpec) -> Result<Self, ClusterError> {
-        let [left, right] = HOSTS.map(Host::start);
-        let (left, right) = (left?, right?);
-        let wire = Wire::between([&left, &right])?;
-        let hosts = BTreeMap::from([left, right].map(|host| (IpAddr::from(host.ip()), host)));
+        let mut in_turn = HOSTS.into_iter().cycle();
+        Self::start_on(binary, spec, |configured| {
+            let turn = in_turn.next().expect("a cycle does not end");
+            configured.filter(|ip| HOSTS.contains(ip)).unwrap_or(turn)
+        })
+    }
+
+    /// Starts every node on a host of its own, so that each edge is a wire of its own.
+    ///
+    /// # Errors
+    /// [`ClusterError`] if the hosts cannot be made, or a node is not ready in time.
+    pub fn start_apart(binary: &Path, spec: ClusterSpec) -> Result<Self, ClusterError> {
+        let mut hosts = (1..=254).map(|last| Ipv4Addr::new(192, 168, 1, last));
+        Self::start_on(binary, spec, |_| hosts.next().expect("a network has room for so many nodes"))
+    }
+
+    fn start_on(
+        binary: &Path,
+        spec: ClusterSpec,
+        mut place: impl FnMut(Option<Ipv4Addr>) -> Ipv4Addr,
+    ) -> Result<Self, ClusterError> {
         let overlay = Overlay::parse(&spec.config_text(&BTreeMap::new()), "cluster")?.overlay;
-        let in_turn = HOSTS.map(IpAddr::from).into_iter().cycle();
-        let addresses: BTreeMap<String, SocketAddr> = overlay
-            .processes
-            .values()
-            .zip(in_turn)
-            .map(|(process, turn)| {
-                let ip = process.host.parse().ok().filter(|ip| hosts.contains_key(ip)).unwrap_or(turn);
-                (process.id.to_string(), SocketAddr::new(ip, process.port))
-            })
-            .collect();
+        let (mut addresses, mut hosts) = (BTreeMap::new(), BTreeMap::new());
+        for process in overlay.processes.values() {
+            let ip = place(process.host.parse().ok());
+            addresses.insert(process.id.to_string(), SocketAddr::new(ip.into(), process.port));
+            if let Entry::Vacant(vacant) = hosts.entry(IpAddr::from(ip)) {
+                vacant.insert(Host::start(ip)?);
+            }
+        }
+        let wire = Wire::between(hosts.values())?;
         let launchers =
             addresses.iter().map(|(id, address)| (id.clone(), hosts[&address.ip()].launcher())).collect();
         let processes = ProcessCluster::start_at(binary, spec, addresses, launchers)?;
@@ -83,18 +101,18 @@ impl NetnsCluster {
         &self.hosts[&self.processes.address_of(id).ip()]
     }
 
-    /// The hosts that a fault of the wire is about: both ends of a link, or the one that is slow. `None` if the
-    /// fault is about a process.
-    fn senders(&self, fault: &Fault) -> Result<Option<Vec<Ipv4Addr>>, ClusterError> {
+    /// The ways that a fault of the wire is about: both between the ends of a link, or all from the one that is slow. `None`
+    /// if the fault is about a process.
+    fn ways(&self, fault: &Fault) -> Result<Option<Vec<Way>>, ClusterError> {
         match fault {
             Fault::Partition(link) | Fault::Delay { link, .. } | Fault::Loss { link, .. } => {
-                let ends = link.ends().map(|id| self.host(id).ip());
-                match ends[0] == ends[1] {
+                let [left, right] = link.ends().map(|id| self.host(id).ip());
+                match left == right {
                     true => Err(unsupported(fault)),
-                    false => Ok(Some(ends.to_vec())),
+                    false => Ok(Some(vec![(left, right), (right, left)])),
                 }
             }
-            Fault::Slow { node, .. } => Ok(Some(vec![self.host(node).ip()])),
+            Fault::Slow { node, .. } => Ok(Some(self.wire.from(self.host(node).ip()))),
             Fault::Crash { .. } | Fault::Hang { .. } => Ok(None),
         }
     }
@@ -134,16 +152,16 @@ impl Cluster for NetnsCluster {
     /// A fault between nodes on different hosts is one of everything between these hosts, and a slow node makes all
     /// of its host slow.
     async fn inject(&mut self, fault: &Fault) -> Result<(), ClusterError> {
-        match self.senders(fault)? {
-            Some(senders) => senders.into_iter().for_each(|from| self.wire.begin(from, fault)),
+        match self.ways(fault)? {
+            Some(ways) => ways.into_iter().for_each(|way| self.wire.begin(way, fault)),
             None => self.processes.inject(fault).await?,
         }
         Ok(())
     }
 
     async fn heal(&mut self, fault: &Fault) -> Result<(), ClusterError> {
-        match self.senders(fault)? {
-            Some(senders) => senders.into_iter().for_each(|from| self.wire.end(from, fault)),
+        match self.ways(fault)? {
+            Some(ways) => ways.into_iter().for_each(|way| self.wire.end(way, fault)),
             None => self.processes.heal(fault).await?,
         }
         Ok(())

@@ -50,7 +50,7 @@ pub(super) async fn call<T>(calling: impl Future<Output = Result<T, ClientError>
 }
 
 /// The question as the typed client asks it.
-pub(super) fn typed(question: &Question) -> Query {
+pub(crate) fn typed(question: &Question) -> Query {
     let encoding = match question.form {
         Form::Arrow => Encoding::Arrow,
         Form::Json | Form::Old => Encoding::Json,

@@ -11,16 +11,16 @@ use crate::topology::Topology;
 
 /// What excuses an answer, of one question at one time.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Excuses {
+pub(crate) struct Excuses {
     /// Days that may be out of reach.
-    pub(super) days: BTreeSet<u32>,
+    pub(crate) days: BTreeSet<u32>,
     /// Whether the node asked may say nothing at all.
-    pub(super) silence: bool,
+    pub(crate) silence: bool,
 }
 
 /// What the faults in force excuse. Where days lie on some members only, all members of their team are relied on: that
 /// is enough, if not needed.
-pub(super) fn excuses(question: &Question, topology: &Topology, faults: &[&Fault]) -> Excuses {
+pub(crate) fn excuses(question: &Question, topology: &Topology, faults: &[&Fault]) -> Excuses {
     let reached = reached(&question.node, topology, faults);
     let lost = topology.teams.iter().filter(|team| {
         let mut members = topology.members(&team.name).map(|member| reached.contains(&*member.id));

@@ -448,7 +448,7 @@ impl Opened {
 }
 
 /// Whether a node is ready, says that its neighbours are up, and avoids nobody.
-async fn finds_all(cluster: &dyn Cluster, node: &str) -> bool {
+pub(crate) async fn finds_all(cluster: &dyn Cluster, node: &str) -> bool {
     let Ok(client) = cluster.client(node, "") else { return false };
     call(client.metrics()).await.is_ok_and(|metrics| {
         let avoids_nobody = metrics.exposition.lines().any(|line| line == "overlay_marked_nodes 0");
@@ -457,7 +457,7 @@ async fn finds_all(cluster: &dyn Cluster, node: &str) -> bool {
 }
 
 /// What the oracle says to a question, as if there were no rows of the days that the answer says it lacks.
-fn expected(oracle: &Oracle, question: &Question, missing: &BTreeSet<u32>) -> Vec<Expected> {
+pub(crate) fn expected(oracle: &Oracle, question: &Question, missing: &BTreeSet<u32>) -> Vec<Expected> {
     if !missing.is_empty() {
         return expected(&oracle.without(missing), question, &BTreeSet::new());
     }

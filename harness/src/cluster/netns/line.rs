@@ -33,10 +33,10 @@ impl Line {
     }
 
     /// Puts a packet under way.
-    pub(super) fn send(&mut self, packet: &[u8]) {
+    pub(super) fn send(&mut self, packet: Vec<u8>) {
         if self.bytes + packet.len() <= QUEUE_BYTES {
             self.bytes += packet.len();
-            self.under_way.push_back((Instant::now(), packet.to_vec()));
+            self.under_way.push_back((Instant::now(), packet));
         }
     }
 
@@ -104,19 +104,19 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn packets_arrive_at_once_and_in_order_when_nothing_is_wrong() {
         let (begun, mut line) = (Instant::now(), Line::new(1));
-        line.send(&[1; 100]);
-        line.send(&[2; 100]);
+        line.send(vec![1; 100]);
+        line.send(vec![2; 100]);
         advance(milliseconds(5)).await;
-        line.send(&[3; 100]);
+        line.send(vec![3; 100]);
         assert_eq!(arrivals(&mut line, &[], begun), [(0, Some(1)), (0, Some(2)), (5, Some(3))]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn packets_each_take_the_latencies_of_all_delays() {
         let (begun, mut line) = (Instant::now(), Line::new(1));
-        line.send(&[1; 100]);
+        line.send(vec![1; 100]);
         advance(milliseconds(10)).await;
-        line.send(&[2; 100]);
+        line.send(vec![2; 100]);
         let delays = [Fault::delay("A", "E", milliseconds(300)), Fault::delay("A", "F", milliseconds(50))];
         assert_eq!(arrivals(&mut line, &delays, begun), [(350, Some(1)), (360, Some(2))]);
     }
@@ -124,8 +124,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn packet_does_not_overtake_one_that_was_delayed_before_it() {
         let (begun, mut line) = (Instant::now(), Line::new(1));
-        line.send(&[1; 100]);
-        line.send(&[2; 100]);
+        line.send(vec![1; 100]);
+        line.send(vec![2; 100]);
         assert_eq!(line.arrive(&[Fault::delay("A", "E", milliseconds(300))]), Some(vec![1; 100]));
         assert_eq!(arrivals(&mut line, &[], begun), [(300, Some(2))]);
     }
@@ -134,8 +134,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn slow_line_carries_one_packet_after_the_other_at_its_slowest_rate() {
         let (begun, mut line) = (Instant::now(), Line::new(1));
-        line.send(&[1; 100]);
-        line.send(&[2; 50]);
+        line.send(vec![1; 100]);
+        line.send(vec![2; 50]);
         let slow = [Fault::slow("A", 1_000), Fault::slow("B", 5_000)];
         assert_eq!(arrivals(&mut line, &slow, begun), [(100, Some(1)), (150, Some(2))]);
     }
@@ -145,11 +145,11 @@ mod tests {
     async fn packet_that_finds_no_room_is_lost_and_one_that_arrives_makes_room() {
         let mut line = Line::new(1);
         for _ in 0..1_025 {
-            line.send(&[1; 1_024]);
+            line.send(vec![1; 1_024]);
         }
         assert_eq!((line.under_way.len(), line.bytes), (1_024, QUEUE_BYTES));
         assert!(line.arrive(&[]).is_some());
-        line.send(&[2; 1_024]);
+        line.send(vec![2; 1_024]);
         assert_eq!((line.under_way.len(), line.bytes), (1_024, QUEUE_BYTES));
         assert_eq!(arrivals(&mut line, &[], Instant::now()).last(), Some(&(0, Some(2))));
         assert_eq!(line.bytes, 0);
@@ -158,8 +158,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn line_that_is_cut_loses_what_arrives_until_it_is_healed() {
         let mut line = Line::new(1);
-        line.send(&[1; 100]);
-        line.send(&[2; 100]);
+        line.send(vec![1; 100]);
+        line.send(vec![2; 100]);
         assert_eq!(line.arrive(&[Fault::partition("A", "E")]), None);
         assert_eq!(line.arrive(&[]), Some(vec![2; 100]));
     }
@@ -170,7 +170,7 @@ mod tests {
         let losses = |seed| {
             let mut line = Line::new(seed);
             for _ in 0..1_000 {
-                line.send(&[1; 100]);
+                line.send(vec![1; 100]);
             }
             let arrivals = arrivals(&mut line, &[Fault::loss("A", "E", 40)], Instant::now());
             arrivals.into_iter().map(|(_, first)| first.is_none()).collect::<Vec<_>>()

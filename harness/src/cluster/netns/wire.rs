@@ -1,4 +1,4 @@
-//! The wire between two hosts: a TUN device on each, and a thread that carries packets from one to the other.
+//! The wires between hosts: a TUN device on each, and a thread that carries packets from one to the other.
 //!
 //! The thread is where a wire fails: what the faults of a direction mean is in `line`. Whoever sends sees only a
 //! network device, so TCP behaves as it does over any bad wire. Nothing here knows nodes.
@@ -11,8 +11,9 @@ use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 
+use futures::future::try_join_all;
 use tokio::runtime::Builder;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_tun::Tun;
 
 use super::super::{ClusterError, io_error};
@@ -20,60 +21,72 @@ use super::host::{self, Host};
 use super::line::Line;
 use crate::fault::Fault;
 
-/// The network device that leads to the other host.
+/// The network device that leads to the other hosts.
 const DEVICE: &str = "wire";
 
-/// Both hosts are in one network of this mask.
+/// All hosts are in one network of this mask.
 const NETMASK: Ipv4Addr = Ipv4Addr::new(255, 255, 255, 0);
 
 /// The longest packet: what the kernel gives a TUN device.
 const PACKET_BYTES: usize = 1500;
 
+/// Where an IPv4 header has the receiver's address.
+const RECEIVER: std::ops::Range<usize> = 16..20;
+
+/// Packets between a device and a line, which takes them at once. One that finds no room is lost.
+const HANDED_OVER: usize = 64;
+
 /// Decides which packets a lossy wire loses.
 const SEED: u64 = 0x7769;
 
-/// What joins two hosts. Dropping it takes both devices away.
+/// From a host to another one.
+pub(super) type Way = (Ipv4Addr, Ipv4Addr);
+
+/// What joins hosts, each with each. Dropping it takes all devices away.
 pub(super) struct Wire {
-    /// The faults in force, by the host that sends.
-    faults: BTreeMap<Ipv4Addr, watch::Sender<Vec<Fault>>>,
+    /// The faults in force.
+    faults: BTreeMap<Way, watch::Sender<Vec<Fault>>>,
     thread: Option<JoinHandle<io::Result<()>>>,
 }
 
-/// One end, to be made on the thread.
+/// The end at one host, to be made on the thread.
 struct End {
     ip: Ipv4Addr,
     namespace: Arc<File>,
-    faults: watch::Receiver<Vec<Fault>>,
 }
 
 impl Wire {
-    /// Joins two hosts and gives each its address.
-    pub(super) fn between(hosts: [&Host; 2]) -> Result<Self, ClusterError> {
-        let mut faults = BTreeMap::new();
-        let ends = hosts.map(|host| {
-            let (sender, receiver) = watch::channel(Vec::new());
-            faults.insert(host.ip(), sender);
-            End { ip: host.ip(), namespace: host.namespace(), faults: receiver }
-        });
+    /// Joins hosts and gives each its address.
+    pub(super) fn between<'a>(hosts: impl Iterator<Item = &'a Host>) -> Result<Self, ClusterError> {
+        let ends: Vec<End> = hosts.map(|host| End { ip: host.ip(), namespace: host.namespace() }).collect();
+        let ways = ends.iter().flat_map(|from| ends.iter().map(move |to| (from.ip, to.ip)));
+        let faults: BTreeMap<Way, watch::Sender<Vec<Fault>>> =
+            ways.filter(|(from, to)| from != to).map(|way| (way, watch::Sender::default())).collect();
+        let watched = faults.iter().map(|(way, faults)| (*way, faults.subscribe())).collect();
         let (up, is_up) = channel();
-        let thread = std::thread::spawn(move || carry(ends, up));
+        let thread = std::thread::spawn(move || carry(&ends, watched, &up));
         match is_up.recv() {
             Ok(()) => Ok(Wire { faults, thread: Some(thread) }),
             Err(_) => {
                 let ended = thread.join().expect("the wire does not panic");
-                Err(io_error("join two hosts by a wire")(ended.err().unwrap_or(io::ErrorKind::Other.into())))
+                Err(io_error("join hosts by a wire")(ended.err().unwrap_or(io::ErrorKind::Other.into())))
             }
         }
     }
 
-    /// Begins a fault in what a host sends.
-    pub(super) fn begin(&self, from: Ipv4Addr, fault: &Fault) {
-        self.faults[&from].send_modify(|faults| faults.push(fault.clone()));
+    /// The ways that lead from a host.
+    pub(super) fn from(&self, host: Ipv4Addr) -> Vec<Way> {
+        self.faults.keys().filter(|(from, _)| *from == host).copied().collect()
     }
 
-    /// Ends a fault in what a host sends.
-    pub(super) fn end(&self, from: Ipv4Addr, fault: &Fault) {
-        self.faults[&from].send_modify(|faults| faults.retain(|other| other != fault));
+    /// Begins a fault in what goes one way.
+    pub(super) fn begin(&self, way: Way, fault: &Fault) {
+        self.faults[&way].send_modify(|faults| faults.push(fault.clone()));
+    }
+
+    /// Ends a fault in what goes one way.
+    pub(super) fn end(&self, way: Way, fault: &Fault) {
+        self.faults[&way].send_modify(|faults| faults.retain(|other| other != fault));
     }
 }
 
@@ -85,17 +98,30 @@ impl Drop for Wire {
     }
 }
 
-/// Makes both devices, says so, and carries packets until the wire is dropped. If it breaks before, it says so at once.
-fn carry(ends: [End; 2], up: Sender<()>) -> io::Result<()> {
+/// Makes the devices, says so, and carries packets until the wire is dropped. If it breaks before, it says so at once.
+fn carry(
+    ends: &[End],
+    faults: BTreeMap<Way, watch::Receiver<Vec<Fault>>>,
+    up: &Sender<()>,
+) -> io::Result<()> {
     Builder::new_current_thread().enable_all().build()?.block_on(async {
-        let [left, right] = ends;
-        let (left_device, right_device) = (open(&left)?, open(&right)?);
+        let devices: BTreeMap<Ipv4Addr, Tun> =
+            ends.iter().map(|end| Ok((end.ip, open(end)?))).collect::<io::Result<_>>()?;
         let _ = up.send(());
-        let carried = tokio::try_join!(
-            carry_one_way(&left_device, &right_device, left.faults, Line::new(SEED)),
-            carry_one_way(&right_device, &left_device, right.faults, Line::new(SEED + 1)),
-        );
-        carried.map(drop).inspect_err(|error| eprintln!("the wire between the hosts broke: {error}"))
+        let (mut senders, mut lines) = (BTreeMap::new(), Vec::new());
+        for ((way, faults), seed) in faults.into_iter().zip(SEED..) {
+            let (sender, packets) = mpsc::channel(HANDED_OVER);
+            senders.insert(way, sender);
+            lines.push(carry_one_way(packets, &devices[&way.1], faults, Line::new(seed)));
+        }
+        let takers = devices.iter().map(|(from, device)| take(*from, device, &senders));
+        tokio::select! {
+            biased;
+            // All lines end when the wire is dropped.
+            carried = try_join_all(lines) => carried.map(drop),
+            taken = try_join_all(takers) => taken.map(drop),
+        }
+        .inspect_err(|error| eprintln!("the wire between the hosts broke: {error}"))
     })
 }
 
@@ -106,13 +132,24 @@ fn open(end: &End) -> io::Result<Tun> {
     device.map_err(io::Error::other)?.pop().ok_or_else(|| io::Error::other("no device was made"))
 }
 
+/// Takes what a host sends to the line that leads to the receiver; what is for nobody is lost.
+async fn take(from: Ipv4Addr, device: &Tun, lines: &BTreeMap<Way, mpsc::Sender<Vec<u8>>>) -> io::Result<()> {
+    let mut packet = [0; PACKET_BYTES];
+    loop {
+        let length = device.recv(&mut packet).await?;
+        let receiver = packet[..length].get(RECEIVER).and_then(|bytes| <[u8; 4]>::try_from(bytes).ok());
+        if let Some(line) = receiver.and_then(|to| lines.get(&(from, Ipv4Addr::from(to)))) {
+            let _ = line.try_send(packet[..length].to_vec());
+        }
+    }
+}
+
 async fn carry_one_way(
-    from: &Tun,
+    mut packets: mpsc::Receiver<Vec<u8>>,
     to: &Tun,
     mut faults: watch::Receiver<Vec<Fault>>,
     mut line: Line,
 ) -> io::Result<()> {
-    let mut packet = [0; PACKET_BYTES];
     loop {
         let next = line.next_arrival(&faults.borrow());
         tokio::select! {
@@ -127,7 +164,7 @@ async fn carry_one_way(
                     eprintln!("the wire between the hosts lost a packet: {error}");
                 }
             }
-            length = from.recv(&mut packet) => line.send(&packet[..length?]),
+            Some(packet) = packets.recv() => line.send(packet),
         }
     }
 }
