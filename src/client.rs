@@ -32,6 +32,9 @@ use check::{check_frames, check_ledger, check_manifest};
 /// Bytes of an answer that the client takes: a manifest of many chunks, or a chunk of 3 MiB with its headers.
 const MAX_ANSWER_BYTES: usize = 16 << 20;
 
+/// How long connecting to a node may take.
+const CONNECT_WITHIN: Duration = Duration::from_secs(5);
+
 /// Times that a result is asked for again, with its versions, before reading it is given up.
 const MAX_RESUMES: u32 = 5;
 
@@ -197,14 +200,13 @@ impl Client {
             return Err(invalid());
         }
         let endpoint = endpoint
-            .connect_timeout(Duration::from_secs(5))
             .initial_stream_window_size(2 << 20)
             .initial_connection_window_size(8 << 20)
             .tcp_nodelay(true)
             .http2_keep_alive_interval(Duration::from_secs(5))
             .keep_alive_timeout(Duration::from_secs(5))
             .keep_alive_while_idle(true);
-        let channel = outside::channel(endpoint, connect, address);
+        let channel = outside::channel(endpoint, connect, address, CONNECT_WITHIN);
         Ok(Client {
             address: address.to_owned(),
             client_id: client_id.to_owned(),

@@ -267,6 +267,8 @@ impl Coordinator {
                 Ok(ran) if ran.is_whole() => {}
                 Err(RunError::Stale(_)) if plan_count < MAX_PLANS => continue,
                 Err(RunError::Failed(error)) if !error.is_transient() => {}
+                // Days that one run cannot reach, another one cannot reach either.
+                Err(RunError::Failed(QueryError::Unavailable(_))) if !lacks_days || sought => {}
                 _ if join == Join::Any && !joined.name.is_as_good_as_own(asking) => {
                     join = Join::AsGoodAsOwn;
                     partial = ran.ok();

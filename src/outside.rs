@@ -11,9 +11,11 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use futures::FutureExt;
 use futures::future::BoxFuture;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tonic::transport::server::Connected;
 use tonic::transport::{Channel, Endpoint, Uri};
@@ -151,19 +153,95 @@ const ABANDONED_REQUESTS: usize = 1024;
 /// that wait in an order that depends on it. They are bounded by their number instead.
 const ABANDONED_FOR: Duration = Duration::from_secs(3600);
 
-/// A channel to `address` over whatever `connect` opens; it connects when it is first needed.
+/// A channel to `address` over whatever `connect` opens; it connects when it is first needed, each time within
+/// `connect_within`. A request fails if it finds no connection, and the next one is another attempt.
 ///
 /// The connector knows where to go: the endpoint's URI only names the authority of requests.
 /// Must be called inside a runtime.
-pub fn channel(endpoint: Endpoint, connect: Arc<dyn Connect>, address: &str) -> Channel {
+pub fn channel(
+    endpoint: Endpoint,
+    connect: Arc<dyn Connect>,
+    address: &str,
+    connect_within: Duration,
+) -> Channel {
     let address = address.to_owned();
-    let endpoint = endpoint
-        .http2_max_concurrent_reset_streams(ABANDONED_REQUESTS)
-        .http2_reset_stream_duration(ABANDONED_FOR);
-    endpoint.connect_with_connector_lazy(tower::service_fn(move |_: Uri| {
-        let connecting = connect.connect(&address);
+    bounded(endpoint).connect_with_connector_lazy(tower::service_fn(move |_: Uri| {
+        let connecting = attempt(connect.connect(&address), connect_within);
         async move { connecting.await.map(TokioIo::new) }
     }))
+}
+
+/// Like [`channel`], for many requests at once: no request fails by itself for want of a connection, but all that wait
+/// can learn from [`ConnectAttempts`] that an attempt has failed.
+///
+/// The HTTP library fails one waiting request for each attempt, and makes another attempt for the next request: a hundred
+/// requests to a host that does not answer would wait for a hundred attempts, one after the other.
+pub fn channel_with_attempts(
+    endpoint: Endpoint,
+    connect: Arc<dyn Connect>,
+    address: &str,
+    connect_within: Duration,
+) -> (Channel, ConnectAttempts) {
+    let address = address.to_owned();
+    let (failed, failures) = watch::channel(String::new());
+    let (failed, wanted) = (Arc::new(failed), Arc::new(Notify::new()));
+    let attempts = ConnectAttempts { failures, wanted: wanted.clone() };
+    let channel = bounded(endpoint).connect_with_connector_lazy(tower::service_fn(move |_: Uri| {
+        let (connect, address) = (connect.clone(), address.clone());
+        let (failed, wanted) = (failed.clone(), wanted.clone());
+        async move {
+            loop {
+                // Whoever wants a connection by now waits for this attempt.
+                let _ = wanted.notified().now_or_never();
+                match attempt(connect.connect(&address), connect_within).await {
+                    Ok(stream) => return Ok::<_, io::Error>(TokioIo::new(stream)),
+                    Err(error) => drop(failed.send_replace(error.to_string())),
+                }
+                wanted.notified().await;
+            }
+        }
+    }));
+    (channel, attempts)
+}
+
+/// The attempts of a channel to connect.
+#[derive(Clone)]
+pub struct ConnectAttempts {
+    failures: watch::Receiver<String>,
+    wanted: Arc<Notify>,
+}
+
+impl ConnectAttempts {
+    /// Says that a connection is wanted, and completes when an attempt to make one fails, with the reason.
+    pub fn failure(&self) -> impl Future<Output = String> + use<> {
+        let mut failures = self.failures.clone();
+        failures.mark_unchanged();
+        self.wanted.notify_one();
+        async move {
+            match failures.changed().await {
+                Ok(()) => failures.borrow_and_update().clone(),
+                // The channel is gone, and makes no attempt any more.
+                Err(_) => std::future::pending().await,
+            }
+        }
+    }
+}
+
+fn bounded(endpoint: Endpoint) -> Endpoint {
+    endpoint.http2_max_concurrent_reset_streams(ABANDONED_REQUESTS).http2_reset_stream_duration(ABANDONED_FOR)
+}
+
+async fn attempt(
+    connecting: BoxFuture<'static, io::Result<Box<dyn Stream>>>,
+    within: Duration,
+) -> io::Result<Box<dyn Stream>> {
+    match tokio::time::timeout(within, connecting).await {
+        Ok(connected) => connected,
+        Err(_) => {
+            let why = format!("no connection within {} ms", within.as_millis());
+            Err(io::Error::new(io::ErrorKind::TimedOut, why))
+        }
+    }
 }
 
 /// One accepted connection, whatever carries it.

@@ -16,7 +16,7 @@ use crate::aggregate::Groups;
 use crate::config::{NodeId, Overlay, Process};
 use crate::day::Day;
 use crate::frame;
-use crate::outside::{self, Connect, remaining};
+use crate::outside::{self, Connect, ConnectAttempts, remaining};
 use crate::proto::v1;
 use crate::verb::{
     Answers, Call, Cause, Count, CountItem, DayCount, Failure, Frame, InventoryAnswer, InventoryItem, Read,
@@ -39,6 +39,7 @@ pub struct Neighbour {
     id: NodeId,
     address: String,
     client: v1::peer_client::PeerClient<Channel>,
+    attempts: ConnectAttempts,
 }
 
 /// Why a neighbour gave no usable answer at all.
@@ -107,18 +108,18 @@ impl Neighbour {
         let limits = &overlay.limits;
         let keepalive = limits.keepalive();
         let endpoint = Endpoint::from_static("http://neighbour")
-            .connect_timeout(limits.connect())
             .http2_keep_alive_interval(keepalive)
             .keep_alive_timeout(keepalive)
             .keep_alive_while_idle(true)
             .initial_stream_window_size(2 << 20)
             .initial_connection_window_size(8 << 20)
             .tcp_nodelay(true);
-        let channel = outside::channel(endpoint, connect, &address);
+        let (channel, attempts) =
+            outside::channel_with_attempts(endpoint, connect, &address, limits.connect());
         let client = v1::peer_client::PeerClient::new(channel)
             .max_decoding_message_size(MAX_ANSWER_BYTES)
             .max_encoding_message_size(MAX_ANSWER_BYTES);
-        Neighbour { id: process.id.clone(), address, client }
+        Neighbour { id: process.id.clone(), address, client, attempts }
     }
 
     /// Asks this neighbour, and through it others, what they hold.
@@ -302,14 +303,20 @@ impl Neighbour {
         Ok(answers)
     }
 
-    /// Waits for an answer until the call's deadline.
+    /// Waits for an answer until the call's deadline, or until the connection that it needs cannot be made.
     async fn within<T, F>(&self, call: &Call, ask: impl FnOnce(Duration) -> F) -> Result<T, PeerError>
     where
         F: Future<Output = Result<tonic::Response<T>, tonic::Status>>,
     {
         let waited = remaining(call.deadline);
         let (node, address) = (self.id.clone(), self.address.clone());
-        match tokio::time::timeout_at(call.deadline, ask(waited + BEYOND)).await {
+        let failure = self.attempts.failure();
+        let answered = tokio::select! {
+            biased;
+            answered = tokio::time::timeout_at(call.deadline, ask(waited + BEYOND)) => answered,
+            why = failure => return Err(PeerError::Transport { node, address, why }),
+        };
+        match answered {
             Ok(Ok(response)) => Ok(response.into_inner()),
             Ok(Err(status)) => Err(match status.code() {
                 Code::ResourceExhausted => {

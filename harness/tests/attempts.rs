@@ -13,6 +13,7 @@ use overlay_harness::cluster::{
 };
 use overlay_harness::fault::Fault;
 use overlay_harness::oracle::{GroupKey, Measure, Oracle, OracleQuery, OracleRow, TeamRange};
+use overlay_harness::topology::TopologyBuilder;
 use serde_json::{Value, json};
 
 fn oracle() -> Oracle {
@@ -186,6 +187,33 @@ fn nothing_is_retried_without_the_time_for_an_answer() {
     assert_eq!(retries, 0);
     assert!(refused.contains("DeadlineExceeded"), "{refused} {took:?}");
     assert!(took < Duration::from_millis(300), "{took:?}");
+}
+
+/// Goal: a hundred requests to a host that does not answer take no longer than one. Method: thirty queries at once that all
+/// need B, which is cut off; with one attempt to connect for each, one after the other, they would take a minute.
+#[test]
+fn requests_that_wait_for_a_connection_fail_with_it() {
+    let topology = TopologyBuilder::chain(2).build();
+    let spec = ClusterSpec::of(&topology, &fixtures()).with(json!({"limits": {"probe_ms": 600_000}}));
+    let ran = Driver::Simulated { seed: 14 }.run(spec, async |cluster| {
+        let client = cluster.client("A", "many").unwrap();
+        client.query(&json_query(&OracleQuery::default())).await.unwrap();
+        cluster.inject(&Fault::partition("A", "B")).await.unwrap();
+        let started = tokio::time::Instant::now();
+        let queries: Vec<Query> = (0..30)
+            .map(|min| json_query(&OracleQuery { min: Some(min.to_string()), ..OracleQuery::default() }))
+            .collect();
+        let refused = futures::future::join_all(queries.iter().map(|query| client.query(query))).await;
+        let codes = refused.into_iter().map(|refused| match refused {
+            Err(overlay::client::ClientError::Status { status, .. }) => status.code(),
+            other => panic!("{other:?}"),
+        });
+        (codes.collect::<Vec<_>>(), started.elapsed())
+    });
+    let (codes, took) = ran.unwrap();
+    assert_eq!(codes, [tonic::Code::Unavailable; 30]);
+    // Two keepalives of a second until the connection is given up, then one attempt to connect for each of two holders.
+    assert!(took < Duration::from_secs(6), "{took:?}");
 }
 
 /// Goal: a node that fails is suspect first, down when a probe fails too, and up when it answers one.

@@ -1,12 +1,11 @@
 //! A client of the `OverlayNode` contract, as far as checks of a running node need one.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde_json::value::RawValue;
 use tonic::transport::{Channel, Endpoint};
 
-use super::ClientError;
+use super::{CONNECT_WITHIN, ClientError};
 use crate::outside::{self, Connect, ConnectTcp};
 use crate::proto::legacy;
 
@@ -70,7 +69,7 @@ impl OldClient {
     pub fn over(connect: Arc<dyn Connect>, address: &str) -> Result<Self, ClientError> {
         let invalid = |_| ClientError::Address { address: address.to_owned() };
         let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(invalid)?;
-        let channel = outside::channel(endpoint.connect_timeout(Duration::from_secs(5)), connect, address);
+        let channel = outside::channel(endpoint, connect, address, CONNECT_WITHIN);
         let node = legacy::overlay_node_client::OverlayNodeClient::new(channel);
         Ok(OldClient { address: address.to_owned(), node })
     }
