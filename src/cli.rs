@@ -6,9 +6,11 @@
 // A macro that prints panics where nobody reads any more, and a node would die of its log's reader.
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
+mod certs;
 mod check_config;
 mod check_proof;
 mod completions;
+mod credentials;
 mod demo;
 mod embedded;
 mod explain;
@@ -76,6 +78,8 @@ enum Command {
     Metrics(metrics::MetricsCommand),
     /// Tell a node to stop
     Shutdown(shutdown::Shutdown),
+    /// Make certificates and tokens for development
+    Certs(certs::Certs),
     /// Check a configuration, or print its JSON schema
     CheckConfig(check_config::CheckConfig),
     /// Check that the processes of a configuration load every row of a dataset, each where it belongs
@@ -142,6 +146,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::CheckProof(check) => check.run(),
         Command::Metrics(metrics) => metrics.run(),
         Command::Shutdown(shutdown) => shutdown.run(),
+        Command::Certs(certs) => certs.run(),
         Command::CheckConfig(check) => check.run(),
         Command::VerifyDataLoading(verify) => verify.run(),
         Command::SystemTest(test) => test.run(),

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
@@ -24,6 +25,7 @@ use crate::outside::{self, Connect, ConnectTcp};
 use crate::plan::Query;
 use crate::proto::v1;
 use crate::result_set::{DayRows, days_of_range};
+use crate::security::{Bearer, Security};
 use crate::store::Version;
 use crate::verb::Frame;
 use crate::wire::{self, Malformed};
@@ -103,7 +105,7 @@ pub struct Client {
     client_id: String,
     /// What the node is given for a query or a chunk; without one its own `limits.query_ms` holds.
     timeout: Option<Duration>,
-    overlay: v1::overlay_client::OverlayClient<Channel>,
+    overlay: v1::overlay_client::OverlayClient<InterceptedService<Channel, Bearer>>,
 }
 
 /// A result whose ledger was checked and whose chunks are checked as they come.
@@ -183,7 +185,18 @@ impl Client {
     /// # Panics
     /// Outside of a Tokio runtime.
     pub fn new(address: &str, client_id: &str) -> Result<Self, ClientError> {
-        Self::over(Arc::new(ConnectTcp), address, client_id)
+        Self::secured(&Security::default(), address, client_id)
+    }
+
+    /// The same where nodes have certificates, or want a token.
+    ///
+    /// # Errors
+    /// [`ClientError::Address`] if it is no address.
+    ///
+    /// # Panics
+    /// Outside of a Tokio runtime.
+    pub fn secured(security: &Security, address: &str, client_id: &str) -> Result<Self, ClientError> {
+        Self::build(security, Arc::new(ConnectTcp), address, client_id)
     }
 
     /// A client over any network.
@@ -194,6 +207,15 @@ impl Client {
     /// # Panics
     /// Outside of a Tokio runtime.
     pub fn over(connect: Arc<dyn Connect>, address: &str, client_id: &str) -> Result<Self, ClientError> {
+        Self::build(&Security::default(), connect, address, client_id)
+    }
+
+    fn build(
+        security: &Security,
+        connect: Arc<dyn Connect>,
+        address: &str,
+        client_id: &str,
+    ) -> Result<Self, ClientError> {
         let invalid = || ClientError::Address { address: address.to_owned() };
         let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|_| invalid())?;
         if endpoint.uri().port().is_none() {
@@ -206,12 +228,12 @@ impl Client {
             .http2_keep_alive_interval(Duration::from_secs(5))
             .keep_alive_timeout(Duration::from_secs(5))
             .keep_alive_while_idle(true);
-        let channel = outside::channel(endpoint, connect, address, CONNECT_WITHIN);
+        let channel = outside::channel(endpoint, security.connect(connect), address, CONNECT_WITHIN);
         Ok(Client {
             address: address.to_owned(),
             client_id: client_id.to_owned(),
             timeout: None,
-            overlay: v1::overlay_client::OverlayClient::new(channel)
+            overlay: v1::overlay_client::OverlayClient::with_interceptor(channel, security.bearer())
                 .max_decoding_message_size(MAX_ANSWER_BYTES),
         })
     }

@@ -28,6 +28,9 @@ use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use schemars::JsonSchema;
+use serde::Serialize;
+
 use crate::day::{Day, DayRange};
 
 pub use limits::{CacheLimits, Limits};
@@ -70,8 +73,34 @@ pub struct Overlay {
     pub clients: BTreeMap<String, f64>,
     /// Folder of the day folders, as written; a relative one starts at the working directory of the node.
     pub dataset_root: Option<PathBuf>,
+    /// The files with certificates and tokens. Absent: no TLS, no tokens.
+    pub security: Option<SecurityFiles>,
     leader: NodeId,
     distances: BTreeMap<NodeId, u32>,
+}
+
+/// Where certificates and tokens are: as written, behind the folder of the configuration file if they are relative.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "Security", default, deny_unknown_fields)]
+pub struct SecurityFiles {
+    /// Certificates of the nodes. Absent: connections are not encrypted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsFiles>,
+    /// Tokens with their roles, a JSON list of `{name, role, token}`. Absent: callers need none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<PathBuf>,
+}
+
+/// Files in PEM format; `{id}` stands for the id of the node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "Tls", deny_unknown_fields)]
+pub struct TlsFiles {
+    /// Certificates of those who sign the nodes' certificates.
+    pub ca: PathBuf,
+    /// The node's own certificate, and those between it and the CA.
+    pub certificate: PathBuf,
+    /// The key of the node's certificate.
+    pub key: PathBuf,
 }
 
 /// An overlay and what is odd about its file, yet harmless.

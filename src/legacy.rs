@@ -21,7 +21,7 @@ use crate::plan::{InvalidQuery, Query};
 use crate::predicate::{Place, Predicate, Words};
 use crate::proto::legacy;
 use crate::result_set::{LeaseError, Owner};
-use crate::service::{address, check_hops, check_id, host, timeout};
+use crate::service::{caller, check_hops, check_id, timeout};
 use crate::state::{NodeState, Stop};
 use crate::verb::Frame;
 
@@ -45,14 +45,14 @@ impl LegacyService {
 
     /// What the coordinator is asked, once the hops are checked.
     fn asking(&self, request: &Request<legacy::QueryRequest>) -> Result<Asking, QueryError> {
-        let (host, deadline) = (host(request), self.state.deadline(timeout(request)));
+        let (identity, deadline) = (caller(request).identity, self.state.deadline(timeout(request)));
         let request = request.get_ref();
         check_id("client_id", &request.client_id)?;
         self.state.serving()?;
         Ok(Asking {
             query: self.query(request)?,
-            client: ClientKey::new(host.as_str(), request.client_id.as_str()),
-            owner: owner(&host),
+            client: ClientKey::new(identity.as_str(), request.client_id.as_str()),
+            owner: owner(&identity),
             request_id: String::new(),
             deadline,
         })
@@ -77,10 +77,10 @@ impl LegacyService {
         &self,
         uid: &str,
         index: i64,
-        host: &str,
+        identity: &str,
         deadline: Instant,
     ) -> Result<(ChunkRead, String), QueryError> {
-        let (coordinator, owner) = (&self.state.coordinator, owner(host));
+        let (coordinator, owner) = (&self.state.coordinator, owner(identity));
         let result_set = coordinator.leases().touch(uid, &owner, Instant::now());
         if result_set.is_ok_and(|result_set| result_set.plan.query.encoding != Encoding::JsonLegacy) {
             // A result of `overlay.v1`, whose rows this contract cannot carry.
@@ -88,7 +88,7 @@ impl LegacyService {
             self.state.metrics.chunk(unknown.outcome(), 0);
             return Err(unknown);
         }
-        let chunk = coordinator.chunk(uid, index, &owner, &ClientKey::new(host, ""), deadline).await?;
+        let chunk = coordinator.chunk(uid, index, &owner, &ClientKey::new(identity, ""), deadline).await?;
         let data = json_array(&chunk.frames)?;
         Ok((chunk, data))
     }
@@ -103,8 +103,8 @@ impl LegacyService {
     }
 }
 
-fn owner(host: &str) -> Owner {
-    Owner { address: host.to_owned(), client_id: None }
+fn owner(identity: &str) -> Owner {
+    Owner { address: identity.to_owned(), client_id: None }
 }
 
 #[tonic::async_trait]
@@ -145,9 +145,9 @@ impl legacy::overlay_node_server::OverlayNode for LegacyService {
         &self,
         request: Request<legacy::ChunkRequest>,
     ) -> Result<Response<legacy::ChunkResponse>, Status> {
-        let (host, deadline) = (host(&request), self.state.deadline(timeout(&request)));
+        let (identity, deadline) = (caller(&request).identity, self.state.deadline(timeout(&request)));
         let legacy::ChunkRequest { uid, chunk_index } = request.into_inner();
-        let response = match self.chunk(&uid, i64::from(chunk_index), &host, deadline).await {
+        let response = match self.chunk(&uid, i64::from(chunk_index), &identity, deadline).await {
             Ok((chunk, data)) => legacy::ChunkResponse {
                 chunk_index,
                 total_chunks: chunk.chunk_count as i32,
@@ -197,15 +197,15 @@ impl legacy::overlay_node_server::OverlayNode for LegacyService {
         &self,
         request: Request<legacy::ShutdownRequest>,
     ) -> Result<Response<legacy::ShutdownResponse>, Status> {
-        let status = match self.state.is_own(address(&request)) {
-            true => {
+        let status = match caller(&request).not_admin {
+            None => {
                 let how = if request.into_inner().graceful { Stop::Graceful } else { Stop::AtOnce };
                 self.state.stop(how);
-                "stopping"
+                "stopping".to_owned()
             }
-            false => "refused:shutdown is taken from loopback or the node's own address",
+            Some(why) => format!("refused:{why}"),
         };
-        Ok(Response::new(legacy::ShutdownResponse { status: status.to_owned() }))
+        Ok(Response::new(legacy::ShutdownResponse { status }))
     }
 }
 

@@ -14,7 +14,8 @@
 //! | [`node`] | a node's life: wire together, serve, load, drain, end |
 //! | [`legacy`] | the `OverlayNode` contract, a thin adapter over the same node |
 //! | [`service`] | `overlay.v1` over the node: messages in, messages out |
-//! | [`state`] | what the services of one node share; who may ask what |
+//! | [`state`] | what the services of one node share |
+//! | [`access`] | who may call what; the guard before every service |
 //! | [`coordinator`] | the client verbs: plan, admit, count, cut into chunks, read chunks |
 //! | [`gather`] | counts and reads for the node that plans; attempts: retry, failover and hedging in one |
 //! | [`relay`] | brings requests to the nodes they are addressed to, around a neighbour that fails |
@@ -36,6 +37,7 @@
 //! | [`load`] | CSV files -> store; reports every row that does not parse |
 //! | [`store`] | days as columns, the site table, statistics, data versions |
 //! | [`cache`] | a map that holds at most so many bytes |
+//! | [`security`] | certificates and tokens: read from files, shown and checked |
 //! | [`outside`] | clock, randomness, network, computing: what a node takes from outside |
 //! | [`config`] | JSON text -> checked overlay; every problem at once |
 //! | [`predicate`], [`decimal`], [`day`] | the values that everything is written in |
@@ -101,6 +103,7 @@
 //!   is no number and -999 is out of range, where other numbers would be missing.
 //! - Messages name decimals as billionths; concentrations have at most nine decimals.
 
+pub mod access;
 pub mod admission;
 pub mod aggregate;
 pub mod cache;
@@ -130,6 +133,7 @@ pub mod relay;
 pub mod result_set;
 pub mod route;
 pub mod scan;
+pub mod security;
 pub mod service;
 pub mod state;
 pub mod store;

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tower::util::MapResponseLayer;
 
+use crate::access::{Access, GuardLayer};
 use crate::admission::{
     ClientKey, ComputeLimits, ComputeSlots, InFlight, QueryAdmission, QueryLimits, Weights,
 };
@@ -33,8 +34,9 @@ use crate::placement::Placement;
 use crate::proto::{self, legacy, v1};
 use crate::relay::Relay;
 use crate::result_set::Leases;
+use crate::security::{Security, SecurityError, accept_tls};
 use crate::service::{OverlayService, PeerService};
-use crate::state::{Hosts, NodeState, Stop};
+use crate::state::{NodeState, Stop};
 use crate::verb::Call;
 
 /// Rejected rows of each day that are kept with file, line and reason; all are counted.
@@ -80,6 +82,9 @@ pub enum NodeError {
         "node `{0}` holds days but has no dataset root: give --dataset-root, or dataset_root in the configuration"
     )]
     NoDatasetRoot(NodeId),
+    /// A certificate, key or token cannot be used.
+    #[error(transparent)]
+    Security(#[from] SecurityError),
     /// The data could not be loaded.
     #[error("node `{node}` failed to load its data: {why}")]
     Load {
@@ -136,7 +141,17 @@ impl Node {
             return Err(NodeError::NoDatasetRoot(process.id));
         }
         let (progress, loading) = watch::channel(Loading::Running(LoadProgress::default()));
-        let state = wire_together(&setup, process, placement, placed);
+        let security = overlay.security.as_ref().map(|files| Security::of_node(files, &process.id));
+        let security = security.transpose()?.unwrap_or_default();
+        if security.tokens().is_some() && security.tls().is_none() {
+            tracing::warn!(node = %process.id, "tokens without TLS: whoever can read the network has them");
+        }
+        let incoming = match security.tls() {
+            Some(tls) => accept_tls(setup.incoming, tls, overlay.limits.connect()),
+            None => setup.incoming,
+        };
+        let setup = Setup { incoming, ..setup };
+        let state = wire_together(&setup, &security, process, placement, placed);
         let mut tasks = JoinSet::new();
         let health = tonic_health::server::health_reporter();
         let clock = setup.outside.clock;
@@ -213,6 +228,7 @@ impl Node {
 
 fn wire_together(
     setup: &Setup,
+    security: &Security,
     process: Process,
     placement: Arc<Placement>,
     placed: BTreeSet<Day>,
@@ -248,7 +264,7 @@ fn wire_together(
         .neighbours
         .iter()
         .filter_map(|id| overlay.process(id))
-        .map(|other| (other.id.clone(), Neighbour::new(other, &overlay, outside.connect.clone())))
+        .map(|other| (other.id.clone(), Neighbour::new(other, &overlay, security, outside.connect.clone())))
         .collect();
     let relay = Arc::new(Relay::new(
         process.id.clone(),
@@ -284,8 +300,7 @@ fn wire_together(
         metrics: metrics.clone(),
     };
     let coordinator = Arc::new(Coordinator::new(process.id.clone(), overlay.clone(), placement, parts));
-    let peer_hosts = peer_hosts(&overlay, &process);
-    let own_host = Hosts::new([process.host.as_str()].into_iter());
+    let access = Arc::new(Access::new(&overlay, &process, security));
     Arc::new(NodeState {
         peer_requests: InFlight::new(
             ["peer request in flight", "peer requests in flight"],
@@ -302,8 +317,7 @@ fn wire_together(
         relay,
         holder,
         metrics,
-        peer_hosts,
-        own_host,
+        access,
         connect: outside.connect.clone(),
         incarnation,
         stop: watch::channel(Stop::Running).0,
@@ -314,12 +328,6 @@ fn wire_together(
 /// Time makes incarnations grow, random bits keep two starts in one millisecond apart; never 0.
 fn incarnation(outside: &Outside) -> u64 {
     (outside.clock.unix_ms() << 16) | (outside.random.bits() & 0xffff) | 1
-}
-
-/// Where this node and its neighbours are configured to be, as far as their hosts are addresses.
-fn peer_hosts(overlay: &Overlay, process: &Process) -> Hosts {
-    let near = process.neighbours.iter().filter_map(|id| overlay.process(id)).chain([process]);
-    Hosts::new(near.map(|process| process.host.as_str()))
 }
 
 type Health = tonic_health::server::HealthReporter;
@@ -364,6 +372,7 @@ async fn serve(
         .http2_keepalive_interval(Some(Duration::from_secs(20)))
         .http2_keepalive_timeout(Some(Duration::from_secs(20)))
         .layer(MapResponseLayer::new(dated))
+        .layer(GuardLayer(state.access.clone()))
         .add_service(health_service)
         .add_service(reflection_v1)
         .add_service(reflection_v1alpha)
@@ -488,9 +497,7 @@ fn load_placed(
 /// Keeps the addresses of the hosts that are written as names.
 async fn look_up_hosts(state: Arc<NodeState>) -> Result<(), NodeError> {
     loop {
-        for hosts in [&state.peer_hosts, &state.own_host] {
-            hosts.resolve(state.connect.as_ref()).await;
-        }
+        state.access.resolve(state.connect.as_ref()).await;
         tokio::time::sleep(state.overlay.limits.probe()).await;
     }
 }

@@ -15,8 +15,9 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 use tonic::transport::server::Connected;
 use tonic::transport::{Channel, Endpoint, Uri};
 
@@ -175,7 +176,8 @@ pub fn channel(
 /// can learn from [`ConnectAttempts`] that an attempt has failed.
 ///
 /// The HTTP library fails one waiting request for each attempt, and makes another attempt for the next request: a hundred
-/// requests to a host that does not answer would wait for a hundred attempts, one after the other.
+/// requests to a host that does not answer would wait for a hundred attempts, one after the other. It also looks at an
+/// attempt only while somebody waits; this one goes on, so that nobody is told what was true a while ago.
 pub fn channel_with_attempts(
     endpoint: Endpoint,
     connect: Arc<dyn Connect>,
@@ -183,45 +185,65 @@ pub fn channel_with_attempts(
     connect_within: Duration,
 ) -> (Channel, ConnectAttempts) {
     let address = address.to_owned();
-    let (failed, failures) = watch::channel(String::new());
-    let (failed, wanted) = (Arc::new(failed), Arc::new(Notify::new()));
-    let attempts = ConnectAttempts { failures, wanted: wanted.clone() };
+    let attempts = ConnectAttempts(Arc::default());
+    let attempting = attempts.0.clone();
     let channel = bounded(endpoint).connect_with_connector_lazy(tower::service_fn(move |_: Uri| {
-        let (connect, address) = (connect.clone(), address.clone());
-        let (failed, wanted) = (failed.clone(), wanted.clone());
-        async move {
+        let (connect, address, attempting) = (connect.clone(), address.clone(), attempting.clone());
+        let connecting = AbortOnDropHandle::new(tokio::spawn(async move {
             loop {
                 // Whoever wants a connection by now waits for this attempt.
-                let _ = wanted.notified().now_or_never();
+                let _ = attempting.wanted.notified().now_or_never();
+                let begun = Instant::now();
                 match attempt(connect.connect(&address), connect_within).await {
-                    Ok(stream) => return Ok::<_, io::Error>(TokioIo::new(stream)),
-                    Err(error) => drop(failed.send_replace(error.to_string())),
+                    Ok(stream) => return stream,
+                    Err(error) => attempting.fail(begun, error.to_string()),
                 }
-                wanted.notified().await;
+                attempting.wanted.notified().await;
             }
-        }
+        }));
+        async move { connecting.await.map(TokioIo::new) }
     }));
     (channel, attempts)
 }
 
 /// The attempts of a channel to connect.
 #[derive(Clone)]
-pub struct ConnectAttempts {
-    failures: watch::Receiver<String>,
-    wanted: Arc<Notify>,
+pub struct ConnectAttempts(Arc<Attempting>);
+
+#[derive(Default)]
+struct Attempting {
+    wanted: Notify,
+    /// Wakes those who wait in the order in which they came, unlike a channel that keeps a last value.
+    failed: Notify,
+    /// When the last attempt that failed was begun, and why it failed.
+    last_failure: Mutex<Option<(Instant, String)>>,
+}
+
+impl Attempting {
+    fn fail(&self, begun: Instant, why: String) {
+        *self.lock() = Some((begun, why));
+        self.failed.notify_waiters();
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<(Instant, String)>> {
+        self.last_failure.lock().expect("storing a failure does not panic")
+    }
 }
 
 impl ConnectAttempts {
-    /// Says that a connection is wanted, and completes when an attempt to make one fails, with the reason.
+    /// Says that a connection is wanted, and completes when an attempt fails that was begun from now on, with the reason.
     pub fn failure(&self) -> impl Future<Output = String> + use<> {
-        let mut failures = self.failures.clone();
-        failures.mark_unchanged();
-        self.wanted.notify_one();
+        let (arrived, attempting) = (Instant::now(), self.0.clone());
+        attempting.wanted.notify_one();
         async move {
-            match failures.changed().await {
-                Ok(()) => failures.borrow_and_update().clone(),
-                // The channel is gone, and makes no attempt any more.
-                Err(_) => std::future::pending().await,
+            loop {
+                let failed = attempting.failed.notified();
+                tokio::pin!(failed);
+                failed.as_mut().enable();
+                if let Some((_, why)) = attempting.lock().as_ref().filter(|(begun, _)| *begun >= arrived) {
+                    return why.clone();
+                }
+                failed.await;
             }
         }
     }
@@ -247,13 +269,32 @@ async fn attempt(
 /// One accepted connection, whatever carries it.
 pub struct Accepted {
     stream: Box<dyn Stream>,
-    peer: Option<SocketAddr>,
+    peer: Peer,
+}
+
+/// Who is at the other end of a connection.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Peer {
+    /// Where it is; `None` where the network has no addresses.
+    pub address: Option<SocketAddr>,
+    /// The node that its certificate names, if it has shown one.
+    pub node: Option<Arc<str>>,
 }
 
 impl Accepted {
-    /// A connection from `peer`; `None` where the network has no addresses.
-    pub fn new(stream: Box<dyn Stream>, peer: Option<SocketAddr>) -> Self {
+    /// A connection from `address`; `None` where the network has no addresses.
+    pub fn new(stream: Box<dyn Stream>, address: Option<SocketAddr>) -> Self {
+        Accepted { stream, peer: Peer { address, node: None } }
+    }
+
+    /// A connection on which certificates were checked.
+    pub fn certified(stream: Box<dyn Stream>, peer: Peer) -> Self {
         Accepted { stream, peer }
+    }
+
+    /// Who is at the other end.
+    pub fn peer(&self) -> &Peer {
+        &self.peer
     }
 }
 
@@ -272,15 +313,11 @@ pub fn incoming_tcp(listener: tokio::net::TcpListener) -> Incoming {
     }))
 }
 
-/// The peer's address, for admission and for what only neighbours may ask.
-#[derive(Clone, Copy, Debug)]
-pub struct PeerAddress(pub Option<SocketAddr>);
-
 impl Connected for Accepted {
-    type ConnectInfo = PeerAddress;
+    type ConnectInfo = Peer;
 
-    fn connect_info(&self) -> PeerAddress {
-        PeerAddress(self.peer)
+    fn connect_info(&self) -> Peer {
+        self.peer.clone()
     }
 }
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tonic::Code;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 use tonic_types::StatusExt;
 
@@ -18,6 +19,7 @@ use crate::day::Day;
 use crate::frame;
 use crate::outside::{self, Connect, ConnectAttempts, remaining};
 use crate::proto::v1;
+use crate::security::{Bearer, Security};
 use crate::verb::{
     Answers, Call, Cause, Count, CountItem, DayCount, Failure, Frame, InventoryAnswer, InventoryItem, Read,
     ReadItem,
@@ -38,7 +40,7 @@ const RETRY_OVERLOADED: Duration = Duration::from_secs(1);
 pub struct Neighbour {
     id: NodeId,
     address: String,
-    client: v1::peer_client::PeerClient<Channel>,
+    client: v1::peer_client::PeerClient<InterceptedService<Channel, Bearer>>,
     attempts: ConnectAttempts,
 }
 
@@ -103,7 +105,8 @@ impl Neighbour {
     /// A neighbour that is connected to when it is first needed.
     ///
     /// Must be called inside a runtime.
-    pub fn new(process: &Process, overlay: &Overlay, connect: Arc<dyn Connect>) -> Self {
+    pub fn new(process: &Process, overlay: &Overlay, security: &Security, connect: Arc<dyn Connect>) -> Self {
+        let connect = security.connect_to(connect, process);
         let address = process.address();
         let limits = &overlay.limits;
         let keepalive = limits.keepalive();
@@ -116,7 +119,7 @@ impl Neighbour {
             .tcp_nodelay(true);
         let (channel, attempts) =
             outside::channel_with_attempts(endpoint, connect, &address, limits.connect());
-        let client = v1::peer_client::PeerClient::new(channel)
+        let client = v1::peer_client::PeerClient::with_interceptor(channel, security.bearer())
             .max_decoding_message_size(MAX_ANSWER_BYTES)
             .max_encoding_message_size(MAX_ANSWER_BYTES);
         Neighbour { id: process.id.clone(), address, client, attempts }
@@ -467,7 +470,8 @@ mod tests {
         let text = include_str!("../configs/one_host_config.json");
         let overlay = Overlay::parse(text, "six").unwrap().overlay;
         let process = overlay.process("B").unwrap();
-        let neighbour = Neighbour::new(process, &overlay, Arc::new(outside::ConnectTcp));
+        let neighbour =
+            Neighbour::new(process, &overlay, &Security::default(), Arc::new(outside::ConnectTcp));
         let predicate = Arc::default();
         let selection = crate::verb::Selection { predicate, encoding: frame::Encoding::Json };
         let aggregate = AggregateSpec { of: AggregateOf::Value, group_by: Vec::new() };

@@ -9,13 +9,14 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::{Request, Response, Status};
 
+use crate::access::Caller;
 use crate::admission::{ClientKey, InFlightPermit, QueryStatus};
 use crate::aggregate;
 use crate::config::{MAX_OWNED_DAYS, NodeId};
 use crate::coordinator::{Answered, Asking, ChunkRead, Explanation, RequestStatus};
 use crate::error::QueryError;
 use crate::frame;
-use crate::outside::{PeerAddress, remaining};
+use crate::outside::remaining;
 use crate::plan::{Fate, InvalidQuery, Query};
 use crate::proto::v1;
 use crate::result_set::Owner;
@@ -36,13 +37,9 @@ pub struct PeerService(pub Arc<NodeState>);
 
 type ServiceResult<T> = Result<Response<T>, Status>;
 
-pub(crate) fn address<T>(request: &Request<T>) -> PeerAddress {
-    request.extensions().get().copied().unwrap_or(PeerAddress(None))
-}
-
-/// The caller's address without its port.
-pub(crate) fn host<T>(request: &Request<T>) -> String {
-    address(request).0.map(|address| address.ip().to_canonical().to_string()).unwrap_or_default()
+/// Who calls, as the guard before the service has found.
+pub(crate) fn caller<T>(request: &Request<T>) -> Caller {
+    request.extensions().get().cloned().unwrap_or_default()
 }
 
 /// The `grpc-timeout` of a request: up to eight digits and a unit.
@@ -102,21 +99,21 @@ impl OverlayService {
     /// What the coordinator is asked.
     fn asking(&self, request: &Request<v1::QueryRequest>) -> Result<Asking, QueryError> {
         self.0.serving()?;
-        let (host, deadline) = (host(request), self.0.deadline(timeout(request)));
+        let (identity, deadline) = (caller(request).identity, self.0.deadline(timeout(request)));
         let request = request.get_ref();
         check_hops(&self.0, &request.hops)?;
         check_id("request_id", &request.request_id)?;
-        let (owner, client) = asker(&host, &request.client_id)?;
+        let (owner, client) = asker(&identity, &request.client_id)?;
         let query = self.query_of(request)?;
         Ok(Asking { query, client, owner, request_id: request.request_id.clone(), deadline })
     }
 }
 
-/// Who asks: the address with the id that the client gave itself.
-fn asker(host: &str, client_id: &str) -> Result<(Owner, ClientKey), QueryError> {
+/// Who asks: the name of its token or its address, with the id that the client gave itself.
+fn asker(identity: &str, client_id: &str) -> Result<(Owner, ClientKey), QueryError> {
     check_id("client_id", client_id)?;
-    let owner = Owner { address: host.to_owned(), client_id: Some(client_id.to_owned()) };
-    Ok((owner, ClientKey::new(host, client_id)))
+    let owner = Owner { address: identity.to_owned(), client_id: Some(client_id.to_owned()) };
+    Ok((owner, ClientKey::new(identity, client_id)))
 }
 
 fn invalid(malformed: Malformed) -> Status {
@@ -144,9 +141,9 @@ impl v1::overlay_server::Overlay for OverlayService {
     }
 
     async fn get_chunk(&self, request: Request<v1::GetChunkRequest>) -> ServiceResult<v1::Chunk> {
-        let (host, deadline) = (host(&request), self.0.deadline(timeout(&request)));
+        let (identity, deadline) = (caller(&request).identity, self.0.deadline(timeout(&request)));
         let request = request.into_inner();
-        let (owner, client) = asker(&host, &request.client_id).map_err(status)?;
+        let (owner, client) = asker(&identity, &request.client_id).map_err(status)?;
         let index = request.chunk_index;
         let chunk = self.0.coordinator.chunk(&request.uid, i64::from(index), &owner, &client, deadline).await;
         let chunk = chunk.map_err(status)?;
@@ -159,9 +156,9 @@ impl v1::overlay_server::Overlay for OverlayService {
         &self,
         request: Request<v1::StreamChunksRequest>,
     ) -> ServiceResult<Self::StreamChunksStream> {
-        let (host, timeout) = (host(&request), timeout(&request));
+        let (identity, timeout) = (caller(&request).identity, timeout(&request));
         let request = request.into_inner();
-        let (owner, client) = asker(&host, &request.client_id).map_err(status)?;
+        let (owner, client) = asker(&identity, &request.client_id).map_err(status)?;
         let state = self.0.clone();
         let place = state.streams.try_acquire().map_err(|overloaded| status(overloaded.into()))?;
         let uid = request.uid.clone();
@@ -200,19 +197,19 @@ impl v1::overlay_server::Overlay for OverlayService {
     }
 
     async fn cancel(&self, request: Request<v1::CancelRequest>) -> ServiceResult<v1::CancelReply> {
-        let host = host(&request);
+        let identity = caller(&request).identity;
         let request = request.into_inner();
-        let (owner, client) = asker(&host, &request.client_id).map_err(status)?;
+        let (owner, client) = asker(&identity, &request.client_id).map_err(status)?;
         let found = self.0.coordinator.cancel(&request.uid, &request.request_id, &owner, &client);
         Ok(Response::new(v1::CancelReply { found }))
     }
 
     async fn explain(&self, request: Request<v1::QueryRequest>) -> ServiceResult<v1::ExplainReply> {
         self.0.serving().map_err(status)?;
-        let (host, deadline) = (host(&request), self.0.deadline(timeout(&request)));
+        let (identity, deadline) = (caller(&request).identity, self.0.deadline(timeout(&request)));
         let request = request.into_inner();
         let query = self.query_of(&request).map_err(|error| status(error.into()))?;
-        let (_, client) = asker(&host, &request.client_id).map_err(status)?;
+        let (_, client) = asker(&identity, &request.client_id).map_err(status)?;
         let explaining = self.0.coordinator.explain(&query, &client);
         let explanation = match tokio::time::timeout_at(deadline, explaining).await {
             Ok(explained) => explained.map_err(status)?,
@@ -227,9 +224,9 @@ impl v1::overlay_server::Overlay for OverlayService {
         &self,
         request: Request<v1::GetQueryStatusRequest>,
     ) -> ServiceResult<v1::GetQueryStatusReply> {
-        let host = host(&request);
+        let identity = caller(&request).identity;
         let request = request.into_inner();
-        let (_, client) = asker(&host, &request.client_id).map_err(status)?;
+        let (_, client) = asker(&identity, &request.client_id).map_err(status)?;
         let reply = match self.0.coordinator.status(&request.request_id, &client) {
             RequestStatus::Planning => {
                 v1::GetQueryStatusReply { state: "planning".to_owned(), ..Default::default() }
@@ -260,8 +257,7 @@ impl v1::overlay_server::Overlay for OverlayService {
     }
 
     async fn shutdown(&self, request: Request<v1::ShutdownRequest>) -> ServiceResult<v1::ShutdownReply> {
-        if !self.0.is_own(address(&request)) {
-            let why = "shutdown is taken from loopback or the node's own address".to_owned();
+        if let Some(why) = caller(&request).not_admin {
             return Err(QueryError::NotAllowed(why).to_status());
         }
         let how = if request.into_inner().graceful { Stop::Graceful } else { Stop::AtOnce };
@@ -392,18 +388,9 @@ fn metrics_reply(state: &NodeState) -> v1::GetMetricsReply {
 }
 
 impl PeerService {
-    /// Checks who asks and takes one of the places for peers.
-    fn admit<T>(
-        &self,
-        request: &Request<T>,
-        hops: &[String],
-        items: usize,
-    ) -> Result<InFlightPermit, Status> {
+    /// Checks what is asked and takes one of the places for peers.
+    fn admit(&self, hops: &[String], items: usize) -> Result<InFlightPermit, Status> {
         let state = &self.0;
-        if !state.is_peer(address(request)) {
-            let why = format!("peer verbs are for the neighbours of node `{}`", state.process.id);
-            return Err(QueryError::NotAllowed(why).to_status());
-        }
         check_hops(state, hops).map_err(status)?;
         let most = state.overlay.processes.len().max(MAX_OWNED_DAYS);
         if items > most {
@@ -422,7 +409,7 @@ impl PeerService {
 #[tonic::async_trait]
 impl v1::peer_server::Peer for PeerService {
     async fn inventory(&self, request: Request<v1::InventoryRequest>) -> ServiceResult<v1::InventoryReply> {
-        let _place = self.admit(&request, &request.get_ref().hops, request.get_ref().nodes.len())?;
+        let _place = self.admit(&request.get_ref().hops, request.get_ref().nodes.len())?;
         let v1::InventoryRequest { hops, avoid, .. } = request.get_ref();
         let call = self.call(timeout(&request), hops, avoid, ClientKey::new("", ""));
         let item = |node: v1::NodeRequest| InventoryItem {
@@ -450,7 +437,7 @@ impl v1::peer_server::Peer for PeerService {
     }
 
     async fn count(&self, request: Request<v1::CountRequest>) -> ServiceResult<v1::CountReply> {
-        let _place = self.admit(&request, &request.get_ref().hops, request.get_ref().days.len())?;
+        let _place = self.admit(&request.get_ref().hops, request.get_ref().days.len())?;
         let timeout = timeout(&request);
         let request = request.into_inner();
         let client = ClientKey::new(request.client_address.as_str(), request.client_id.as_str());
@@ -482,7 +469,7 @@ impl v1::peer_server::Peer for PeerService {
     }
 
     async fn read(&self, request: Request<v1::ReadRequest>) -> ServiceResult<v1::ReadReply> {
-        let _place = self.admit(&request, &request.get_ref().hops, request.get_ref().days.len())?;
+        let _place = self.admit(&request.get_ref().hops, request.get_ref().days.len())?;
         let timeout = timeout(&request);
         let request = request.into_inner();
         let client = ClientKey::new(request.client_address.as_str(), request.client_id.as_str());

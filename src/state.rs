@@ -1,20 +1,19 @@
-//! One running node, as its services see it: who it is, what it may be asked by whom, how it stops.
+//! One running node, as its services see it: who it is, whether it serves, how it stops.
 
-use std::collections::BTreeSet;
-use std::net::IpAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::access::Access;
 use crate::admission::InFlight;
 use crate::config::{Overlay, Process};
 use crate::coordinator::Coordinator;
 use crate::error::QueryError;
 use crate::holder::Holder;
 use crate::metrics::{Gauges, Metrics};
-use crate::outside::{Connect, PeerAddress};
+use crate::outside::Connect;
 use crate::relay::Relay;
 
 /// How a node was told to stop.
@@ -26,43 +25,6 @@ pub enum Stop {
     Graceful,
     /// At once.
     AtOnce,
-}
-
-/// The hosts of a node and its neighbours: addresses, and names with the addresses that they had when last looked up.
-pub struct Hosts {
-    names: BTreeSet<String>,
-    addresses: BTreeSet<IpAddr>,
-    resolved: Mutex<BTreeSet<IpAddr>>,
-}
-
-impl Hosts {
-    /// Hosts as the configuration writes them. Names have no address until [`Self::resolve`].
-    pub fn new<'a>(hosts: impl Iterator<Item = &'a str>) -> Self {
-        let (mut names, mut addresses) = (BTreeSet::new(), BTreeSet::new());
-        for host in hosts {
-            match host.parse::<IpAddr>() {
-                Ok(ip) => drop(addresses.insert(ip.to_canonical())),
-                Err(_) => drop(names.insert(host.to_owned())),
-            }
-        }
-        Hosts { names, addresses, resolved: Mutex::default() }
-    }
-
-    /// Looks the names up again. A name that has no address now keeps none.
-    pub async fn resolve(&self, connect: &dyn Connect) {
-        if self.names.is_empty() {
-            return;
-        }
-        let lookups = self.names.iter().map(|name| connect.resolve(name));
-        let found = futures::future::join_all(lookups).await;
-        let found = found.into_iter().flatten().map(|ip| ip.to_canonical()).collect();
-        *self.resolved.lock().expect("storing addresses does not panic") = found;
-    }
-
-    fn contain(&self, ip: IpAddr) -> bool {
-        self.addresses.contains(&ip)
-            || self.resolved.lock().expect("storing addresses does not panic").contains(&ip)
-    }
 }
 
 /// What the services of one node share.
@@ -81,10 +43,8 @@ pub struct NodeState {
     pub metrics: Arc<Metrics>,
     /// Bounds the peer requests in flight.
     pub peer_requests: InFlight,
-    /// The addresses of this node and of its neighbours.
-    pub peer_hosts: Hosts,
-    /// The addresses of this node alone.
-    pub own_host: Hosts,
+    /// Decides who may call what.
+    pub access: Arc<Access>,
     /// Knows the addresses of hosts that are written as names.
     pub connect: Arc<dyn Connect>,
     /// Bounds the streams of chunks that are open.
@@ -136,22 +96,6 @@ impl NodeState {
         });
     }
 
-    /// Whether a caller may use peer verbs: a configured neighbour's host, this host, or a network without addresses.
-    pub fn is_peer(&self, address: PeerAddress) -> bool {
-        address.0.is_none_or(|address| {
-            let ip = address.ip().to_canonical();
-            ip.is_loopback() || self.peer_hosts.contain(ip)
-        })
-    }
-
-    /// Whether a caller may shut the node down: from loopback or the node's own address.
-    pub fn is_own(&self, address: PeerAddress) -> bool {
-        address.0.is_none_or(|address| {
-            let ip = address.ip().to_canonical();
-            ip.is_loopback() || self.own_host.contain(ip)
-        })
-    }
-
     /// When a request ends that allows itself `timeout`.
     pub fn deadline(&self, timeout: Option<Duration>) -> Instant {
         let most = self.overlay.limits.query();
@@ -177,41 +121,5 @@ impl NodeState {
             rows_held: store.map_or(0, |store| store.row_count()),
             rejected_rows: store.map_or(0, |store| store.days().map(rejected).sum()),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::io;
-    use std::net::Ipv4Addr;
-
-    use futures::future::BoxFuture;
-
-    use super::*;
-    use crate::outside::Stream;
-
-    /// A network with one name, `node-b`.
-    struct Named(Ipv4Addr);
-
-    impl Connect for Named {
-        fn connect(&self, _address: &str) -> BoxFuture<'static, io::Result<Box<dyn Stream>>> {
-            unreachable!("nothing is connected to")
-        }
-
-        fn resolve(&self, host: &str) -> BoxFuture<'static, Vec<IpAddr>> {
-            let found = if host == "node-b" { vec![IpAddr::V4(self.0)] } else { Vec::new() };
-            Box::pin(std::future::ready(found))
-        }
-    }
-
-    #[tokio::test]
-    async fn host_that_is_a_name_has_the_address_that_it_was_last_found_at() {
-        let hosts = Hosts::new(["10.0.0.1", "node-b", "nobody"].into_iter());
-        let [first, second, third] = [1, 2, 3].map(|last| IpAddr::from([10, 0, 0, last]));
-        assert!(hosts.contain(first) && !hosts.contain(second));
-        hosts.resolve(&Named(Ipv4Addr::new(10, 0, 0, 2))).await;
-        assert!(hosts.contain(first) && hosts.contain(second) && !hosts.contain(third));
-        hosts.resolve(&Named(Ipv4Addr::new(10, 0, 0, 3))).await;
-        assert!(!hosts.contain(second) && hosts.contain(third));
     }
 }

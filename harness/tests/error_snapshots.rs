@@ -27,6 +27,7 @@ use overlay::node::NodeError;
 use overlay::peer::PeerError;
 use overlay::plan::InvalidQuery;
 use overlay::result_set::{LeaseError, TooManyResultSets};
+use overlay::security::SecurityError;
 use overlay::store::{TooManyMeasures, Version};
 use overlay::wire::Malformed;
 use overlay_harness::cluster::ClusterError;
@@ -248,6 +249,10 @@ fn nodes_and_their_data() {
             node: node("B"),
             why: LoadError::NotAFolder(PathBuf::from("data")).to_string(),
         }];
+        Security: [NodeError::Security(SecurityError {
+            file: PathBuf::from("certs/B.pem"),
+            what: "holds no certificate in PEM format".to_owned(),
+        })];
         Serve: [NodeError::Serve { node: node("B"), why: "address already in use".to_owned() }];
     };
     let denied = || io::Error::new(io::ErrorKind::PermissionDenied, "permission denied");

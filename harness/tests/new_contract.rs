@@ -11,7 +11,6 @@ use overlay::config::{Chunking, Forwarding};
 use overlay::coverage::{self, Entry, Outcome};
 use overlay::day::Day;
 use overlay::frame::Encoding;
-use overlay::outside::PeerAddress;
 use overlay::plan::{ChunkingChoice, Query};
 use overlay::proto::v1;
 use overlay::proto::v1::overlay_client::OverlayClient;
@@ -909,25 +908,4 @@ fn copy_days(from: &Path, to: &Path, days: &[&str]) {
 /// Looks until there is something.
 async fn eventually<T>(look: impl AsyncFnMut() -> Option<T>) -> T {
     wait_until(READY_WITHIN, look).await.expect("it comes about")
-}
-
-/// Method: every connection of a test comes from loopback, so the services are called as if there were another one.
-#[tokio::test(flavor = "multi_thread")]
-async fn stranger_may_neither_stop_a_node_nor_ask_as_a_peer() {
-    let cluster = fixtures_cluster().await;
-    let state = cluster.node("B").state();
-    let stop = from_elsewhere(v1::ShutdownRequest { graceful: true });
-    let refused = OverlayService(state.clone()).shutdown(stop).await.unwrap_err();
-    assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
-    let ask = from_elsewhere(v1::InventoryRequest::default());
-    let refused = PeerService(state.clone()).inventory(ask).await.unwrap_err();
-    assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
-    assert!(state.is_serving());
-}
-
-/// A request by way of a connection from an address that is no node's.
-fn from_elsewhere<T>(message: T) -> tonic::Request<T> {
-    let mut request = tonic::Request::new(message);
-    request.extensions_mut().insert(PeerAddress(Some(([192, 0, 2, 1], 50_000).into())));
-    request
 }

@@ -37,7 +37,7 @@ use account::{Account, Step};
 /// in 130.
 pub const DEBT_LIMIT_QUANTA: u64 = 8;
 
-/// Who asks, without a token: the address shares the team's rows with other addresses, the id those of its address.
+/// Who asks: the address, or the name of a token in its place, shares the team's rows with others, the id those of its address.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ClientKey {
     /// The peer's host, without the port, which is another one for each connection.

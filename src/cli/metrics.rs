@@ -7,10 +7,12 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::{Value, json};
 
+use super::credentials::CredentialArgs;
 use super::table::{table, thousands};
 use super::{DEFAULT_LEADER, Failure, read_overlay, runtime};
 use crate::client::{Client, NodeMetrics};
 use crate::config::Process;
+use crate::security::Security;
 
 /// Show the metrics of a node, or of all.
 #[derive(Debug, Args)]
@@ -31,6 +33,8 @@ pub(crate) struct MetricsCommand {
     /// The configuration for --all
     #[arg(long, value_name = "FILE", default_value = "configs/one_host_config.json", requires = "all")]
     config: PathBuf,
+    #[command(flatten)]
+    credentials: CredentialArgs,
     /// How to print them
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
@@ -63,11 +67,11 @@ struct Asked {
 
 impl MetricsCommand {
     pub(crate) fn run(self) -> Result<(), Failure> {
-        let runtime = runtime()?;
+        let (runtime, security) = (runtime()?, self.credentials.security()?);
         let asked = match self.all {
-            true => runtime.block_on(ask_all(&self.config))?,
+            true => runtime.block_on(ask_all(&self.config, &security))?,
             false => {
-                let answer = runtime.block_on(ask(&self.leader));
+                let answer = runtime.block_on(ask(&security, &self.leader));
                 let answer = answer.map_err(|error| Failure::with_help(error, NOT_REACHED))?;
                 vec![Asked { address: self.leader, process: None, answer: Ok(answer) }]
             }
@@ -87,18 +91,18 @@ impl MetricsCommand {
     }
 }
 
-async fn ask_all(config: &Path) -> Result<Vec<Asked>, Failure> {
+async fn ask_all(config: &Path, security: &Security) -> Result<Vec<Asked>, Failure> {
     let overlay = read_overlay(config, None)?;
     let asked = overlay.processes.values().map(async |process| {
         let address = process.address();
-        Asked { answer: ask(&address).await, process: Some(process.clone()), address }
+        Asked { answer: ask(security, &address).await, process: Some(process.clone()), address }
     });
     Ok(futures::future::join_all(asked).await)
 }
 
 /// The metrics of the node at `address`, or in words why there are none.
-pub(crate) async fn ask(address: &str) -> Result<NodeMetrics, String> {
-    let client = Client::new(address, "metrics").map_err(|error| error.to_string())?;
+pub(crate) async fn ask(security: &Security, address: &str) -> Result<NodeMetrics, String> {
+    let client = Client::secured(security, address, "metrics").map_err(|error| error.to_string())?;
     match tokio::time::timeout(ANSWER_WITHIN, client.metrics()).await {
         Ok(answer) => answer.map_err(|error| error.to_string()),
         Err(_) => Err(format!("node at {address} did not answer within {} s", ANSWER_WITHIN.as_secs())),

@@ -3,6 +3,7 @@
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
+use super::credentials::CredentialArgs;
 use super::{DEFAULT_LEADER, Failure};
 use crate::aggregate::{AggregateOf, AggregateSpec, GroupKey};
 use crate::client::{Client, ClientError};
@@ -28,6 +29,8 @@ pub(crate) struct QueryArgs {
     /// The node to ask; one that is not the leader answers for its own team
     #[arg(long, value_name = "HOST:PORT", default_value = DEFAULT_LEADER)]
     leader: String,
+    #[command(flatten)]
+    credentials: CredentialArgs,
     /// First day
     #[arg(long, value_name = "YYYYMMDD")]
     from: Option<Day>,
@@ -138,7 +141,9 @@ impl QueryArgs {
     /// [`Failure::Usage`] if they name no address.
     pub(crate) fn client(&self) -> Result<Client, Failure> {
         // Each run is a client of its own: only it reads its result sets, and runs share the node in turn.
-        Client::new(&self.leader, &format!("overlay-cli-{}", std::process::id())).map_err(failure)
+        let security = self.credentials.security()?;
+        let id = format!("overlay-cli-{}", std::process::id());
+        Client::secured(&security, &self.leader, &id).map_err(failure)
     }
 }
 

@@ -8,10 +8,12 @@ use std::time::Duration;
 use clap::Args;
 use tokio::time::Instant;
 
+use super::credentials::CredentialArgs;
 use super::metrics::{self, NOT_REACHED};
 use super::{DEFAULT_LEADER, Failure, read_overlay, runtime};
 use crate::client::Client;
 use crate::config::Process;
+use crate::security::Security;
 
 /// How long a node may take to say that it stops.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
@@ -27,7 +29,7 @@ Examples:
   overlay shutdown --leader 127.0.0.1:60053 --now
   overlay shutdown --all --config configs/one_host_config.json
 
-A node takes this from loopback or from its own address only. Without --now it takes no query \
+A node takes this from loopback or from its own address only; where tokens are on, with one of role admin. Without --now it takes no query \
 any more and finishes what runs within limits.grace_ms. With --all the leader goes first, those \
 nearest to it next, each when those before it have ended, so that what runs still finds its data.")]
 pub(crate) struct Shutdown {
@@ -40,6 +42,8 @@ pub(crate) struct Shutdown {
     /// The configuration for --all
     #[arg(long, value_name = "FILE", default_value = "configs/one_host_config.json", requires = "all")]
     config: PathBuf,
+    #[command(flatten)]
+    credentials: CredentialArgs,
     /// Stop at once, whatever runs
     #[arg(long)]
     now: bool,
@@ -47,11 +51,11 @@ pub(crate) struct Shutdown {
 
 impl Shutdown {
     pub(crate) fn run(self) -> Result<(), Failure> {
-        let runtime = runtime()?;
+        let (runtime, security) = (runtime()?, self.credentials.security()?);
         match self.all {
-            true => runtime.block_on(stop_all(&self.config, self.now)),
+            true => runtime.block_on(stop_all(&self.config, &security, self.now)),
             false => {
-                let answer = runtime.block_on(stop(&self.leader, self.now));
+                let answer = runtime.block_on(stop(&security, &self.leader, self.now));
                 let answer = answer.map_err(|error| Failure::with_help(error, NOT_REACHED))?;
                 Ok(writeln!(std::io::stdout(), "{}  {answer}", self.leader)?)
             }
@@ -59,7 +63,7 @@ impl Shutdown {
     }
 }
 
-async fn stop_all(config: &Path, now: bool) -> Result<(), Failure> {
+async fn stop_all(config: &Path, security: &Security, now: bool) -> Result<(), Failure> {
     let overlay = read_overlay(config, None)?;
     let mut by_distance: BTreeMap<u32, Vec<&Process>> = BTreeMap::new();
     for process in overlay.processes.values() {
@@ -68,7 +72,7 @@ async fn stop_all(config: &Path, now: bool) -> Result<(), Failure> {
     }
     let mut failed = 0;
     for processes in by_distance.values() {
-        let answers = processes.iter().map(async |process| stop(&process.address(), now).await);
+        let answers = processes.iter().map(async |process| stop(security, &process.address(), now).await);
         let answers = futures::future::join_all(answers).await;
         let mut told = Vec::new();
         for (process, answer) in processes.iter().zip(answers) {
@@ -86,7 +90,7 @@ async fn stop_all(config: &Path, now: bool) -> Result<(), Failure> {
         }
         if !now {
             let until = Instant::now() + overlay.limits.grace();
-            futures::future::join_all(told.iter().map(|address| ended(address, until))).await;
+            futures::future::join_all(told.iter().map(|address| ended(security, address, until))).await;
         }
     }
     match failed {
@@ -98,21 +102,21 @@ async fn stop_all(config: &Path, now: bool) -> Result<(), Failure> {
     }
 }
 
-async fn stop(address: &str, now: bool) -> Result<String, String> {
-    metrics::ask(address).await?;
-    let client = Client::new(address, "shutdown").map_err(|error| error.to_string())?;
+async fn stop(security: &Security, address: &str, now: bool) -> Result<String, String> {
+    metrics::ask(security, address).await?;
+    let client = Client::secured(security, address, "shutdown").map_err(|error| error.to_string())?;
     match tokio::time::timeout(ANSWER_WITHIN, client.shutdown(!now)).await {
         Ok(Ok(answer)) => Ok(answer),
         // A node that ends at once may be gone before its answer is.
-        Ok(Err(_)) if now && metrics::ask(address).await.is_err() => Ok("stopped".to_owned()),
+        Ok(Err(_)) if now && metrics::ask(security, address).await.is_err() => Ok("stopped".to_owned()),
         Ok(Err(error)) => Err(error.to_string()),
         Err(_) => Err(format!("node at {address} did not answer within {} s", ANSWER_WITHIN.as_secs())),
     }
 }
 
 /// Waits until a node does not answer any more.
-async fn ended(address: &str, until: Instant) {
-    while Instant::now() < until && metrics::ask(address).await.is_ok() {
+async fn ended(security: &Security, address: &str, until: Instant) {
+    while Instant::now() < until && metrics::ask(security, address).await.is_ok() {
         tokio::time::sleep(LOOK_EVERY).await;
     }
 }

@@ -12,9 +12,11 @@ use clap::Args;
 use tokio::time::Instant;
 
 use self::checks::Checks;
+use super::credentials::CredentialArgs;
 use super::metrics::{self, NOT_REACHED};
 use super::{Failure, runtime};
 use crate::client::NodeMetrics;
+use crate::security::Security;
 
 /// How long a node has to become ready and to find its neighbours.
 const SETTLED_WITHIN: Duration = Duration::from_secs(5);
@@ -35,6 +37,8 @@ pub(crate) struct SystemTest {
     /// Where it listens
     #[arg(value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     port: u16,
+    #[command(flatten)]
+    credentials: CredentialArgs,
 }
 
 /// `Ok` says what was seen, `Err` what is wrong.
@@ -46,13 +50,14 @@ impl SystemTest {
             true => format!("[{}]:{}", self.host, self.port),
             false => format!("{}:{}", self.host, self.port),
         };
-        runtime()?.block_on(check(&address))
+        runtime()?.block_on(check(&self.credentials.security()?, &address))
     }
 }
 
-async fn check(address: &str) -> Result<(), Failure> {
-    let metrics = settled_metrics(address).await.map_err(|error| Failure::with_help(error, NOT_REACHED))?;
-    let checks = Checks::new(address)?;
+async fn check(security: &Security, address: &str) -> Result<(), Failure> {
+    let metrics =
+        settled_metrics(security, address).await.map_err(|error| Failure::with_help(error, NOT_REACHED))?;
+    let checks = Checks::new(security, address)?;
     let mut tally = Tally::default();
     tally.note("metrics", checks::metrics(&metrics))?;
     tally.note("single request", checks.single_request().await)?;
@@ -68,10 +73,10 @@ async fn check(address: &str) -> Result<(), Failure> {
 /// The node's metrics once it thinks that its neighbours are up, or at last.
 ///
 /// After a start it may take a probe or two until a node notices that others are ready too.
-async fn settled_metrics(address: &str) -> Result<NodeMetrics, String> {
+async fn settled_metrics(security: &Security, address: &str) -> Result<NodeMetrics, String> {
     let until = Instant::now() + SETTLED_WITHIN;
     loop {
-        let metrics = metrics::ask(address).await?;
+        let metrics = metrics::ask(security, address).await?;
         if checks::metrics(&metrics).is_ok() || Instant::now() > until {
             return Ok(metrics);
         }

@@ -16,14 +16,19 @@ use std::time::Duration;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::process::Command;
+use tonic::transport::Endpoint;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
 
 use self::children::{Children, Event};
 use super::embedded::Embedded;
 use super::node::{Signals, cannot_listen};
 use super::output::counted;
 use super::{Failure, ProfileName, check_dataset_root, dataset_root, read_overlay, runtime, tell};
-use crate::client::Client;
 use crate::config::{NodeId, Overlay, Process};
+use crate::outside::{ConnectTcp, channel};
+use crate::security::Security;
 
 /// How long the nodes may take to answer healthy once their data are loaded.
 const HEALTHY_WITHIN: Duration = Duration::from_secs(10);
@@ -176,7 +181,7 @@ async fn serve(
     tokio::select! {
         biased;
         () = signals.recv() => return Ok(()),
-        ready = ready(local, children) => ready?,
+        ready = ready(local, overlay, children) => ready?,
     }
     announce(overlay, local)?;
     while !children.is_empty() {
@@ -192,7 +197,7 @@ async fn serve(
 }
 
 /// Waits until every child has loaded its data and answers.
-async fn ready(local: &[Process], children: &mut Children) -> Result<(), Failure> {
+async fn ready(local: &[Process], overlay: &Overlay, children: &mut Children) -> Result<(), Failure> {
     let mut loading = Loading::new(loading_bar(local.len()));
     while loading.ready.len() < local.len() {
         match children.next().await {
@@ -205,7 +210,7 @@ async fn ready(local: &[Process], children: &mut Children) -> Result<(), Failure
         }
     }
     loading.bar.finish_and_clear();
-    healthy(local).await
+    healthy(local, overlay).await
 }
 
 /// How far the children have come, from what they say.
@@ -278,18 +283,23 @@ pub(super) fn loading_bar(nodes: usize) -> ProgressBar {
     bar
 }
 
-/// Waits until every node answers that it is ready.
-async fn healthy(local: &[Process]) -> Result<(), Failure> {
+/// Waits until every node says by the health service, which needs no token, that it is ready.
+async fn healthy(local: &[Process], overlay: &Overlay) -> Result<(), Failure> {
+    let tls = overlay.security.as_ref().and_then(|files| files.tls.as_ref());
+    let security = Security::of_client(tls.map(|tls| tls.ca.as_path()), None)?;
     let deadline = tokio::time::Instant::now() + HEALTHY_WITHIN;
     for process in local {
-        let client = Client::new(&process.address(), "overlay up")?;
+        let address = process.address();
+        let endpoint = Endpoint::from_shared(format!("http://{address}"))?;
+        let connect = security.connect(Arc::new(ConnectTcp));
+        let mut health = HealthClient::new(channel(endpoint, connect, &address, HEALTHY_WITHIN));
         loop {
-            match tokio::time::timeout_at(deadline, client.metrics()).await {
-                Ok(Ok(metrics)) if metrics.ready => break,
+            let asked = health.check(HealthCheckRequest::default());
+            match tokio::time::timeout_at(deadline, asked).await {
+                Ok(Ok(answer)) if answer.get_ref().status() == ServingStatus::Serving => break,
                 Ok(_) => tokio::time::sleep(Duration::from_millis(20)).await,
                 Err(_) => {
-                    let error =
-                        format!("node `{}` at {} does not answer healthy", process.id, process.address());
+                    let error = format!("node `{}` at {address} does not answer healthy", process.id);
                     let help = "check host and port in the configuration, and the firewall";
                     return Err(Failure::with_help(error, help));
                 }

@@ -3,17 +3,19 @@
 use std::sync::Arc;
 
 use serde_json::value::RawValue;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 
 use super::{CONNECT_WITHIN, ClientError};
 use crate::outside::{self, Connect, ConnectTcp};
 use crate::proto::legacy;
+use crate::security::{Bearer, Security};
 
 /// A connection to one node by the old contract.
 #[derive(Clone)]
 pub struct OldClient {
     address: String,
-    node: legacy::overlay_node_client::OverlayNodeClient<Channel>,
+    node: legacy::overlay_node_client::OverlayNodeClient<InterceptedService<Channel, Bearer>>,
 }
 
 /// What the old contract answers to a query.
@@ -56,7 +58,18 @@ impl OldClient {
     /// # Panics
     /// Outside of a Tokio runtime.
     pub fn new(address: &str) -> Result<Self, ClientError> {
-        Self::over(Arc::new(ConnectTcp), address)
+        Self::secured(&Security::default(), address)
+    }
+
+    /// The same where nodes have certificates, or want a token.
+    ///
+    /// # Errors
+    /// [`ClientError::Address`] if it is no address.
+    ///
+    /// # Panics
+    /// Outside of a Tokio runtime.
+    pub fn secured(security: &Security, address: &str) -> Result<Self, ClientError> {
+        Self::build(security, Arc::new(ConnectTcp), address)
     }
 
     /// A client over any network.
@@ -67,10 +80,15 @@ impl OldClient {
     /// # Panics
     /// Outside of a Tokio runtime.
     pub fn over(connect: Arc<dyn Connect>, address: &str) -> Result<Self, ClientError> {
+        Self::build(&Security::default(), connect, address)
+    }
+
+    fn build(security: &Security, connect: Arc<dyn Connect>, address: &str) -> Result<Self, ClientError> {
         let invalid = |_| ClientError::Address { address: address.to_owned() };
         let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(invalid)?;
-        let channel = outside::channel(endpoint, connect, address, CONNECT_WITHIN);
-        let node = legacy::overlay_node_client::OverlayNodeClient::new(channel);
+        let channel = outside::channel(endpoint, security.connect(connect), address, CONNECT_WITHIN);
+        let node =
+            legacy::overlay_node_client::OverlayNodeClient::with_interceptor(channel, security.bearer());
         Ok(OldClient { address: address.to_owned(), node })
     }
 

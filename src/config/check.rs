@@ -32,6 +32,7 @@ pub(super) fn check(draft: Draft, reader: &mut Reader) -> Option<Overlay> {
         replicas: draft.replicas,
         clients: draft.clients,
         dataset_root: draft.dataset_root,
+        security: draft.security,
         leader: leader?,
         distances: BTreeMap::new(),
     };

@@ -3,12 +3,15 @@
 //! A draft has `None` where a value could not be read, so that `check` does not complain about it twice.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::json::{Json, cut};
 use super::limits::Bound;
 use super::reader::{Reader, join};
-use super::{CacheLimits, DEFAULT_CHUNK_SIZE, Limits, Parsed, Problems, Profile, Role, Strategies, check};
+use super::{
+    CacheLimits, DEFAULT_CHUNK_SIZE, Limits, Parsed, Problems, Profile, Role, SecurityFiles, Strategies,
+    TlsFiles, check,
+};
 use crate::day::DayRange;
 
 /// Keys of the file.
@@ -21,6 +24,7 @@ pub(super) const FILE_KEYS: &[&str] = &[
     "replicas",
     "clients",
     "dataset_root",
+    "security",
     "$schema",
 ];
 
@@ -33,6 +37,12 @@ pub(super) const TEAM_KEYS: &[&str] = &["name", "first_day", "last_day", "weight
 /// Keys of the strategies.
 pub(super) const STRATEGY_KEYS: &[&str] =
     &["profile", "forwarding", "chunking", "fairness", "chunk_size", "hedging"];
+
+/// Keys of the security; none is required.
+pub(super) const SECURITY_KEYS: &[&str] = &["tls", "tokens"];
+
+/// Keys of TLS; all are required.
+pub(super) const TLS_KEYS: &[&str] = &["ca", "certificate", "key"];
 
 const PORT: Bound = Bound { key: "port", least: 1, most: 65_535 };
 const CHUNK_SIZE: Bound = Bound { key: "chunk_size", least: 1, most: 1_000_000 };
@@ -67,6 +77,7 @@ pub(super) struct Draft {
     pub(super) replicas: Option<u32>,
     pub(super) clients: BTreeMap<String, f64>,
     pub(super) dataset_root: Option<PathBuf>,
+    pub(super) security: Option<SecurityFiles>,
 }
 
 /// A process as far as it could be read.
@@ -131,7 +142,35 @@ impl Reader<'_> {
                 .get("dataset_root")
                 .and_then(|json| self.text("dataset_root", "dataset_root", json))
                 .map(PathBuf::from),
+            security: fields.get("security").and_then(|json| self.security(json)),
         })
+    }
+
+    fn security(&mut self, json: &Json) -> Option<SecurityFiles> {
+        let fields = self.object("security", "security", json, SECURITY_KEYS)?;
+        let tls = fields.get("tls").map(|json| self.tls(json));
+        let tokens = fields.get("tokens").map(|json| self.path("security.tokens", "tokens", json));
+        Some(SecurityFiles { tls: tls.flatten(), tokens: tokens.flatten() })
+    }
+
+    fn tls(&mut self, json: &Json) -> Option<TlsFiles> {
+        let fields = self.object("security.tls", "tls", json, TLS_KEYS)?;
+        let mut path = |name: &'static str| {
+            let json = self.required("security.tls", &fields, name)?;
+            self.path(&join("security.tls", name), name, json)
+        };
+        let (ca, certificate, key) = (path("ca"), path("certificate"), path("key"));
+        Some(TlsFiles { ca: ca?, certificate: certificate?, key: key? })
+    }
+
+    /// A path, from the folder of the file on if it is relative.
+    fn path(&mut self, key: &str, noun: &str, json: &Json) -> Option<PathBuf> {
+        let text = self.text(key, noun, json)?;
+        if text.is_empty() {
+            self.problem(key, format!("{noun} is empty: must be the path of a file"));
+            return None;
+        }
+        Some(Path::new(self.file()).parent().unwrap_or(Path::new("")).join(text))
     }
 
     fn processes(&mut self, json: &Json) -> Option<Vec<DraftProcess>> {

@@ -28,6 +28,11 @@ impl<'a> Reader<'a> {
         Reader { file, problems: Vec::new(), warnings: Vec::new() }
     }
 
+    /// The file that is read.
+    pub(super) fn file(&self) -> &str {
+        self.file
+    }
+
     pub(super) fn problem(&mut self, key: impl Into<String>, what: impl Into<String>) {
         self.problems.push(Problem::new(self.file, key, what));
     }

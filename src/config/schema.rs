@@ -10,7 +10,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{
-    CacheLimits, Chunking, Fairness, Forwarding, Hedging, Limits, Overlay, Process, Profile, Role, Team,
+    CacheLimits, Chunking, Fairness, Forwarding, Hedging, Limits, Overlay, Process, Profile, Role,
+    SecurityFiles, Team,
 };
 
 /// The JSON schema of a configuration file (draft 2020-12).
@@ -41,6 +42,7 @@ pub(super) fn to_json(overlay: &Overlay) -> Value {
         replicas: overlay.replicas,
         clients: overlay.clients.clone(),
         dataset_root: overlay.dataset_root.clone(),
+        security: overlay.security.clone(),
     };
     serde_json::to_value(file).unwrap_or(Value::Null)
 }
@@ -77,6 +79,9 @@ struct OverlayFile {
     /// Folder of the day folders.
     #[serde(skip_serializing_if = "Option::is_none")]
     dataset_root: Option<PathBuf>,
+    /// The files with certificates and tokens; relative paths start at the folder of this file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    security: Option<SecurityFiles>,
 }
 
 /// One node.

@@ -344,12 +344,12 @@ impl<'a, V: DayVerb> Attempts<'a, V> {
     }
 }
 
-/// Adds up what each node spent on requests that ran side by side.
+/// Adds up what each node spent on requests that ran side by side; by node, in whatever order they came back.
 fn merge_statistics(all: &mut Vec<HopStatistics>, more: Vec<HopStatistics>) {
     for one in more {
-        match all.iter_mut().find(|known| known.node == one.node) {
-            Some(known) => known.merge(one),
-            None => all.push(one),
+        match all.binary_search_by(|known| known.node.cmp(&one.node)) {
+            Ok(index) => all[index].merge(one),
+            Err(index) => all.insert(index, one),
         }
     }
 }

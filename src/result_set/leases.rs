@@ -15,7 +15,7 @@ pub const LEASE_OVERHEAD_BYTES: usize = 512;
 /// Whose result set it is: only they may read it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Owner {
-    /// The client's address, without its port; empty where the network has none.
+    /// The name of the client's token, or else its address without the port; empty where the network has none.
     pub address: String,
     /// The id that the client gave itself; `None` matches every id of the address, since the old
     /// contract reads chunks without one.

@@ -13,6 +13,7 @@ use crate::decimal::Decimal;
 use crate::frame::Encoding;
 use crate::plan::{ChunkingChoice, Query};
 use crate::predicate::Predicate;
+use crate::security::Security;
 
 /// Chunks that are read twice.
 const CHUNKS_READ_AGAIN: u32 = 12;
@@ -25,6 +26,7 @@ pub(super) struct Checks {
     client: Client,
     old: OldClient,
     address: String,
+    security: Security,
 }
 
 /// The node says that it is ready.
@@ -67,11 +69,12 @@ fn total(result: &QueryResult) -> u64 {
 }
 
 impl Checks {
-    pub(super) fn new(address: &str) -> Result<Self, ClientError> {
+    pub(super) fn new(security: &Security, address: &str) -> Result<Self, ClientError> {
         Ok(Checks {
-            client: Client::new(address, "system-test")?,
-            old: OldClient::new(address)?,
+            client: Client::secured(security, address, "system-test")?,
+            old: OldClient::secured(security, address)?,
             address: address.to_owned(),
+            security: security.clone(),
         })
     }
 
@@ -104,7 +107,7 @@ impl Checks {
     pub(super) async fn ten_at_once(&self) -> Outcome {
         let all = total(&self.client.query(&sample()).await.map_err(words)?);
         let ask = async |number: u64| {
-            let client = Client::new(&self.address, &format!("system-test-{number}"))?;
+            let client = Client::secured(&self.security, &self.address, &format!("system-test-{number}"))?;
             // Different limits, so that no answer is another one's.
             let limit = 1000 + number;
             let result = client.query(&Query { limit: Some(limit), ..sample() }).await?;

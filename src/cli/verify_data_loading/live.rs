@@ -20,6 +20,7 @@ use crate::inventory::{DayInventory, NodeInventory};
 use crate::outside::ConnectTcp;
 use crate::peer::Neighbour;
 use crate::placement::Placement;
+use crate::security::Security;
 use crate::store::Version;
 use crate::verb::{Call, InventoryItem};
 
@@ -86,7 +87,16 @@ pub(super) fn call(overlay: &Overlay) -> Call {
 }
 
 async fn ask_node(process: &Process, overlay: &Overlay) -> LiveNode {
-    let neighbour = Neighbour::new(process, overlay, Arc::new(ConnectTcp));
+    // Every node answers whoever has its own certificate, or a token of its peers.
+    let files = overlay.security.as_ref().map(|files| Security::of_node(files, &process.id)).transpose();
+    let (security, unusable) = match files {
+        Ok(security) => (security.unwrap_or_default(), None),
+        Err(error) => (Security::default(), Some(error.to_string())),
+    };
+    let neighbour = Neighbour::new(process, overlay, &security, Arc::new(ConnectTcp));
+    if let Some(why) = unusable {
+        return LiveNode { process: process.clone(), inventory: Err(why), neighbour };
+    }
     let item = InventoryItem { node: process.id.clone(), known_incarnation: 0 };
     let inventory = match neighbour.inventory(&[item], &call(overlay)).await {
         Err(error) => Err(error.to_string()),

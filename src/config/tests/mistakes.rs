@@ -19,9 +19,10 @@ fn every_mistake_is_reported_at_once() {
         file["verbose"] = json!(true);
         file["replicas"] = json!(0);
         file["clients"] = json!({"x": 0, "y": "1"});
+        file["security"] = json!({"tls": {"ca": "", "key": "k.pem"}, "tokens": 7, "token": "t"});
     });
     let expected = "\
-unknown key `verbose`: keys are processes, teams, strategies, limits, cache, replicas, clients, dataset_root, $schema (six.json, verbose)
+unknown key `verbose`: keys are processes, teams, strategies, limits, cache, replicas, clients, dataset_root, security, $schema (six.json, verbose)
 id `Z` differs from its key `A` in processes (six.json, processes.A.id)
 unknown key `neighbours`: did you mean `neighbors`? (six.json, processes.B.neighbours)
 unknown role `boss`: must be one of leader, team_leader, worker (six.json, processes.B.role)
@@ -36,6 +37,10 @@ max_hops is 2.5: must be a whole number between 1 and 1024, both inclusive (six.
 replicas 0 out of range: must be between 1 and 4294967295, both inclusive (six.json, replicas)
 weight 0 out of range: must be a number between 0.001 and 1000, both inclusive (six.json, clients.x)
 weight is the text `1`: must be a number between 0.001 and 1000, both inclusive (six.json, clients.y)
+unknown key `token`: did you mean `tokens`? (six.json, security.token)
+ca is empty: must be the path of a file (six.json, security.tls.ca)
+key `certificate` is missing (six.json, security.tls.certificate)
+tokens is 7: must be a text (six.json, security.tokens)
 unknown neighbour `X`: no process has this id (six.json, processes.C.neighbors[1])
 process `C` is its own neighbour (six.json, processes.C.neighbors[2])";
     assert_eq!(problems.join("\n"), expected);

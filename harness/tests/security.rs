@@ -1,0 +1,398 @@
+//! Certificates, tokens and roles: what is answered to whom, over real sockets.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use overlay::client::{Client, ClientError, OldClient};
+use overlay::config::{NodeId, SecurityFiles, TlsFiles};
+use overlay::frame::Encoding;
+use overlay::outside::{ConnectTcp, channel};
+use overlay::proto::v1::overlay_client::OverlayClient;
+use overlay::proto::v1::peer_client::PeerClient;
+use overlay::proto::{legacy, legacy::overlay_node_client::OverlayNodeClient, v1};
+use overlay::security::{Bearer, NODE_NAME, Security};
+use overlay_harness::answer::{self, ask, assert_equal_rows};
+use overlay_harness::cluster::{Cluster, ClusterSpec, InProcessCluster, fixtures};
+use overlay_harness::oracle::{Oracle, OracleQuery, TeamRange};
+use overlay_harness::scratch;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use time::OffsetDateTime;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+use tonic_reflection::pb::v1::ServerReflectionRequest;
+use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+
+const NODES: [&str; 6] = ["A", "B", "C", "D", "E", "F"];
+
+/// Tokens of one client and another, of nodes and of whoever administers.
+const TOKENS: [(&str, &str); 4] = [
+    ("client", "a-token-of-one-client"),
+    ("another", "a-token-of-another-client"),
+    ("peer", "a-token-of-the-nodes"),
+    ("admin", "a-token-of-the-admin"),
+];
+
+/// A folder with certificates and tokens.
+struct Files {
+    folder: TempDir,
+    authority: CertifiedIssuer<'static, KeyPair>,
+}
+
+impl Files {
+    /// A CA, a certificate for each node on loopback, tokens.
+    fn new() -> Self {
+        let files = Files { folder: scratch::folder().unwrap(), authority: authority() };
+        files.write("ca.pem", &files.authority.pem());
+        for node in NODES {
+            files.certify(node, node, days_from_now(1));
+        }
+        let roles = [("client", "client"), ("another", "client"), ("peer", "peer"), ("admin", "admin")];
+        let tokens = roles.map(|(name, role)| json!({"name": name, "role": role, "token": token(name)}));
+        files.write("tokens.json", &Value::from_iter(tokens).to_string());
+        for (name, token) in TOKENS {
+            files.write(&format!("{name}.token"), token);
+        }
+        files
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        fs::write(self.path(name), text).unwrap();
+    }
+
+    /// Makes `name.pem` and `name.key`, of the node `node`.
+    fn certify(&self, name: &str, node: &str, until: OffsetDateTime) {
+        self.certify_by(&self.authority, name, node, until);
+    }
+
+    fn certify_by(
+        &self,
+        authority: &CertifiedIssuer<'static, KeyPair>,
+        name: &str,
+        node: &str,
+        until: OffsetDateTime,
+    ) {
+        let mut parameters = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+        parameters.subject_alt_names.push(SanType::URI(format!("{NODE_NAME}{node}").try_into().unwrap()));
+        (parameters.not_before, parameters.not_after) = (days_from_now(-2), until);
+        let key = KeyPair::generate().unwrap();
+        let certificate = parameters.signed_by(&key, authority).unwrap();
+        self.write(&format!("{name}.pem"), &certificate.pem());
+        self.write(&format!("{name}.key"), &key.serialize_pem());
+    }
+
+    fn tls(&self) -> Value {
+        let path = |name: &str| self.path(name).display().to_string();
+        json!({"ca": path("ca.pem"), "certificate": path("{id}.pem"), "key": path("{id}.key")})
+    }
+
+    fn tokens(&self) -> Value {
+        json!(self.path("tokens.json").display().to_string())
+    }
+
+    /// Who has the token of `name`, and checks the nodes' certificates.
+    fn with_token(&self, name: &str) -> Security {
+        Security::of_client(Some(&self.path("ca.pem")), Some(&self.path(&format!("{name}.token")))).unwrap()
+    }
+
+    fn without_token(&self) -> Security {
+        Security::of_client(Some(&self.path("ca.pem")), None).unwrap()
+    }
+
+    /// Who shows a certificate.
+    fn with_certificate(&self, name: &str) -> Security {
+        let tls = TlsFiles {
+            ca: self.path("ca.pem"),
+            certificate: self.path(&format!("{name}.pem")),
+            key: self.path(&format!("{name}.key")),
+        };
+        let files = SecurityFiles { tls: Some(tls), tokens: None };
+        Security::of_node(&files, &NodeId::from(name)).unwrap()
+    }
+}
+
+fn token(name: &str) -> &'static str {
+    TOKENS.iter().find(|(known, _)| *known == name).unwrap().1
+}
+
+fn authority() -> CertifiedIssuer<'static, KeyPair> {
+    let mut parameters = CertificateParams::new(Vec::new()).unwrap();
+    parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    CertifiedIssuer::self_signed(parameters, KeyPair::generate().unwrap()).unwrap()
+}
+
+fn days_from_now(days: i64) -> OffsetDateTime {
+    OffsetDateTime::now_utc() + time::Duration::days(days)
+}
+
+async fn cluster(security: Value) -> InProcessCluster {
+    InProcessCluster::start(ClusterSpec::fixtures().with(json!({"security": security}))).await.unwrap()
+}
+
+type Secured = InterceptedService<Channel, Bearer>;
+
+/// A channel to a node, as whoever `security` is.
+fn secured(cluster: &InProcessCluster, node: &str, security: &Security) -> Secured {
+    let address = cluster.address(node);
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
+    let channel = channel(endpoint, security.connect(Arc::new(ConnectTcp)), &address, Duration::from_secs(5));
+    InterceptedService::new(channel, security.bearer())
+}
+
+/// What a call of each service comes to: client verb, its like of the old contract, metrics, peer verb, reflection.
+async fn codes(channel: &Secured) -> [Code; 5] {
+    let code = |status: Option<Status>| status.map_or(Code::Ok, |status| status.code());
+    let mut overlay = OverlayClient::new(channel.clone());
+    let query = v1::QueryRequest { limit: Some(1), ..v1::QueryRequest::default() };
+    let mut old = OverlayNodeClient::new(channel.clone());
+    let mut reflection = ServerReflectionClient::new(channel.clone());
+    let list = tokio_stream::iter([ServerReflectionRequest::default()]);
+    [
+        code(overlay.query(query).await.err()),
+        code(old.query(legacy::QueryRequest::default()).await.err()),
+        code(overlay.get_metrics(v1::GetMetricsRequest {}).await.err()),
+        code(PeerClient::new(channel.clone()).inventory(v1::InventoryRequest::default()).await.err()),
+        code(reflection.server_reflection_info(list).await.err()),
+    ]
+}
+
+async fn is_healthy(channel: &Secured) -> bool {
+    let answer = HealthClient::new(channel.clone()).check(HealthCheckRequest::default()).await;
+    answer.is_ok_and(|answer| answer.get_ref().status() == ServingStatus::Serving)
+}
+
+const DENIED: Code = Code::PermissionDenied;
+const UNKNOWN: Code = Code::Unauthenticated;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn secured_overlay_answers_whoever_has_a_token_and_fails_over() {
+    let files = Files::new();
+    let mut cluster = cluster(json!({"tls": files.tls(), "tokens": files.tokens()})).await;
+    let client = Client::secured(&files.with_token("client"), &cluster.address("A"), "me").unwrap();
+    let oracle = Oracle::read(&fixtures(), &TeamRange::green_and_pink()).unwrap();
+    for (parameter, crashed) in [("PM2.5", None), ("OZONE", Some("E"))] {
+        if let Some(node) = crashed {
+            cluster.crash(node).await.unwrap();
+        }
+        let query = OracleQuery { parameter: Some(parameter.to_owned()), ..OracleQuery::default() };
+        let (_, rows) = ask(&client, &answer::query(&query, Encoding::Json)).await.unwrap();
+        let expected: Vec<Value> = oracle.rows(&query).into_iter().map(|row| row.to_json()).collect();
+        assert_equal_rows(&parameter, &expected, &rows);
+    }
+    let old = OldClient::secured(&files.with_token("client"), &cluster.address("A")).unwrap();
+    assert_eq!(old.query("filter", r#"{"parameter": "CO"}"#).await.unwrap().status, "ready");
+}
+
+/// Goal: nodes without certificates know each other by the peer token, wherever they are.
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_without_certificates_show_each_other_a_token() {
+    let files = Files::new();
+    let cluster = cluster(json!({"tokens": files.tokens()})).await;
+    let security = Security::of_client(None, Some(&files.path("client.token"))).unwrap();
+    let client = Client::secured(&security, &cluster.address("A"), "me").unwrap();
+    let result = client.query(&answer::query(&OracleQuery::default(), Encoding::Arrow)).await.unwrap();
+    assert!(result.manifest.total_records > 0);
+    let nobody = secured(&cluster, "A", &Security::default());
+    assert_eq!(codes(&nobody).await, [UNKNOWN; 5]);
+    assert!(is_healthy(&nobody).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_but_health_is_answered_without_the_right_token() {
+    let files = Files::new();
+    let cluster = cluster(json!({"tls": files.tls(), "tokens": files.tokens()})).await;
+    files.write("wrong.token", "a-token-of-one-clienT");
+    let cases = [
+        (files.without_token(), [UNKNOWN; 5]),
+        (files.with_token("wrong"), [UNKNOWN; 5]),
+        (files.with_token("client"), [Code::Ok, Code::Ok, Code::Ok, DENIED, Code::Ok]),
+        (files.with_token("peer"), [DENIED, DENIED, DENIED, Code::Ok, DENIED]),
+        (files.with_token("admin"), [Code::Ok; 5]),
+    ];
+    for (security, expected) in cases {
+        let channel = secured(&cluster, "A", &security);
+        assert_eq!(codes(&channel).await, expected, "{security:?}");
+        assert!(is_healthy(&channel).await);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn shutdown_needs_the_role_of_an_admin() {
+    let files = Files::new();
+    let cluster = cluster(json!({"tls": files.tls(), "tokens": files.tokens()})).await;
+    for (name, code) in [("client", DENIED), ("peer", DENIED)] {
+        let mut overlay = OverlayClient::new(secured(&cluster, "C", &files.with_token(name)));
+        let refused = overlay.shutdown(v1::ShutdownRequest { graceful: true }).await.unwrap_err();
+        assert_eq!(refused.code(), code, "{name}: {refused}");
+    }
+    let mut old = OverlayNodeClient::new(secured(&cluster, "C", &files.with_token("client")));
+    let refused = old.shutdown(legacy::ShutdownRequest { graceful: true }).await.unwrap().into_inner();
+    assert_eq!(refused.status, "refused:shutdown needs a token of role admin");
+    assert!(cluster.node("C").state().is_serving());
+    let mut overlay = OverlayClient::new(secured(&cluster, "C", &files.with_token("admin")));
+    overlay.shutdown(v1::ShutdownRequest { graceful: true }).await.unwrap();
+    assert!(!cluster.node("C").state().is_serving());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn result_belongs_to_the_token_that_asked() {
+    let files = Files::new();
+    let cluster = cluster(json!({"tls": files.tls(), "tokens": files.tokens()})).await;
+    // The same client id on the same host: only the token differs.
+    let [own, another] = ["client", "another"]
+        .map(|name| Client::secured(&files.with_token(name), &cluster.address("A"), "same").unwrap());
+    let result = own.query(&answer::query(&OracleQuery::default(), Encoding::Json)).await.unwrap();
+    match another.chunk(&result, 0).await {
+        Err(ClientError::Status { status, .. }) => assert_eq!(status.code(), Code::NotFound),
+        other => panic!("{other:?}"),
+    }
+    assert!(!another.cancel(&result).await.unwrap());
+    own.chunk(&result, 0).await.expect("it is still there");
+}
+
+/// A has the neighbours B and E; a client without a certificate may ask as a client.
+#[tokio::test(flavor = "multi_thread")]
+async fn peer_verbs_need_the_certificate_of_a_neighbour() {
+    let files = Files::new();
+    files.certify("expired", "B", days_from_now(-1));
+    files.certify_by(&authority(), "stranger", "B", days_from_now(1));
+    let cluster = cluster(json!({"tls": files.tls()})).await;
+    let client_only = [Code::Ok, Code::Ok, Code::Ok, UNKNOWN, Code::Ok];
+    assert_eq!(codes(&secured(&cluster, "A", &files.without_token())).await, client_only);
+    for (name, code) in [("B", Code::Ok), ("E", Code::Ok), ("A", Code::Ok), ("C", DENIED)] {
+        let expected = [Code::Ok, Code::Ok, Code::Ok, code, Code::Ok];
+        assert_eq!(codes(&secured(&cluster, "A", &files.with_certificate(name))).await, expected, "{name}");
+    }
+    for name in ["expired", "stranger"] {
+        let channel = secured(&cluster, "A", &files.with_certificate(name));
+        assert!(codes(&channel).await.iter().all(|code| *code != Code::Ok), "{name} is not let in");
+        assert!(!is_healthy(&channel).await, "{name} has no connection");
+    }
+}
+
+/// Goal: a node does not talk to one that only says it is its neighbour. Method: E shows a certificate that is right for its
+/// host but names F; pink is reached through B and D.
+#[tokio::test(flavor = "multi_thread")]
+async fn neighbour_with_the_certificate_of_another_node_is_not_asked() {
+    let files = Files::new();
+    files.certify("E", "F", days_from_now(1));
+    let cluster = cluster(json!({"tls": files.tls()})).await;
+    let client = Client::secured(&files.without_token(), &cluster.address("A"), "me").unwrap();
+    let query = OracleQuery { parameter: Some("CO".to_owned()), ..OracleQuery::default() };
+    let (_, rows) = ask(&client, &answer::query(&query, Encoding::Json)).await.unwrap();
+    let oracle = Oracle::read(&fixtures(), &TeamRange::green_and_pink()).unwrap();
+    assert_eq!(rows.len(), oracle.rows(&query).len());
+    let metrics = client.metrics().await.unwrap();
+    let of_e = metrics.neighbours.iter().find(|neighbour| neighbour.node == "E").unwrap();
+    assert!(of_e.last_error.contains("its certificate names node `F`, not node `E`"), "{}", of_e.last_error);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn client_says_what_is_wrong_with_a_connection() {
+    let files = Files::new();
+    let with_tls = cluster(json!({"tls": files.tls()})).await;
+    let without = InProcessCluster::start(ClusterSpec::fixtures()).await.unwrap();
+    let other = Files::new();
+    let cases = [
+        (Security::default(), &with_tls, "plaintext to a TLS port", ""),
+        (files.without_token(), &without, "TLS to a plain port", "InvalidContentType"),
+        (other.without_token(), &with_tls, "a CA that signed nothing here", "invalid peer certificate"),
+    ];
+    for (security, cluster, what, expected) in cases {
+        let client = Client::secured(&security, &cluster.address("A"), "me").unwrap();
+        let error = client.metrics().await.expect_err(what).to_string();
+        eprintln!("SAID {what}: {error}");
+        assert!(error.contains(expected), "{what}: {error}");
+    }
+}
+
+/// The command as people use it: certificates, six processes, a query; and no token in anything that was written.
+#[test]
+fn development_certificates_secure_an_overlay_of_processes() {
+    let folder = scratch::folder().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let mut config: Value = serde_json::from_str(
+        &fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/one_host_config.json"))
+            .unwrap(),
+    )
+    .unwrap();
+    let free: Vec<std::net::TcpListener> =
+        NODES.iter().map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    for (node, listener) in NODES.iter().zip(&free) {
+        config["processes"][node]["port"] = json!(listener.local_addr().unwrap().port());
+    }
+    let leader = format!("127.0.0.1:{}", config["processes"]["A"]["port"]);
+    fs::write(path("overlay.json"), config.to_string()).unwrap();
+    let certs = overlay(&["certs", "--config", "overlay.json", "--output", "certs"], folder.path());
+    assert!(certs.status.success(), "{certs:?}");
+    let again = overlay(&["certs", "--config", "overlay.json", "--output", "certs"], folder.path());
+    assert!(String::from_utf8_lossy(&again.stderr).contains("nothing is overwritten"), "{again:?}");
+    let printed = String::from_utf8(certs.stdout).unwrap();
+    let (start, end) = (printed.find('{').unwrap(), printed.rfind('}').unwrap());
+    let security: Value = serde_json::from_str(&printed[start..=end]).unwrap();
+    config["security"] = security["security"].clone();
+    fs::write(path("overlay.json"), config.to_string()).unwrap();
+    drop(free);
+    let log = fs::File::create(path("log")).unwrap();
+    let root = fixtures().display().to_string();
+    let mut up = Command::new(env!("CARGO_BIN_EXE_overlay-node"))
+        .args(["up", "--config", "overlay.json", "--dataset-root", &root])
+        .current_dir(&folder)
+        .env("OVERLAY_LOG", "trace")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(log)
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(up.stdout.as_mut().unwrap()), &mut line)
+        .unwrap();
+    let asked = |token: &str| {
+        let credentials = ["--ca", "certs/ca.pem", "--token-file", token];
+        let query = ["query", "PM2.5", "5", "35", "--limit", "3", "--leader", &leader];
+        overlay(&[&query[..], &credentials[..]].concat(), folder.path())
+    };
+    let (rows, refused) = (asked("certs/client.token"), asked("certs/peer.token"));
+    let credentials = ["--ca", "certs/ca.pem", "--token-file", "certs/admin.token"];
+    let stop = ["shutdown", "--all", "--config", "overlay.json"];
+    let metrics = overlay(
+        &[&["metrics", "--leader", &leader, "--format", "prometheus"], &credentials[..]].concat(),
+        folder.path(),
+    );
+    let stopped = overlay(&[&stop[..], &credentials[..]].concat(), folder.path());
+    up.wait().unwrap();
+    let log = fs::read_to_string(path("log")).unwrap();
+    assert!(line.starts_with("ready: A at"), "{line}{log}");
+    assert_eq!(String::from_utf8_lossy(&rows.stdout).lines().count(), 3, "{rows:?}");
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("role client or admin"), "{refused:?}");
+    assert!(stopped.status.success(), "{stopped:?}");
+    let written =
+        [log, String::from_utf8(metrics.stdout).unwrap(), String::from_utf8(refused.stderr).unwrap()];
+    assert!(
+        written[0].len() > 10_000 && written[1].contains("overlay_queries"),
+        "there is something to look at"
+    );
+    for name in ["client", "peer", "admin"] {
+        let token = fs::read_to_string(path(&format!("certs/{name}.token"))).unwrap();
+        assert!(
+            written.iter().all(|text| !text.contains(token.trim_end())),
+            "the token `{name}` was written"
+        );
+    }
+}
+
+fn overlay(arguments: &[&str], folder: &Path) -> std::process::Output {
+    Command::new(env!("CARGO_BIN_EXE_overlay-node")).args(arguments).current_dir(folder).output().unwrap()
+}

@@ -1,0 +1,67 @@
+//! Stands before every service of a node: a call that [`Access`] denies never reaches one.
+
+use std::future::{Ready, ready};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures::future::Either;
+use tonic::body::Body;
+use tonic::codegen::http::header::AUTHORIZATION;
+use tonic::codegen::http::{Request, Response};
+use tonic::{Code, Status};
+use tower::{Layer, Service};
+
+use super::{Access, Denied};
+use crate::outside::Peer;
+
+/// Puts [`Caller`](super::Caller) into the extensions of every request that it lets through.
+#[derive(Clone)]
+pub struct GuardLayer(pub Arc<Access>);
+
+/// A guarded service.
+#[derive(Clone)]
+pub struct Guard<S> {
+    access: Arc<Access>,
+    service: S,
+}
+
+impl<S> Layer<S> for GuardLayer {
+    type Service = Guard<S>;
+
+    fn layer(&self, service: S) -> Guard<S> {
+        Guard { access: self.0.clone(), service }
+    }
+}
+
+impl<S, B> Service<Request<B>> for Guard<S>
+where
+    S: Service<Request<B>, Response = Response<Body>>,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = Either<S::Future, Ready<Result<S::Response, S::Error>>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.service.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        let peer = request.extensions().get::<Peer>().cloned().unwrap_or_default();
+        let shown = request.headers().get(AUTHORIZATION).map(|value| value.to_str().unwrap_or_default());
+        match self.access.check(request.uri().path(), shown, &peer) {
+            Ok(caller) => {
+                request.extensions_mut().insert(caller);
+                Either::Left(self.service.call(request))
+            }
+            Err(denied) => Either::Right(ready(Ok(status(&denied).into_http()))),
+        }
+    }
+}
+
+fn status(denied: &Denied) -> Status {
+    let code = match denied {
+        Denied::Unauthenticated(_) => Code::Unauthenticated,
+        Denied::NotAllowed(_) => Code::PermissionDenied,
+    };
+    Status::new(code, denied.to_string())
+}
