@@ -10,8 +10,10 @@
 //! goes back on drop, also when its task panics or its client vanishes; nothing here knows the network or the
 //! system's clock (time is tokio's, which a simulation drives).
 //!
-//! Reading order: `fair_queue` (who is next), `slots` (what is free, pure), `queries`, `compute`, `in_flight`.
+//! Reading order: `fair_queue` (who is next), `slots` (what is free, pure), `appointments` (who comes back when), `queries`,
+//! `compute`, `in_flight`.
 
+mod appointments;
 mod compute;
 mod drain_rate;
 mod fair_queue;
@@ -22,7 +24,7 @@ mod slots;
 use std::time::Duration;
 
 pub use compute::{ComputeLimits, ComputePermit, ComputeSlots, Requester};
-pub use fair_queue::{ClientKey, DEBT_LIMIT_QUANTA, FairQueue, Popped, Ticket, Weights};
+pub use fair_queue::{ClientKey, DEBT_LIMIT_QUANTA, FairQueue, Order, Popped, Ticket, Weights};
 pub use in_flight::{InFlight, InFlightPermit};
 pub use queries::{QueryAdmission, QueryCost, QueryPermit, QueryStatus};
 pub use slots::QueryLimits;
@@ -54,9 +56,9 @@ pub struct Overloaded {
     pub limit: u64,
     /// How many there are.
     pub found: u64,
-    /// What the refused one would have waited for: `max_active`, `team green`, `reserved`, `compute_slots`.
+    /// What the refused one would have waited for: `max_active`, `client`, `team green`, `reserved`, `compute_slots`.
     pub limiting_factor: String,
-    /// When to come back: when half of those who wait will have started, at the measured drain rate.
+    /// When to come back: when there will be room, at the measured drain rate.
     pub retry_after: Duration,
 }
 

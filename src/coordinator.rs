@@ -53,8 +53,9 @@ pub struct Coordinator {
     results: ByteCache<Arc<str>, Arc<ResultSet>>,
     chunks: ByteCache<(Arc<str>, u32), Arc<Vec<Frame>>>,
     aggregates: ByteCache<Arc<str>, Arc<Vec<(GroupId, Partial)>>>,
-    /// Held while an aggregate is computed again: one at a time, or many readers of a large one would be many copies.
-    recounting: tokio::sync::Mutex<()>,
+    /// One at a time, or many readers of a large aggregate would be many copies.
+    recounts: ComputeSlots,
+    computing: ComputeSlots,
     runs: Runs,
     requests: Requests,
     /// Until when nodes are not asked again for a query's sake that took long to answer, or not to. Held while nodes are
@@ -150,6 +151,10 @@ pub struct Parts {
     pub admission: QueryAdmission,
     /// Admits chunk reads.
     pub reads: ComputeSlots,
+    /// Admits aggregates that are computed again, one at a time.
+    pub recounts: ComputeSlots,
+    /// Admits pieces of computing, the holder's and those of groups.
+    pub computing: ComputeSlots,
     /// Keeps result sets.
     pub leases: Leases,
     /// Time.
@@ -178,7 +183,8 @@ impl Coordinator {
             admission: parts.admission,
             reads: parts.reads,
             leases: parts.leases,
-            recounting: tokio::sync::Mutex::default(),
+            recounts: parts.recounts,
+            computing: parts.computing,
             runs,
             requests: Requests::default(),
             sought: tokio::sync::Mutex::default(),

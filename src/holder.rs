@@ -30,7 +30,7 @@ use crate::verb::{
 };
 
 /// Rows to scan that encoding one row costs as much as: measured on the real data, 4 ns against 60 ns.
-const SCANNED_ROWS_PER_ENCODED_ROW: u64 = 16;
+pub const SCANNED_ROWS_PER_ENCODED_ROW: u64 = 16;
 
 /// The data of one node, and what it takes to compute over them.
 pub struct Holder {
@@ -447,7 +447,8 @@ impl<'a> Work<'a> {
         cost: u64,
         piece: impl FnOnce() -> T + Send + 'static,
     ) -> Result<Done<T>, Refusal> {
-        let requester = Requester { team: team.clone(), client: self.call.client.clone() };
+        let (client, due) = (self.call.client.clone(), self.call.deadline);
+        let requester = Requester { team: team.clone(), client, due };
         let asked = Instant::now();
         let permit = match self.holder.slots.acquire(&requester, cost.max(1)).await {
             Ok(permit) => permit,
@@ -464,7 +465,7 @@ impl<'a> Work<'a> {
             drop(permit);
             result
         };
-        let result = self.holder.compute.run(holding).await;
+        let result = self.holder.compute.run(cost, holding).await;
         Ok(Done { result, took: granted.elapsed() })
     }
 

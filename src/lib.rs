@@ -81,6 +81,12 @@
 //! - Rows whose aggregated column is missing are left out: a group of only missing values does not appear.
 //!   Sites that share a name are one group.
 //! - A result from the cache takes no slot.
+//! - One client leaves a quarter of the slots to others, and one address an eighth, also while nobody else asks: slots are
+//!   not what is scarce, and whoever comes starts at once.
+//! - Of one client's pieces of work those of the query with the nearest deadline go first, so that its queries end one by one.
+//! - Whoever is refused by a full queue has an appointment: room is kept for it from others that come meanwhile. A client is
+//!   all of its requests; which of them comes at the time does not matter.
+//! - Putting a chunk of the old contract together is charged to nobody: it copies at most `chunk_bytes`.
 //! - At `limits.result_set_bytes`, the address that has most gives up the result set that its client with most
 //!   touched longest ago. Only if no address has two is a query refused, with the time of the next lease's end.
 //! - `chunk_bytes` is divided by the worst encoded row of the days that rows are taken from, not of all planned

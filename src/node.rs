@@ -17,7 +17,7 @@ use tower::util::MapResponseLayer;
 
 use crate::access::{Access, GuardLayer};
 use crate::admission::{
-    ClientKey, ComputeLimits, ComputeSlots, InFlight, QueryAdmission, QueryLimits, Weights,
+    ClientKey, ComputeLimits, ComputeSlots, InFlight, Order, QueryAdmission, QueryLimits, Weights,
 };
 use crate::config::{NodeId, Overlay, Process, Role};
 use crate::coordinator::{Coordinator, Parts};
@@ -244,19 +244,21 @@ fn wire_together(
     let quantum_rows = limits.quantum_rows;
     let fair = |slots, what, limiting_factor| {
         let queue_length = limits.compute_queue_length;
-        let limits = ComputeLimits { slots, queue_length, quantum_rows, what, limiting_factor };
+        let order = Order::under(overlay.strategies.fairness);
+        let limits = ComputeLimits { slots, queue_length, quantum_rows, order, what, limiting_factor };
         ComputeSlots::new(limits, weights.clone())
     };
+    let computing = fair(
+        limits.compute_slots.unwrap_or(outside.cores),
+        ["piece of work waiting", "pieces of work waiting"],
+        "compute_slots",
+    );
     let holder = Arc::new(Holder::new(
         process.id.clone(),
         incarnation,
         placed,
         &overlay,
-        fair(
-            limits.compute_slots.unwrap_or(outside.cores),
-            ["piece of work waiting", "pieces of work waiting"],
-            "compute_slots",
-        ),
+        computing.clone(),
         outside.compute,
         metrics.clone(),
     ));
@@ -293,6 +295,12 @@ fn wire_together(
         gather: Gather::new(overlay.clone(), relay.clone(), metrics.clone()),
         admission,
         reads: fair(limits.reads_in_flight, ["chunk read waiting", "chunk reads waiting"], "reads_in_flight"),
+        recounts: fair(
+            1,
+            ["aggregate to count again waiting", "aggregates to count again waiting"],
+            "recounts",
+        ),
+        computing,
         leases,
         clock: outside.clock,
         random: outside.random.clone(),
@@ -446,7 +454,8 @@ async fn load_data(
         let report = |at: LoadProgress| drop(reporting.send_replace(Loading::Running(at)));
         load_placed(&loading_state, root, &options, &report)
     };
-    let loaded = state.holder.compute().run(job).await;
+    // Loading is charged to nobody.
+    let loaded = state.holder.compute().run(0, job).await;
     match loaded {
         Ok(()) => {
             set_health(&health, tonic_health::ServingStatus::Serving).await;

@@ -364,26 +364,39 @@ pub enum Compute {
     Inline,
     /// On the runtime's blocking threads.
     Pool,
+    /// In the runtime's time: a piece lasts by its rows, and then is done in no time. As on a thread, it goes on to its
+    /// end when nobody waits for it any more.
+    Simulated {
+        /// Nanoseconds that a row takes.
+        ns_per_row: u64,
+    },
 }
 
 impl Compute {
     /// Runs one piece of work, of at most a quantum of rows, to its end.
     ///
+    /// Units: `rows` is what the piece is charged with, in rows to scan; only simulated computing looks at it.
+    ///
     /// # Cancel safety
     /// A dropped future's piece may still finish on its thread; its result goes nowhere.
-    pub async fn run<T: Send + 'static>(self, work: impl FnOnce() -> T + Send + 'static) -> T {
-        match self {
+    pub async fn run<T: Send + 'static>(self, rows: u64, work: impl FnOnce() -> T + Send + 'static) -> T {
+        let ended = match self {
             Compute::Inline => {
                 let result = work();
                 tokio::task::yield_now().await;
-                result
+                Ok(result)
             }
-            Compute::Pool => match tokio::task::spawn_blocking(work).await {
-                Ok(result) => result,
-                Err(failure) if failure.is_panic() => std::panic::resume_unwind(failure.into_panic()),
-                // The runtime is shutting down and drops this future at its next suspension.
-                Err(_) => std::future::pending().await,
-            },
+            Compute::Pool => tokio::task::spawn_blocking(work).await,
+            Compute::Simulated { ns_per_row } => {
+                let lasts = Duration::from_nanos(rows.saturating_mul(ns_per_row));
+                tokio::spawn(tokio::time::sleep(lasts).map(|()| work())).await
+            }
+        };
+        match ended {
+            Ok(result) => result,
+            Err(failure) if failure.is_panic() => std::panic::resume_unwind(failure.into_panic()),
+            // The runtime is shutting down and drops this future at its next suspension.
+            Err(_) => std::future::pending().await,
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::{FutureExt, poll};
-use overlay::admission::{ClientKey, ComputeLimits, ComputeSlots, Requester, Weights};
+use overlay::admission::{ClientKey, ComputeLimits, ComputeSlots, Order, Requester, Weights};
 use overlay::aggregate::{AggregateOf, AggregateSpec, GroupKey};
 use overlay::config::{NodeId, Overlay};
 use overlay::day::Day;
@@ -55,7 +55,8 @@ async fn piece_is_charged_with_its_rows() {
     let held = Held::new(json!({}));
     // So that the reads need no scan: what they select is kept.
     assert_eq!(held.read_first_row().await, 1);
-    let nobody = Requester { team: "green".into(), client: ClientKey::new("nobody", "") };
+    let nobody =
+        Requester { team: "green".into(), client: ClientKey::new("nobody", ""), due: Instant::now() };
     let mut slot = Some(held.slots.acquire(&nobody, 1).await.unwrap());
     let scan = |bound| held.count(bound, None, held.version).map(|_| 's').boxed();
     let read = |_| held.read_first_row().map(|_| 'r').boxed();
@@ -114,6 +115,7 @@ impl Held {
             slots: 1,
             queue_length: 100,
             quantum_rows: rows,
+            order: Order::InTurn,
             what: ["piece of work waiting", "pieces of work waiting"],
             limiting_factor: "compute_slots",
         };

@@ -1,7 +1,8 @@
 //! Compute slots: the right to scan or encode one piece of rows.
 //!
 //! Pieces of all queries meet here, so this is where a heavy query and a light one share the processor: by rows, over
-//! teams, over addresses inside a team, over the ids of an address. What a piece costs is known before it starts: its
+//! teams, over addresses inside a team, over the ids of an address. Of one client's pieces that of its oldest query goes
+//! first, told by its deadline: so its queries end one by one, and give their slots back. What a piece costs is known before it starts: its
 //! rows, or its encoded rows times what encoding one costs. So nothing has to be trued up.
 
 #[cfg(test)]
@@ -15,7 +16,7 @@ use tokio::time::Instant;
 
 use super::Overloaded;
 use super::drain_rate::DrainRate;
-use super::fair_queue::{ClientKey, FairQueue, Ticket, Weights};
+use super::fair_queue::{ClientKey, FairQueue, Order, Ticket, Weights};
 
 /// On whose account a piece is computed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +25,8 @@ pub struct Requester {
     pub team: Arc<str>,
     /// The client that asked, also where a neighbour asks for it.
     pub client: ClientKey,
+    /// When the client stops waiting for what the piece is part of; of its pieces the one that is due first is next.
+    pub due: Instant,
 }
 
 /// How many pieces run and wait, and what they are called when that is too many.
@@ -35,6 +38,8 @@ pub struct ComputeLimits {
     pub queue_length: usize,
     /// The rows of one turn at weight 1; pieces of scanning are not larger.
     pub quantum_rows: u64,
+    /// What decides which piece is next.
+    pub order: Order,
     /// What waits, one and several: `piece of work waiting`, `pieces of work waiting`.
     pub what: [&'static str; 2],
     /// What the slots are called as a limiting factor.
@@ -66,7 +71,7 @@ impl ComputeSlots {
     pub fn new(limits: ComputeLimits, weights: Weights) -> Self {
         let state = State {
             free: limits.slots.max(1),
-            queue: FairQueue::new(limits.quantum_rows, weights),
+            queue: FairQueue::new(limits.quantum_rows, weights).ordered(limits.order),
             granted: BTreeSet::new(),
             drain_rate: DrainRate::default(),
         };
@@ -106,7 +111,7 @@ impl ComputeSlots {
         let limits = &self.shared.limits;
         let (sender, outcome) = oneshot::channel();
         let mut state = self.shared.lock();
-        let ticket = state.queue.push(&who.team, &who.client, rows, sender);
+        let ticket = state.queue.push_due(&who.team, &who.client, rows, Some(who.due), sender);
         state.grant();
         if state.queue.len() > limits.queue_length {
             let refused = state.queue.last_of_the_longest_line(ticket, |_| false);

@@ -1,5 +1,6 @@
 //! Who is next: a queue that shares rows among teams, inside a team among addresses, and inside an address
-//! among client ids, by deficit round robin; first in, first out inside a client.
+//! among client ids, by deficit round robin. Inside a client what is due first goes first, and what is due at no time
+//! before that, in the order of arrival: so a client's queries end one after the other, not all at its end.
 //!
 //! Pure: no clock, no lock, no task; equal calls give equal answers.
 //!
@@ -30,7 +31,11 @@ mod tests;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use account::{Account, Step};
+
+use crate::config::Fairness;
 
 /// A debt takes at most so many rounds to pay; what is beyond it is forgiven. A measured cost can be any number, so
 /// without this bound one bad estimate would lock a client out; 64 left a team that others keep charging with one turn
@@ -79,6 +84,26 @@ impl Weights {
     }
 }
 
+/// What decides who is next.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Order {
+    /// Teams, addresses and clients take turns.
+    #[default]
+    InTurn,
+    /// Arrival alone, whoever asks.
+    OfArrival,
+}
+
+impl Order {
+    /// The order under a strategy.
+    pub fn under(fairness: Fairness) -> Self {
+        match fairness {
+            Fairness::Fifo => Order::OfArrival,
+            Fairness::Strict | Fairness::Weighted | Fairness::Hybrid => Order::InTurn,
+        }
+    }
+}
+
 /// Names an item of one queue; later pushes have larger tickets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ticket(u64);
@@ -102,6 +127,7 @@ pub struct FairQueue<T> {
     next_ticket: u64,
     quantum_rows: u64,
     weights: Weights,
+    order: Order,
     /// The largest cost since the queue was last empty: no account saves more than it.
     largest_cost: u64,
 }
@@ -122,18 +148,37 @@ impl<T> FairQueue<T> {
             next_ticket: 0,
             quantum_rows: quantum_rows.max(1),
             weights,
+            order: Order::InTurn,
             largest_cost: 0,
         }
     }
 
+    /// The queue with this order, before anything waits in it.
+    pub fn ordered(self, order: Order) -> Self {
+        Self { order, ..self }
+    }
+
     /// Puts an item at the end of its client's line. Units: `cost` is the estimate in rows, at least 1.
     pub fn push(&mut self, team: &Arc<str>, client: &ClientKey, cost: u64, item: T) -> Ticket {
+        self.push_due(team, client, cost, None, item)
+    }
+
+    /// Puts an item into its client's line before those that are due later.
+    pub fn push_due(
+        &mut self,
+        team: &Arc<str>,
+        client: &ClientKey,
+        cost: u64,
+        due: Option<Instant>,
+        item: T,
+    ) -> Ticket {
+        let due = due.filter(|_| self.order == Order::InTurn);
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
         let cost = cost.max(1);
         self.largest_cost = self.largest_cost.max(cost);
         let path = self.path(team, client);
-        self.root.push(&path, ticket, cost);
+        self.root.push(&path, ticket, cost, due);
         self.items.insert(ticket, Waiting { path, item });
         ticket
     }
@@ -210,6 +255,10 @@ impl<T> FairQueue<T> {
     }
 
     fn path(&self, team: &Arc<str>, client: &ClientKey) -> [Step; 3] {
+        if self.order == Order::OfArrival {
+            // All are one client.
+            return [(); 3].map(|()| self.step(&Arc::from(""), 1.0));
+        }
         let clients = &self.weights.clients;
         [
             self.step(team, self.weights.team(team)),

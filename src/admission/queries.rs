@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
+use super::appointments::Appointments;
 use super::drain_rate::DrainRate;
 use super::fair_queue::{ClientKey, Ticket};
 use super::slots::{Plan, QueryLimits, Slots};
@@ -33,7 +34,7 @@ pub enum QueryStatus {
     Unknown,
     /// In the queue.
     Waiting {
-        /// What keeps it there: `max_active`, `team <name>`, `reserved`.
+        /// What keeps it there: `max_active`, `client` (its own client's queries), `team <name>`, `reserved`.
         limiting_factor: String,
         /// Queries that start before it, as things stand.
         position: usize,
@@ -61,7 +62,9 @@ struct Shared {
 struct State {
     slots: Slots<Waiter>,
     running: BTreeMap<Ticket, Running>,
+    /// Of those who waited, when they start: others may come and go beside them.
     drain_rate: DrainRate,
+    appointments: Appointments,
     draining: bool,
 }
 
@@ -98,6 +101,7 @@ impl QueryAdmission {
     /// All slots are free.
     pub fn new(limits: QueryLimits) -> Self {
         let state = State {
+            appointments: Appointments::new(limits.max_active + limits.queue_length),
             slots: Slots::new(limits),
             running: BTreeMap::new(),
             drain_rate: DrainRate::default(),
@@ -177,19 +181,19 @@ impl QueryAdmission {
             return Err(AdmissionError::Draining);
         }
         let client = query.client.clone();
+        let was_told_to_come = state.appointments.keep(&client, Instant::now());
         let ticket = state.slots.arrive(query.client, query.teams.clone(), waiter);
         let factor = state.slots.limiting_factor(ticket);
         let factor = factor.map(|factor| factor.to_string());
-        state.grant();
-        if state.is_too_long() {
-            let refused = state.slots.last_of_the_longest_line(ticket);
+        state.grant(Some(ticket));
+        if let Some(refused) = state.refused_for(ticket, was_told_to_come) {
             let overloaded = state.overloaded(refused).into();
             if refused == ticket {
                 state.slots.leave(ticket);
                 return Err(overloaded);
             }
             state.refuse(&[refused], &overloaded);
-            state.grant();
+            state.grant(None);
         }
         self.shared.publish(&mut state);
         drop(state);
@@ -213,8 +217,11 @@ impl Shared {
 }
 
 impl State {
-    fn grant(&mut self) {
+    fn grant(&mut self, newcomer: Option<Ticket>) {
         while let Some((ticket, query)) = self.slots.grant_next() {
+            if newcomer != Some(ticket) {
+                self.drain_rate.record(Instant::now());
+            }
             let running =
                 Running { client: query.client, request_id: query.waiter.request_id, plan: query.plan };
             self.running.insert(ticket, running);
@@ -231,21 +238,39 @@ impl State {
         }
     }
 
-    fn is_too_long(&self) -> bool {
-        self.slots.queue().len() > self.slots.limits().queue_length
+    /// Who has to go because a newcomer waits, if anybody: there are too many, or it takes the room of those who
+    /// were told to come back.
+    fn refused_for(&self, newcomer: Ticket, was_told_to_come: bool) -> Option<Ticket> {
+        let (queue, limit) = (self.slots.queue(), self.slots.limits().queue_length);
+        queue.get(newcomer)?;
+        if queue.len() > limit {
+            return Some(self.slots.last_of_the_longest_line(newcomer));
+        }
+        let has_room = was_told_to_come || queue.len() + self.appointments.count() <= limit;
+        let expected = || self.appointments.clients();
+        (!has_room && queue.is_in_the_longest_line(newcomer, expected)).then_some(newcomer)
     }
 
-    fn overloaded(&self, refused: Ticket) -> Overloaded {
+    /// The refusal of a query that waits, with an appointment for its client.
+    fn overloaded(&mut self, refused: Ticket) -> Overloaded {
         let limiting_factor = self.slots.limiting_factor(refused);
         // Without the one that is refused.
         let waiting = self.slots.queue().len() - 1;
+        let limit = self.slots.limits().queue_length;
+        // So that there is room for it and for those who come before it, and some to spare: nobody leaves to the moment.
+        let must_leave = (waiting + self.appointments.count() + 1 + limit / 4).saturating_sub(limit) + 1;
+        let now = Instant::now();
+        let retry_after = self.drain_rate.time_for(must_leave, now);
+        if let Some(query) = self.slots.queue().get(refused) {
+            self.appointments.make(&query.client, now + retry_after);
+        }
         Overloaded {
             what: ["query waiting", "queries waiting"],
             limit_name: "limits.queue_length",
-            limit: self.slots.limits().queue_length as u64,
+            limit: limit as u64,
             found: waiting as u64,
             limiting_factor: limiting_factor.map_or_else(String::new, |factor| factor.to_string()),
-            retry_after: self.drain_rate.time_for(waiting / 2 + 1, Instant::now()),
+            retry_after,
         }
     }
 
@@ -273,13 +298,12 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut state = self.shared.lock();
         if let Some(query) = state.running.remove(&self.ticket) {
-            state.slots.finish(&query.plan);
-            state.drain_rate.record(Instant::now());
+            state.slots.finish(&query.client, &query.plan);
         } else {
             state.slots.leave(self.ticket);
         }
         // Also when a waiter left: it may have held a reservation.
-        state.grant();
+        state.grant(None);
         self.shared.publish(&mut state);
     }
 }
@@ -300,7 +324,7 @@ impl QueryPermit {
         self.waited
     }
 
-    /// What made it wait when it came: `max_active`, `team <name>` or `reserved`; `None` if it started at once.
+    /// What made it wait when it came: `max_active`, `client`, `team <name>` or `reserved`; `None` if it started at once.
     pub fn limiting_factor(&self) -> Option<&str> {
         self.limiting_factor.as_deref()
     }

@@ -8,6 +8,10 @@
 //! its client if one waits, so that those stay first in, first out. It may overtake an earlier query of its own client only
 //! while that one's slots are not free. It is charged to its teams, each with its own rows.
 //!
+//! **Room for others.** An address leaves an eighth of the node's and of each team's slots to others, and a client a quarter,
+//! rounded down: whoever comes beside one that asks for everything starts at once, and need not wait until the other's
+//! queries end. Where a team may exceed its slots, so may a client.
+//!
 //! **Reservations.** A query whose turn came `max_bypass` times while its slots were not free reserves them, at most
 //! [`RESERVATION_LIMIT`] (and a quarter of `max_active`) at a time, the oldest query first. What a reservation needs is kept
 //! from everybody behind it: queries without one, and later reservations. So the first reservation waits for
@@ -25,7 +29,7 @@ use std::sync::Arc;
 
 use crate::config::Fairness;
 
-use super::fair_queue::{ClientKey, FairQueue, Ticket, Weights};
+use super::fair_queue::{ClientKey, FairQueue, Order, Ticket, Weights};
 
 /// Reservations at a time; each may keep one slot of the node idle.
 pub(super) const RESERVATION_LIMIT: usize = 4;
@@ -56,6 +60,7 @@ pub struct QueryLimits {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum LimitingFactor {
     MaxActive,
+    Client,
     Team(Arc<str>),
     Reserved,
 }
@@ -64,6 +69,7 @@ impl std::fmt::Display for LimitingFactor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::MaxActive => f.write_str("max_active"),
+            Self::Client => f.write_str("client"),
             Self::Team(team) => write!(f, "team {team}"),
             Self::Reserved => f.write_str("reserved"),
         }
@@ -102,11 +108,17 @@ struct Held {
     running: BTreeMap<Arc<str>, usize>,
     /// Waiting queries that touch a team.
     waiting: BTreeMap<Arc<str>, usize>,
+    /// Running queries of an address and of a client.
+    clients: BTreeMap<Holding, usize>,
 }
+
+/// Whose slots: an address's or, with an id, a client's; of the node or of a team.
+type Holding = (Arc<str>, Option<Arc<str>>, Option<Arc<str>>);
 
 #[derive(Debug)]
 struct Reservation {
     ticket: Ticket,
+    client: ClientKey,
     plan: Plan,
 }
 
@@ -115,10 +127,17 @@ impl<W> Slots<W> {
         limits.max_active = limits.max_active.max(1);
         limits.per_team_limit = limits.per_team_limit.max(1);
         Self {
-            queue: FairQueue::new(QUANTUM_ROWS, limits.weights.clone()),
+            queue: FairQueue::new(QUANTUM_ROWS, limits.weights.clone())
+                .ordered(Order::under(limits.fairness)),
             max_bypass: limits.max_bypass,
             reservations: Vec::new(),
-            held: Held { limits, active: 0, running: BTreeMap::new(), waiting: BTreeMap::new() },
+            held: Held {
+                limits,
+                active: 0,
+                running: BTreeMap::new(),
+                waiting: BTreeMap::new(),
+                clients: BTreeMap::new(),
+            },
         }
     }
 
@@ -139,8 +158,8 @@ impl<W> Slots<W> {
     }
 
     /// A running query ends and its slots are free again.
-    pub(super) fn finish(&mut self, plan: &Plan) {
-        self.held.finish(plan);
+    pub(super) fn finish(&mut self, client: &ClientKey, plan: &Plan) {
+        self.held.finish(client, plan);
     }
 
     /// Charges what a query read beyond the estimate (negative: less).
@@ -156,7 +175,7 @@ impl<W> Slots<W> {
             None => self.pop()?,
         };
         self.forget(ticket, &waiting.plan);
-        self.held.start(&waiting.plan);
+        self.held.start(&waiting.client, &waiting.plan);
         for (team, rows) in &waiting.plan {
             if *team != waiting.team {
                 let rows = i64::try_from(*rows).unwrap_or(i64::MAX);
@@ -168,9 +187,9 @@ impl<W> Slots<W> {
 
     /// What keeps a waiting query from starting; `None` if nothing does.
     pub(super) fn limiting_factor(&self, ticket: Ticket) -> Option<LimitingFactor> {
-        let plan = &self.queue.get(ticket)?.plan;
+        let waiting = self.queue.get(ticket)?;
         let rank = self.rank(ticket).unwrap_or(self.reservations.len());
-        self.held.blocks(plan, &self.reservations[..rank])
+        self.held.blocks(&waiting.client, &waiting.plan, &self.reservations[..rank])
     }
 
     /// How many queries start before this one if none comes and slots become free in turn.
@@ -208,9 +227,14 @@ impl<W> Slots<W> {
 
     fn pop(&mut self) -> Option<(Ticket, Waiting<W>)> {
         let Self { held, queue, reservations, .. } = self;
-        let popped = queue.pop_next(|waiting| held.blocks(&waiting.plan, reservations).is_none())?;
+        let blocks = |waiting: &Waiting<W>| held.blocks(&waiting.client, &waiting.plan, reservations);
+        let popped = queue.pop_next(|waiting| blocks(waiting).is_none())?;
         for ticket in popped.passed_over {
-            if let Some(waiting) = queue.get_mut(ticket) {
+            // Whoever waits for its own client's queries keeps nobody else waiting for it.
+            let waiting = queue.get_mut(ticket);
+            if let Some(waiting) =
+                waiting.filter(|waiting| !held.leaves_too_little(&waiting.client, &waiting.plan))
+            {
                 waiting.bypassed = waiting.bypassed.saturating_add(1);
             }
         }
@@ -227,7 +251,11 @@ impl<W> Slots<W> {
         let room = limit.saturating_sub(self.reservations.len());
         let new: Vec<_> = entitled
             .take(room)
-            .map(|(ticket, waiting)| Reservation { ticket, plan: waiting.plan.clone() })
+            .map(|(ticket, waiting)| Reservation {
+                ticket,
+                client: waiting.client.clone(),
+                plan: waiting.plan.clone(),
+            })
             .collect();
         self.reservations.extend(new);
     }
@@ -235,8 +263,8 @@ impl<W> Slots<W> {
     fn first_ready_reservation(&self) -> Option<Ticket> {
         let ready = |rank: &usize| {
             let before = &self.reservations[..*rank];
-            let plan = &self.reservations[*rank].plan;
-            self.held.blocks(plan, before).is_none()
+            let Reservation { client, plan, .. } = &self.reservations[*rank];
+            self.held.blocks(client, plan, before).is_none()
         };
         let rank = (0..self.reservations.len()).find(ready)?;
         Some(self.reservations[rank].ticket)
@@ -254,8 +282,8 @@ impl<W> Slots<W> {
 }
 
 impl Held {
-    /// What keeps `plan` from starting while `before` goes first.
-    fn blocks(&self, plan: &Plan, before: &[Reservation]) -> Option<LimitingFactor> {
+    /// What keeps a client's `plan` from starting while `before` goes first.
+    fn blocks(&self, client: &ClientKey, plan: &Plan, before: &[Reservation]) -> Option<LimitingFactor> {
         if self.active >= self.limits.max_active {
             return Some(LimitingFactor::MaxActive);
         }
@@ -263,7 +291,22 @@ impl Held {
             return Some(LimitingFactor::Reserved);
         }
         let mut teams = plan.keys();
-        teams.find_map(|team| self.team_blocks(team, plan, before))
+        let team_blocks = teams.find_map(|team| self.team_blocks(team, plan, before));
+        team_blocks.or_else(|| self.leaves_too_little(client, plan).then_some(LimitingFactor::Client))
+    }
+
+    /// Whether a client, or its address, would have more slots than it may.
+    fn leaves_too_little(&self, client: &ClientKey, plan: &Plan) -> bool {
+        if self.limits.fairness == Fairness::Fifo {
+            return false;
+        }
+        let teams = plan.keys().filter(|team| !self.may_exceed(team, plan));
+        let teams = teams.map(|team| (Some(team), self.limits.per_team_limit));
+        teams.chain([(None, self.limits.max_active)]).any(|(team, slots)| {
+            let [address, id] = holdings(client, team);
+            let has = |holding| self.clients.get(&holding).copied().unwrap_or(0);
+            has(address) >= slots - slots / 8 || has(id) >= slots - slots / 4
+        })
     }
 
     fn team_blocks(&self, team: &Arc<str>, plan: &Plan, before: &[Reservation]) -> Option<LimitingFactor> {
@@ -287,7 +330,7 @@ impl Held {
     fn may_exceed(&self, team: &Arc<str>, plan: &Plan) -> bool {
         let loaded = self.active * 5 >= self.limits.max_active * 4;
         match self.limits.fairness {
-            Fairness::Strict => false,
+            Fairness::Strict | Fairness::Fifo => false,
             Fairness::Hybrid if loaded => false,
             Fairness::Weighted | Fairness::Hybrid => {
                 let mut others = self.waiting.keys().filter(|other| !plan.contains_key(*other));
@@ -311,37 +354,47 @@ impl Held {
     }
 
     fn wait(&mut self, plan: &Plan) {
-        add_one(&mut self.waiting, plan);
+        add_one(&mut self.waiting, plan.keys().cloned());
     }
 
     fn stop_waiting(&mut self, plan: &Plan) {
-        take_one(&mut self.waiting, plan);
+        take_one(&mut self.waiting, plan.keys().cloned());
     }
 
-    fn start(&mut self, plan: &Plan) {
+    fn start(&mut self, client: &ClientKey, plan: &Plan) {
         self.active += 1;
-        add_one(&mut self.running, plan);
+        add_one(&mut self.running, plan.keys().cloned());
+        add_one(&mut self.clients, all_holdings(client, plan));
     }
 
-    fn finish(&mut self, plan: &Plan) {
+    fn finish(&mut self, client: &ClientKey, plan: &Plan) {
         self.active -= 1;
-        take_one(&mut self.running, plan);
+        take_one(&mut self.running, plan.keys().cloned());
+        take_one(&mut self.clients, all_holdings(client, plan));
     }
 }
 
-fn add_one(counts: &mut BTreeMap<Arc<str>, usize>, plan: &Plan) {
-    for team in plan.keys() {
-        *counts.entry(team.clone()).or_default() += 1;
+fn holdings(client: &ClientKey, team: Option<&Arc<str>>) -> [Holding; 2] {
+    [None, Some(client.id.clone())].map(|id| (client.address.clone(), id, team.cloned()))
+}
+
+fn all_holdings(client: &ClientKey, plan: &Plan) -> impl Iterator<Item = Holding> {
+    plan.keys().map(Some).chain([None]).flat_map(|team| holdings(client, team))
+}
+
+fn add_one<K: Ord>(counts: &mut BTreeMap<K, usize>, keys: impl Iterator<Item = K>) {
+    for key in keys {
+        *counts.entry(key).or_default() += 1;
     }
 }
 
-/// Entries of zero go, so that teams nobody asks for any more leave nothing behind.
-fn take_one(counts: &mut BTreeMap<Arc<str>, usize>, plan: &Plan) {
-    for team in plan.keys() {
-        if let Some(count) = counts.get_mut(team) {
+/// Entries of zero go, so that teams nobody asks for any more, and clients that are gone, leave nothing behind.
+fn take_one<K: Ord>(counts: &mut BTreeMap<K, usize>, keys: impl Iterator<Item = K>) {
+    for key in keys {
+        if let Some(count) = counts.get_mut(&key) {
             *count -= 1;
             if *count == 0 {
-                counts.remove(team);
+                counts.remove(&key);
             }
         }
     }

@@ -87,9 +87,11 @@ macro_rules! bounded {
 bounded! {
     /// What each queue, buffer and wait of a node may grow to.
     Limits {
-        /// Queries that run at once, default 100. Raising it shortens the queue and lengthens each run.
+        /// Queries that run at once, default 100. One client leaves a quarter of them to others, one address an eighth.
+        /// Raising it shortens the queue and lengthens each run.
         max_active: usize = 100, 1..=100_000;
-        /// Slots of one team in use at once, default 60. Raising it lets one team crowd out the others.
+        /// Slots of one team in use at once, default 60; a client leaves a quarter of them to others, an address an
+        /// eighth. Raising it lets one team crowd out the others.
         per_team_limit: usize = 60, 1..=100_000;
         /// Queries that wait at once, default 1000; beyond it the last of the longest line is refused. Raising it
         /// trades refusals for waiting. 0 refuses whatever cannot run at once.

@@ -105,6 +105,9 @@ words! {
         Weighted = "weighted",
         /// Like `weighted` below 80 % load, like `strict` above.
         Hybrid = "hybrid",
+        /// Never, and nobody takes turns: queries and pieces of work in the order of their arrival, whoever asks. To
+        /// compare with; one client can keep all others waiting.
+        Fifo = "fifo",
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crate::admission::Requester;
 use crate::aggregate::{self, AggregateSpec, GroupId, Groups, Partial};
 use crate::chunking::{ChunkBounds, MAX_CHUNKS};
 use crate::config::NodeId;
@@ -260,9 +261,11 @@ impl Coordinator {
     pub(super) async fn aggregate_again(
         &self,
         result_set: &ResultSet,
+        requester: &Requester,
         call: &Call,
     ) -> Result<Arc<Vec<(GroupId, Partial)>>, QueryError> {
-        let _alone = self.recounting.lock().await;
+        let rows = result_set.plan.cost_by_team().into_values().sum();
+        let _alone = self.recounts.acquire(requester, rows).await?;
         if let Some(groups) = self.aggregates.get(&result_set.key) {
             return Ok(groups);
         }

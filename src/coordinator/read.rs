@@ -14,6 +14,7 @@ use crate::day::Day;
 use crate::error::QueryError;
 use crate::frame;
 use crate::gather::WantedDay;
+use crate::holder::SCANNED_ROWS_PER_ENCODED_ROW;
 use crate::result_set::{Owner, ResultSet};
 use crate::verb::{Call, Frame, Read};
 
@@ -70,15 +71,16 @@ impl Coordinator {
         let frames = match cached {
             Some(frames) => frames,
             None => {
-                let requester = Requester { team: chunk_team(&result_set, index), client: client.clone() };
+                let team = chunk_team(&result_set, index);
+                let requester = Requester { team, client: client.clone(), due: deadline };
                 let rows = (range.end - range.start).max(1);
                 let call = self.call(client, deadline);
                 let frames = match &result_set.plan.query.aggregate {
                     Some(spec) => {
                         // Before the permit: whoever waits for groups keeps nobody from reading rows.
-                        let groups = self.groups(&result_set, &call).await?;
+                        let groups = self.groups(&result_set, &requester, &call).await?;
                         let _permit = self.reads.acquire(&requester, rows).await?;
-                        self.group_frames(&result_set, spec, groups, range).await
+                        self.group_frames(&result_set, spec, groups, range, &requester).await?
                     }
                     None => {
                         let _permit = self.reads.acquire(&requester, rows).await?;
@@ -123,11 +125,16 @@ impl Coordinator {
         self.gather.read(&spec, &wanted, call).await.map_err(unread)
     }
 
-    async fn groups(&self, result_set: &ResultSet, call: &Call) -> Result<AllGroups, QueryError> {
+    async fn groups(
+        &self,
+        result_set: &ResultSet,
+        requester: &Requester,
+        call: &Call,
+    ) -> Result<AllGroups, QueryError> {
         match self.aggregates.get(&result_set.key) {
             Some(groups) => Ok(groups),
             None if result_set.total_records == 0 => Ok(AllGroups::default()),
-            None => self.aggregate_again(result_set, call).await,
+            None => self.aggregate_again(result_set, requester, call).await,
         }
     }
 
@@ -137,16 +144,23 @@ impl Coordinator {
         spec: &AggregateSpec,
         groups: AllGroups,
         range: Range<u64>,
-    ) -> Vec<Frame> {
+        requester: &Requester,
+    ) -> Result<Vec<Frame>, QueryError> {
         if range.is_empty() {
-            return Vec::new();
+            return Ok(Vec::new());
         }
+        let cost = (range.end - range.start) * SCANNED_ROWS_PER_ENCODED_ROW;
+        let permit = self.computing.acquire(requester, cost).await?;
         let records = range.start as usize..range.end as usize;
         let (spec, encoding) = (spec.clone(), result_set.plan.query.encoding);
         // Equal versions give equal groups, so the range that was cut from them is there.
-        let encode = move || frame::encode_groups(&spec, &groups[records], encoding);
-        let payload = self.compute.run(encode).await;
-        vec![Frame {
+        let encode = move || {
+            let payload = frame::encode_groups(&spec, &groups[records], encoding);
+            drop(permit);
+            payload
+        };
+        let payload = self.compute.run(cost, encode).await;
+        Ok(vec![Frame {
             day: None,
             version: coverage::aggregate_version(&result_set.ledger),
             first_row: range.start,
@@ -154,7 +168,7 @@ impl Coordinator {
             digest: frame::digest(&payload),
             payload,
             node: self.me.clone(),
-        }]
+        }])
     }
 }
 

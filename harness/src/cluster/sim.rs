@@ -1,7 +1,7 @@
 //! Every node on one thread, in virtual time, over a network that a seed decides.
 //!
 //! The nodes are the real ones, with real HTTP/2 between them; only clock, randomness and network are the
-//! simulation's, and scans run inline. Time passes when nobody has anything to do, so an hour of leases costs
+//! simulation's. Scans run inline and take no time, unless a cost is set for their rows. Time passes when nobody has anything to do, so an hour of leases costs
 //! nothing. Equal seeds, specifications and bodies give equal traces, byte for byte.
 //!
 //! It proves nothing about threads, signals, sockets or memory.
@@ -47,6 +47,7 @@ pub struct SimCluster {
     dataset_root: PathBuf,
     network: Network,
     random: fastrand::Rng,
+    compute: Compute,
     started: Instant,
     nodes: BTreeMap<String, Node>,
     _carrying: AbortOnDropHandle<()>,
@@ -58,6 +59,18 @@ impl SimCluster {
     /// # Errors
     /// [`ClusterError`] if the configuration is not valid, or a node cannot load its data.
     pub async fn start(seed: u64, spec: ClusterSpec) -> Result<Self, ClusterError> {
+        Self::start_computing(seed, spec, Compute::Inline).await
+    }
+
+    /// As [`Self::start`], with nodes whose scans and encodings take time.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_computing(
+        seed: u64,
+        spec: ClusterSpec,
+        compute: Compute,
+    ) -> Result<Self, ClusterError> {
         let hosts = (1..=u16::MAX).map(|number| {
             let [high, low] = number.to_be_bytes();
             SocketAddr::from((Ipv4Addr::new(10, 0, high, low), 60051))
@@ -72,6 +85,7 @@ impl SimCluster {
             dataset_root: spec.dataset_root,
             network,
             random,
+            compute,
             started: Instant::now(),
             nodes: BTreeMap::new(),
         };
@@ -89,6 +103,26 @@ impl SimCluster {
         self.network.trace()
     }
 
+    /// A client that calls from an address of its own, the `host`th.
+    ///
+    /// # Errors
+    /// [`ClientError::Address`], which a cluster's own addresses never are.
+    ///
+    /// # Panics
+    /// If the cluster has no such node.
+    pub fn client_from(&self, host: u8, id: &str, client_id: &str) -> Result<Client, ClientError> {
+        let ip = IpAddr::V4(Ipv4Addr::new(10, 1, 1, host));
+        Client::over(self.network.dialer(CLIENT, ip), &self.address(id), client_id)
+    }
+
+    /// A node that runs.
+    ///
+    /// # Panics
+    /// If the cluster has no such node, or it crashed.
+    pub fn node(&self, id: &str) -> &Node {
+        &self.nodes[id]
+    }
+
     fn start_node(&mut self, id: &str) -> Result<(), ClusterError> {
         let elapsed = self.started.elapsed().as_millis() as u64;
         let node = Node::start(Setup {
@@ -101,7 +135,7 @@ impl SimCluster {
                 clock: Clock::starting_at(STARTED_UNIX_MS + elapsed),
                 random: Random::seeded(self.random.u64(..)),
                 connect: self.network.dialer(id, self.network.address(id).ip()),
-                compute: Compute::Inline,
+                compute: self.compute,
                 cores: CORES,
             },
             incoming: self.network.listen(id),

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use overlay::admission::{
-    ClientKey, ComputeLimits, ComputeSlots, QueryAdmission, QueryCost, QueryLimits, Requester, Weights,
+    ClientKey, ComputeLimits, ComputeSlots, Order, QueryAdmission, QueryCost, QueryLimits, Requester, Weights,
 };
 use overlay::config::Fairness;
 use tokio::time::Instant;
@@ -63,6 +63,7 @@ impl Node {
             slots: model.compute_slots,
             queue_length: model.max_active,
             quantum_rows: model.quantum_rows,
+            order: Order::InTurn,
             what: ["piece of work waiting", "pieces of work waiting"],
             limiting_factor: "compute_slots",
         };
@@ -77,8 +78,9 @@ impl Node {
     }
 
     async fn query(self: Arc<Self>, arrival: Arrival) -> Outcome {
-        tokio::time::sleep_until(self.began + Duration::from_millis(arrival.at_ms)).await;
-        // Each client has an address of its own, so that its weight is its share.
+        let due = self.began + Duration::from_millis(arrival.at_ms);
+        tokio::time::sleep_until(due).await;
+        // All wait for equally long, so who came first is due first. Each client has an address of its own, so that its weight is its share.
         let client = ClientKey::new(arrival.client.as_str(), "");
         let teams = arrival.rows.iter().map(|(team, rows)| (Arc::from(team.as_str()), *rows)).collect();
         let cost = QueryCost { client: client.clone(), request_id: None, teams };
@@ -87,7 +89,7 @@ impl Node {
         };
         let mut started_ms = None;
         for (team, rows) in arrival.pieces(self.model.quantum_rows) {
-            let requester = Requester { team: team.into(), client: client.clone() };
+            let requester = Requester { team: team.into(), client: client.clone(), due };
             let slot = self.compute.acquire(&requester, rows).await;
             let _slot = slot.expect("the queue has room for every running query");
             let from_ms = self.now_ms();

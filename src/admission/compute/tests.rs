@@ -8,6 +8,7 @@ fn compute_slots(slots: usize, queue_length: usize) -> ComputeSlots {
         slots,
         queue_length,
         quantum_rows: 100,
+        order: Order::InTurn,
         what: ["piece of work waiting", "pieces of work waiting"],
         limiting_factor: "compute_slots",
     };
@@ -20,7 +21,7 @@ fn waiting(slots: &ComputeSlots) -> usize {
 }
 
 fn requester(client: &str) -> Requester {
-    Requester { team: "green".into(), client: ClientKey::new("10.0.0.1", client) }
+    Requester { team: "green".into(), client: ClientKey::new("10.0.0.1", client), due: Instant::now() }
 }
 
 #[tokio::test(start_paused = true)]

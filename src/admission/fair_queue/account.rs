@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use super::{DEBT_LIMIT_QUANTA, Ticket};
 
 /// Accounts without items, below one parent, that are remembered for their debts; more are forgiven.
@@ -28,6 +30,7 @@ pub(super) struct Account {
     owed: i128,
     /// Entries here and below.
     waiting: usize,
+    /// In the order in which they are served.
     entries: VecDeque<Entry>,
     children: BTreeMap<Arc<str>, Account>,
     /// All children in the order of their turns; the first one is being visited if `visiting`.
@@ -39,6 +42,7 @@ pub(super) struct Account {
 struct Entry {
     ticket: Ticket,
     cost: i128,
+    due: Option<Instant>,
 }
 
 /// The child to serve next.
@@ -65,11 +69,14 @@ impl Account {
         }
     }
 
-    pub(super) fn push(&mut self, path: &[Step], ticket: Ticket, cost: u64) {
+    pub(super) fn push(&mut self, path: &[Step], ticket: Ticket, cost: u64, due: Option<Instant>) {
         self.waiting += 1;
         match path.split_first() {
-            Some((step, rest)) => self.child(step).push(rest, ticket, cost),
-            None => self.entries.push_back(Entry { ticket, cost: i128::from(cost) }),
+            Some((step, rest)) => self.child(step).push(rest, ticket, cost, due),
+            None => {
+                let index = self.entries.partition_point(|entry| entry.due <= due);
+                self.entries.insert(index, Entry { ticket, cost: i128::from(cost), due });
+            }
         }
     }
 

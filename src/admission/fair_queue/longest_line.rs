@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{FairQueue, Ticket, Waiting};
+use super::{ClientKey, FairQueue, Order, Ticket, Waiting};
 
 impl<T> FairQueue<T> {
     /// The newest item of the client with the longest line, at the address with the most items.
@@ -23,6 +23,23 @@ impl<T> FairQueue<T> {
         let id = longest(here().map(|(_, item)| item.id()), own.id());
         let mut newest = here().filter(|(_, item)| item.id() == id);
         newest.next().map_or(newcomer, |(ticket, _)| *ticket)
+    }
+
+    /// Whether nobody's line is longer than the newcomer's, with those who are expected as if they waited.
+    pub fn is_in_the_longest_line<'a, E>(&'a self, newcomer: Ticket, expected: impl Fn() -> E) -> bool
+    where
+        E: Iterator<Item = &'a ClientKey>,
+    {
+        let Some(own) = self.items.get(&newcomer).filter(|_| self.order == Order::InTurn) else {
+            return true;
+        };
+        let all = || {
+            let waiting = self.items.values().map(|item| (item.address(), item.id()));
+            waiting.chain(expected().map(|client| (&client.address, &client.id)))
+        };
+        let address = longest(all().map(|(address, _)| address), own.address());
+        let ids_here = all().filter(|(at, _)| *at == address).map(|(_, id)| id);
+        address == own.address() && longest(ids_here, own.id()) == own.id()
     }
 }
 

@@ -369,3 +369,25 @@ fn served_out_of_turn_is_charged_all_the_same() {
     // Charged with the next service, paid for in three rounds of 100, and a fourth for itself.
     assert_eq!(after.map(|ticket| queue.position(ticket)), [Some(0), Some(5)]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn of_one_client_what_is_due_first_goes_first() {
+    let mut queue = FairQueue::new(QUANTUM, Weights::default());
+    let (team, me, now) = (team(0), client(0), Instant::now());
+    let at = |seconds| Some(now + std::time::Duration::from_secs(seconds));
+    for (name, due) in [("late", at(9)), ("early", at(2)), ("early, behind", at(2)), ("at once", None)] {
+        queue.push_due(&team, &me, 10, due, name);
+    }
+    let order: Vec<_> = std::iter::from_fn(|| queue.pop_next(|_| true)).map(|popped| popped.item).collect();
+    assert_eq!(order, ["at once", "early", "early, behind", "late"]);
+}
+
+#[test]
+fn order_of_arrival_knows_no_clients() {
+    let mut queue = FairQueue::new(QUANTUM, Weights::default()).ordered(Order::OfArrival);
+    for (number, asker) in [0, 0, 0, 1, 0, 2].into_iter().enumerate() {
+        queue.push(&team(asker), &client(asker), 10 * QUANTUM, number);
+    }
+    let order: Vec<_> = std::iter::from_fn(|| queue.pop_next(|_| true)).map(|popped| popped.item).collect();
+    assert_eq!(order, [0, 1, 2, 3, 4, 5]);
+}

@@ -57,12 +57,12 @@ fn limits() -> impl Strategy<Value = QueryLimits> {
 struct Model {
     limits: QueryLimits,
     waiting: BTreeMap<Ticket, (ClientKey, Plan)>,
-    running: BTreeMap<Ticket, Plan>,
+    running: BTreeMap<Ticket, (ClientKey, Plan)>,
 }
 
 impl Model {
     fn used(&self, team: &str) -> usize {
-        self.running.values().filter(|plan| plan.contains_key(team)).count()
+        self.running.values().filter(|(_, plan)| plan.contains_key(team)).count()
     }
 
     fn wanted(&self, team: &str) -> usize {
@@ -76,10 +76,28 @@ impl Model {
         (self.used(team) as f64) < self.limits.max_active as f64 * weight(team) / total
     }
 
+    /// Whether a client, or its address, has as many slots as it may have beside others.
+    fn has_its_share(&self, client: &ClientKey, plan: &Plan, limits_of_teams: bool) -> bool {
+        let mut groups = vec![(None, self.limits.max_active)];
+        if limits_of_teams {
+            groups.extend(plan.keys().map(|team| (Some(team), self.limits.per_team_limit)));
+        }
+        groups.into_iter().any(|(team, slots)| {
+            let counts = |plan: &Plan| team.is_none_or(|team| plan.contains_key(team));
+            let of = |same: &dyn Fn(&ClientKey) -> bool| {
+                self.running.values().filter(|(client, plan)| same(client) && counts(plan)).count()
+            };
+            of(&|other| other.address == client.address) >= slots - slots / 8
+                || of(&|other| other == client) >= slots - slots / 4
+        })
+    }
+
     /// Moves a query from waiting to running; asserts that it may.
     fn grant(&mut self, ticket: Ticket) {
         let (client, plan) = self.waiting[&ticket].clone();
         assert!(self.running.len() < self.limits.max_active, "over max_active");
+        let strict = self.limits.fairness == Fairness::Strict;
+        assert!(!self.has_its_share(&client, &plan, strict), "{client:?} leaves too little to others");
         let mut earlier = self.waiting.range(..ticket).map(|(_, earlier)| earlier);
         let equal = |(c, p): &&(ClientKey, Plan)| *c == client && p.keys().eq(plan.keys());
         assert_eq!(earlier.find(equal), None, "first in, first out inside a client");
@@ -98,12 +116,12 @@ impl Model {
             assert!(self.below_share(team) || wronged.is_none(), "{team} takes what {wronged:?} waits for");
         }
         self.waiting.remove(&ticket);
-        self.running.insert(ticket, plan);
+        self.running.insert(ticket, (client, plan));
     }
 
     /// Asserts that no query waits whose slots are all free and unreserved.
     fn check_nobody_waits_in_vain(&self, slots: &Slots<()>) {
-        for (ticket, (_, plan)) in &self.waiting {
+        for (ticket, (client, plan)) in &self.waiting {
             let before = slots.reservations.iter().take_while(|other| other.ticket != *ticket);
             let before: Vec<_> = before.collect();
             let node_free = self.running.len() + before.len() < self.limits.max_active;
@@ -111,7 +129,8 @@ impl Model {
                 let claims = before.iter().filter(|other| other.plan.contains_key(team)).count();
                 self.used(team) + claims < self.limits.per_team_limit
             };
-            assert!(!(node_free && plan.keys().all(team_free)), "{ticket:?} waits for free slots");
+            let free = node_free && plan.keys().all(team_free) && !self.has_its_share(client, plan, true);
+            assert!(!free, "{ticket:?} waits for free slots");
         }
     }
 
@@ -144,8 +163,8 @@ proptest! {
                 }
                 Step::Finish(index) => {
                     let ticket = model.running.keys().nth(index % model.running.len().max(1)).copied();
-                    if let Some(plan) = ticket.and_then(|ticket| model.running.remove(&ticket)) {
-                        slots.finish(&plan);
+                    if let Some((client, plan)) = ticket.and_then(|ticket| model.running.remove(&ticket)) {
+                        slots.finish(&client, &plan);
                     }
                 }
                 Step::Leave(index) => {
@@ -163,13 +182,14 @@ proptest! {
             model.settle(&mut slots);
         }
         // Liveness: without newcomers everybody gets a turn, and nothing is left behind.
-        while let Some((_, plan)) = model.running.pop_first() {
-            slots.finish(&plan);
+        while let Some((_, (client, plan))) = model.running.pop_first() {
+            slots.finish(&client, &plan);
             model.settle(&mut slots);
         }
         prop_assert!(model.waiting.is_empty());
         let held = &slots.held;
         prop_assert!(held.running.is_empty() && held.waiting.is_empty() && slots.reservations.is_empty());
+        prop_assert!(held.clients.is_empty());
     }
 
     /// Goal: the bound in the module's doc. Method: clients ask again as soon as they are served, a query runs for at
@@ -203,7 +223,7 @@ proptest! {
             prop_assert!(longest <= Some(bound), "waits {longest:?} steps, bound {bound}");
             let ended = running.extract_if(.., |(end, ..)| *end <= now + 1);
             for (_, index, plan) in ended {
-                slots.finish(&plan);
+                slots.finish(&client(index), &plan);
                 arrivals.push(index);
             }
         }
@@ -234,7 +254,7 @@ fn query_that_needs_two_busy_teams_starts_after_max_bypass() {
         assert!(turn <= 4, "passed over too often");
         let ending = if turn % 2 == 0 { &green } else { &pink };
         slots.arrive(client(0), ending.clone(), ());
-        slots.finish(ending);
+        slots.finish(&client(0), ending);
         let granted: Vec<_> = std::iter::from_fn(|| slots.grant_next()).collect();
         if granted.is_empty() {
             break;
@@ -243,7 +263,8 @@ fn query_that_needs_two_busy_teams_starts_after_max_bypass() {
     }
     assert_eq!(slots.position(ticket), Some(0));
     // Either team's slot is kept now; the other one ends, and the query has both.
-    slots.finish(if slots.held.running.contains_key("green") { &green } else { &pink });
+    let ending = if slots.held.running.contains_key("green") { &green } else { &pink };
+    slots.finish(&client(0), ending);
     assert_eq!(slots.grant_next().map(|(granted, _)| granted), Some(ticket));
 }
 
@@ -270,7 +291,7 @@ fn query_is_charged_to_each_of_its_teams() {
     let mut order = String::new();
     while let Some((_, granted)) = slots.grant_next() {
         order.push(if granted.client == first { '0' } else { '1' });
-        slots.finish(&granted.plan);
+        slots.finish(&granted.client, &granted.plan);
     }
     assert_eq!(order, "01011110000");
 }
@@ -287,8 +308,9 @@ fn weighted_team_exceeds_its_limit_only_while_the_others_leave_room() {
             weights: Weights::default(),
         });
         let mut started = Vec::new();
-        for teams in [2, 2, 2, 2, 2, 2, 2, 2, 2, 4, 4, 4] {
-            slots.arrive(client(0), plan(teams, 1), ());
+        for (asker, teams) in [2, 2, 2, 2, 2, 2, 2, 2, 2, 4, 4, 4].into_iter().enumerate() {
+            // Each at an address of its own, so that none has more than it may.
+            slots.arrive(client(2 * asker), plan(teams, 1), ());
             while slots.grant_next().is_some() {}
             started.push(slots.active());
         }
