@@ -30,9 +30,9 @@ use self::vitals::Vitals;
 /// The share of the remaining time that the node that plans gives to one attempt, so that another can still be made.
 const ATTEMPT_SHARE: f64 = 0.6;
 
-/// What a node that passes a request on keeps for itself, so that its answer is back before the asker gives up: at
-/// most this, and at most a twentieth of what is left. The way may be long, so it must not be a fixed share.
-const RELAY_MARGIN: Duration = Duration::from_millis(5);
+/// What a node that passes a request on keeps for itself, so that its answer is back before the asker gives up: at most
+/// this, which is the way there and back between continents, and at most a twentieth of what is left.
+const RELAY_MARGIN: Duration = Duration::from_millis(100);
 
 /// Keepalives that a caller must have left, so that its time-out tells of a node that hangs, and not of a caller in a
 /// hurry.
