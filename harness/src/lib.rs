@@ -79,7 +79,7 @@
 //! # Random runs, and what to do when one fails
 //!
 //! ```text
-//! scripts/simulate --scenarios 1000
+//! scripts/simulate --seeds 1000
 //! ```
 //!
 //! draws topologies, data, settings, questions and faults, and holds every answer against the oracle in virtual time;
