@@ -101,6 +101,12 @@ pub trait Cluster {
     /// # Errors
     /// [`ClusterError::Unsupported`] if this driver cannot offer it.
     async fn heal(&mut self, fault: &Fault) -> Result<(), ClusterError>;
+
+    /// How many lies a neighbour was told by a node, since that began to lie. Nobody lies where there is no
+    /// [`Fault::Lie`].
+    fn lies_told(&self, _liar: &str, _neighbour: &str) -> u64 {
+        0
+    }
 }
 
 impl dyn Cluster + '_ {

@@ -13,6 +13,14 @@ use std::time::Duration;
 pub enum Fault {
     /// Nothing passes between two nodes: bytes under way are held, connections are not made. Neither is told.
     Partition(Link),
+    /// Nothing passes from one node to another: bytes under way are held, what comes back passes. As connecting takes both
+    /// directions, no connection is made.
+    PartitionOneWay {
+        /// Whose bytes are held.
+        from: String,
+        /// Who does not get them.
+        to: String,
+    },
     /// Everything between two nodes takes longer.
     Delay {
         /// Where.
@@ -44,6 +52,51 @@ pub enum Fault {
         /// The most that each of its connections carries.
         bytes_per_second: u64,
     },
+    /// A node answers its neighbours with something else than what it knows. Clients that ask it get what is right.
+    Lie {
+        /// The node.
+        node: String,
+        /// What it makes of an answer.
+        lie: Lie,
+    },
+}
+
+/// What is wrong with an answer between nodes. Each contradicts the question or the rest of the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Lie {
+    /// The last item is left out.
+    Omits,
+    /// The first item is there twice.
+    Repeats,
+    /// It is of another version of the data.
+    OtherVersion,
+    /// It has other rows of the day than were asked for.
+    OtherRows,
+    /// A payload has a byte more.
+    Payload,
+    /// A digest is that of something else.
+    Digest,
+    /// The rows counted are not those that are there.
+    Count,
+    /// It is for another day.
+    OtherDay,
+    /// It is of another node.
+    OtherNode,
+}
+
+impl Lie {
+    /// All of them.
+    pub const ALL: [Lie; 9] = [
+        Lie::Omits,
+        Lie::Repeats,
+        Lie::OtherVersion,
+        Lie::OtherRows,
+        Lie::Payload,
+        Lie::Digest,
+        Lie::Count,
+        Lie::OtherDay,
+        Lie::OtherNode,
+    ];
 }
 
 /// Two nodes and what lies between them, in no direction.
@@ -73,6 +126,11 @@ impl Fault {
         Fault::Partition(Link::between(left, right))
     }
 
+    /// A [`Fault::PartitionOneWay`].
+    pub fn partition_one_way(from: &str, to: &str) -> Self {
+        Fault::PartitionOneWay { from: from.to_owned(), to: to.to_owned() }
+    }
+
     /// A [`Fault::Delay`].
     pub fn delay(left: &str, right: &str, latency: Duration) -> Self {
         Fault::Delay { link: Link::between(left, right), latency }
@@ -97,6 +155,27 @@ impl Fault {
     pub fn slow(node: &str, bytes_per_second: u64) -> Self {
         Fault::Slow { node: node.to_owned(), bytes_per_second }
     }
+
+    /// A [`Fault::Lie`].
+    pub fn lie(node: &str, lie: Lie) -> Self {
+        Fault::Lie { node: node.to_owned(), lie }
+    }
+}
+
+impl fmt::Display for Lie {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Lie::Omits => "leaves an item out",
+            Lie::Repeats => "repeats an item",
+            Lie::OtherVersion => "names another version",
+            Lie::OtherRows => "sends other rows",
+            Lie::Payload => "changes a payload",
+            Lie::Digest => "changes a digest",
+            Lie::Count => "counts wrongly",
+            Lie::OtherDay => "answers for another day",
+            Lie::OtherNode => "answers for another node",
+        })
+    }
 }
 
 impl fmt::Display for Link {
@@ -109,6 +188,7 @@ impl fmt::Display for Fault {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Fault::Partition(link) => write!(formatter, "network partition {link}"),
+            Fault::PartitionOneWay { from, to } => write!(formatter, "network partition {from} > {to}"),
             Fault::Delay { link, latency } => write!(formatter, "delay {link} by {latency:?}"),
             Fault::Loss { link, percent } => write!(formatter, "loss {link} of {percent} %"),
             Fault::Crash { node } => write!(formatter, "crash {node}"),
@@ -116,6 +196,7 @@ impl fmt::Display for Fault {
             Fault::Slow { node, bytes_per_second } => {
                 write!(formatter, "slow {node} to {bytes_per_second} bytes/s")
             }
+            Fault::Lie { node, lie } => write!(formatter, "lying {node} {lie}"),
         }
     }
 }

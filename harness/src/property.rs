@@ -45,18 +45,26 @@ pub struct Refusal {
     pub code: Option<Code>,
     /// In full.
     pub words: String,
+    /// The days that it is for want of.
+    pub days: BTreeSet<u32>,
     is_nonsense: bool,
 }
 
 impl Refusal {
-    /// A status.
+    /// A status that names no day.
     pub fn by_node(code: Code, words: String) -> Self {
-        Refusal { code: Some(code), words, is_nonsense: false }
+        Refusal { code: Some(code), words, days: BTreeSet::new(), is_nonsense: false }
     }
 
     /// Nothing came.
     pub fn no_answer(words: String) -> Self {
-        Refusal { code: None, words, is_nonsense: false }
+        Refusal { code: None, words, days: BTreeSet::new(), is_nonsense: false }
+    }
+
+    /// With the days of a list such as `20200821-20200824, 20200830 and 3 more up to 20200924`.
+    pub fn naming(mut self, list: &str) -> Self {
+        self.days.extend(days_in(list));
+        self
     }
 
     /// Whether it says that there is no result of that name, or none any more.
@@ -66,7 +74,7 @@ impl Refusal {
 
     /// Something came that contradicts itself, its proof or the contract.
     pub fn nonsense(words: String) -> Self {
-        Refusal { code: None, words, is_nonsense: true }
+        Refusal { code: None, words, days: BTreeSet::new(), is_nonsense: true }
     }
 }
 
@@ -115,8 +123,8 @@ pub fn missing_days_have_a_cause(
     }
 }
 
-/// A node that is well refuses only for want of days that are out of reach, and names at least one of them. One that is not
-/// may say nothing, or break off. Nonsense has no excuse.
+/// A node that is well refuses only for want of days that are out of reach, and names these and no other; or it is out
+/// of time while some are. One that is not well may say nothing, or break off. Nonsense has no excuse.
 ///
 /// # Errors
 /// [`Violation`] with the refusal's words.
@@ -125,11 +133,12 @@ pub fn refusal_has_a_cause(
     out_of_reach: &BTreeSet<u32>,
     may_be_silent: bool,
 ) -> Result<(), Violation> {
-    let named = days_in(&refusal.words);
-    let names_what_is_lost = !named.is_disjoint(out_of_reach);
     let is_excused = match refusal.code {
         None => may_be_silent && !refusal.is_nonsense,
-        Some(Code::Unavailable | Code::DeadlineExceeded) => may_be_silent || names_what_is_lost,
+        Some(Code::Unavailable) if refusal.days.is_empty() => may_be_silent,
+        Some(Code::Unavailable) => refusal.days.is_subset(out_of_reach),
+        // Those ahead of it in the queue may have spent its time on them.
+        Some(Code::DeadlineExceeded) => may_be_silent || !out_of_reach.is_empty(),
         // What the transport says when a connection closes under a request.
         Some(Code::Cancelled | Code::Unknown) => may_be_silent,
         Some(_) => false,
@@ -140,11 +149,51 @@ pub fn refusal_has_a_cause(
     }
 }
 
-/// The days that words name.
-fn days_in(words: &str) -> BTreeSet<u32> {
-    let numbers = words.split(|letter: char| !letter.is_ascii_alphanumeric());
-    let numbers = numbers.filter(|number| number.len() == 8).filter_map(|number| number.parse().ok());
-    numbers.filter(|number| calendar::date(*number).is_some()).collect()
+/// Who only lacks what a lying node keeps from it says so, and names that node among those tried.
+///
+/// # Errors
+/// [`Violation`] with the refusal's words.
+pub fn refusal_names_who_lied(refusal: &Refusal, liars: &BTreeSet<String>) -> Result<(), Violation> {
+    let mut words = refusal.words.split(|letter: char| !letter.is_alphanumeric());
+    match refusal.days.is_empty() || words.any(|word| liars.contains(word)) {
+        true => Ok(()),
+        false => {
+            let difference = format!("none of {liars:?} in: {}", refusal.words);
+            Err(Violation::of("refusal_names_who_lied", difference))
+        }
+    }
+}
+
+/// A neighbour that was told lies has counted the answers as failed, by the name of who lied.
+///
+/// # Errors
+/// [`Violation`] with how many lies it was told.
+pub fn lie_is_found_out(
+    liar: &str,
+    neighbour: &str,
+    lies: u64,
+    metrics: &NodeMetrics,
+) -> Result<(), Violation> {
+    let counter = format!("overlay_peer_requests_total{{neighbour=\"{liar}\",outcome=\"failed\"}} ");
+    let found = metrics.exposition.lines().find_map(|line| line.strip_prefix(&counter)?.parse().ok());
+    match lies <= found.unwrap_or(0) {
+        true => Ok(()),
+        false => {
+            let difference =
+                format!("{neighbour} was told {lies} lies by {liar}, it counts {found:?} failed requests");
+            Err(Violation::of("lie_is_found_out", difference))
+        }
+    }
+}
+
+/// The days of a list of days and ranges of days.
+fn days_in(list: &str) -> impl Iterator<Item = u32> {
+    let day = |word: &str| word.parse().ok().filter(|day| calendar::date(*day).is_some());
+    let range = move |word: &str| {
+        let (first, last) = word.split_once('-').unwrap_or((word, word));
+        Some(calendar::days(day(first)?, day(last)?))
+    };
+    list.split([',', ' ']).filter_map(range).flatten()
 }
 
 /// What is known of a lease when it is read under; later ones are not undone by earlier ones.
@@ -351,15 +400,18 @@ mod tests {
 
     #[test]
     fn refusal_needs_a_day_that_is_lost_or_a_node_that_is_not_well() {
-        let refused = |code, words: &str| Refusal::by_node(code, words.to_owned());
+        let refused = |code, days: &str| Refusal::by_node(code, String::new()).naming(days);
         let lost = BTreeSet::from([20200821, 20200822]);
         let is_excused = |refusal: &Refusal, silent| refusal_has_a_cause(refusal, &lost, silent).is_ok();
-        assert!(is_excused(&refused(Code::Unavailable, "20200821-20200822 are missing"), false));
-        assert!(!is_excused(&refused(Code::Unavailable, "20200820 is missing"), false));
-        assert!(!is_excused(&refused(Code::Unavailable, "no day is named"), false));
-        assert!(is_excused(&refused(Code::Unavailable, "connection refused"), true));
-        assert!(is_excused(&refused(Code::Unknown, "transport error"), true));
-        assert!(!is_excused(&refused(Code::Unknown, "panicked on 20200821"), false));
+        assert!(is_excused(&refused(Code::Unavailable, "20200821-20200822"), false));
+        assert!(is_excused(&refused(Code::Unavailable, "20200821"), false));
+        assert!(!is_excused(&refused(Code::Unavailable, "20200820, 20200821"), false));
+        assert!(!is_excused(&refused(Code::Unavailable, "20200821 and 2 more up to 20200823"), false));
+        assert!(!is_excused(&refused(Code::Unavailable, ""), false));
+        assert!(is_excused(&refused(Code::Unavailable, ""), true));
+        assert!(is_excused(&refused(Code::DeadlineExceeded, ""), false));
+        assert!(is_excused(&refused(Code::Unknown, ""), true));
+        assert!(!is_excused(&refused(Code::Unknown, "20200821"), false));
         assert!(!is_excused(&refused(Code::ResourceExhausted, "20200821"), true));
         assert!(is_excused(&Refusal::no_answer(String::new()), true));
         assert!(!is_excused(&Refusal::no_answer(String::new()), false));

@@ -37,8 +37,8 @@ use crate::topology::{Topology, TopologyBuilder};
 pub(crate) use self::ask::typed;
 pub use self::draw::{RunOn, scenarios};
 pub(crate) use self::reach::excuses;
-pub use self::run::{Progress, Tally, Transcript};
-pub(crate) use self::run::{expected, finds_all};
+pub(crate) use self::run::expected;
+pub use self::run::{Progress, Tally, Transcript, finds_all};
 
 use self::draw::Draft;
 use self::step::Step;
@@ -72,6 +72,10 @@ pub struct Settings {
     pub slots: u32,
     /// `limits.quantum_rows`: few, so that scans are done in pieces.
     pub quantum_rows: u32,
+    /// `limits.query_ms`: where it is short, an attempt ends before an answer that is late.
+    pub query_ms: u64,
+    /// `limits.keepalive_ms`: where it is long, answers are late without the loss of their connection.
+    pub keepalive_ms: u64,
     /// Whether the nodes keep frames.
     pub caches_frames: bool,
 }
@@ -89,12 +93,15 @@ impl Settings {
             chunk_bytes,
             slots,
             quantum_rows,
+            query_ms,
+            keepalive_ms,
             caches_frames,
         } = self;
         let strategies = json!({"forwarding": forwarding, "chunking": chunking, "fairness": fairness, "chunk_size": chunk_size});
         let limits = json!({
             "result_ttl_ms": LEASE_MS, "chunk_bytes": chunk_bytes, "max_active": slots, "per_team_limit": slots,
-            "compute_slots": slots, "quantum_rows": quantum_rows,
+            "compute_slots": slots, "quantum_rows": quantum_rows, "query_ms": query_ms,
+            "keepalive_ms": keepalive_ms,
         });
         let mut settings = json!({"strategies": strategies, "limits": limits});
         if !caches_frames {

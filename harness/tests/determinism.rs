@@ -8,7 +8,7 @@ use overlay::frame::Encoding;
 use overlay::plan::{ChunkingChoice, Query};
 use overlay_harness::answer;
 use overlay_harness::cluster::{Cluster, ClusterSpec, SimCluster, fixtures, wait_until};
-use overlay_harness::fault::Fault;
+use overlay_harness::fault::{Fault, Lie};
 use overlay_harness::oracle::{Oracle, OracleQuery, TeamRange, random_query};
 use serde_json::json;
 
@@ -41,6 +41,8 @@ async fn eventful_run(cluster: &mut dyn Cluster, seed: u64) -> String {
         Fault::slow("E", 50_000),
         Fault::hang("F"),
         Fault::partition("A", "E"),
+        Fault::partition_one_way("B", "A"),
+        Fault::lie("E", Lie::Omits),
         Fault::crash("D"),
     ];
     for fault in &faults {

@@ -223,7 +223,8 @@ fn flooding_client_does_not_starve_others_and_waits_for_itself() {
         let capacity = 6.0 * MEASURED.as_secs_f64() * 10_000.0;
         let asked_for = QUESTIONS * pink_rows(20200821..=20200821);
         let fair_share = capacity - LIGHT_CLIENTS as f64 * asked_for;
-        let mut parts: Vec<f64> = beside.answered.values().map(|answered| *answered as f64 / QUESTIONS).collect();
+        let mut parts: Vec<f64> =
+            beside.answered.values().map(|answered| *answered as f64 / QUESTIONS).collect();
         parts.push(flooded.answered as f64 * pink_rows(20200821..=20200924) / fair_share);
         assert_eq!((alone.refused, beside.refused), (0, 0));
         assert!(

@@ -49,6 +49,34 @@ fn partition_holds_what_is_sent_until_it_is_healed() {
     });
 }
 
+/// Method: an answer is under way for half a second when one of the two directions is cut.
+#[test]
+fn partition_one_way_holds_what_is_sent_that_way_and_nothing_else() {
+    simulated(async |cluster| {
+        let client = cluster.client("A", "").unwrap();
+        answer_time(&client).await;
+        cluster.inject(&Fault::delay(CLIENT, "A", Duration::from_millis(500))).await.unwrap();
+        for (partition, is_held) in
+            [(Fault::partition_one_way(CLIENT, "A"), false), (Fault::partition_one_way("A", CLIENT), true)]
+        {
+            let asked = Box::pin(client.metrics());
+            let (asked, ()) = match futures::future::select(
+                asked,
+                Box::pin(tokio::time::sleep(Duration::from_millis(700))),
+            )
+            .await
+            {
+                futures::future::Either::Left(_) => panic!("an answer takes a second"),
+                futures::future::Either::Right(((), asked)) => (asked, ()),
+            };
+            cluster.inject(&partition).await.unwrap();
+            let answered = tokio::time::timeout(Duration::from_secs(1), asked).await;
+            assert_eq!(answered.is_err(), is_held, "{partition}: {answered:?}");
+            cluster.heal(&partition).await.unwrap();
+        }
+    });
+}
+
 #[test]
 fn delay_is_added_to_each_way() {
     simulated(async |cluster| {

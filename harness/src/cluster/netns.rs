@@ -112,8 +112,12 @@ impl NetnsCluster {
                     false => Ok(Some(vec![(left, right), (right, left)])),
                 }
             }
+            Fault::PartitionOneWay { from, to } => match [from, to].map(|id| self.host(id).ip()) {
+                [from, to] if from == to => Err(unsupported(fault)),
+                [from, to] => Ok(Some(vec![(from, to)])),
+            },
             Fault::Slow { node, .. } => Ok(Some(self.wire.from(self.host(node).ip()))),
-            Fault::Crash { .. } | Fault::Hang { .. } => Ok(None),
+            Fault::Crash { .. } | Fault::Hang { .. } | Fault::Lie { .. } => Ok(None),
         }
     }
 }

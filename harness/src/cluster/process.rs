@@ -202,7 +202,10 @@ impl Cluster for ProcessCluster {
 }
 
 fn unsupported(fault: &Fault) -> ClusterError {
-    let why = "all processes share one loopback interface";
+    let why = match fault {
+        Fault::Lie { .. } => "processes speak to each other without anyone between them",
+        _ => "all processes share one loopback interface",
+    };
     ClusterError::Unsupported { driver: "processes", fault: fault.clone(), why }
 }
 

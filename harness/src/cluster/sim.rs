@@ -7,6 +7,8 @@
 //! It proves nothing about threads, signals, sockets or memory.
 
 mod conditions;
+mod forge;
+mod liar;
 mod network;
 mod pipe;
 mod trace;
@@ -26,9 +28,10 @@ use tokio_util::task::AbortOnDropHandle;
 
 pub use self::trace::TraceLine;
 
+use self::liar::{Liar, Told};
 use self::network::Network;
 use super::{Cluster, ClusterError, ClusterSpec};
-use crate::fault::Fault;
+use crate::fault::{Fault, Lie};
 
 /// When simulated time begins: 2020-09-25T00:00Z, the day after the last of the dataset.
 const STARTED_UNIX_MS: u64 = 1_600_992_000_000;
@@ -50,6 +53,7 @@ pub struct SimCluster {
     compute: Compute,
     started: Instant,
     nodes: BTreeMap<String, Node>,
+    liars: BTreeMap<String, Liar>,
     _carrying: AbortOnDropHandle<()>,
 }
 
@@ -88,6 +92,7 @@ impl SimCluster {
             compute,
             started: Instant::now(),
             nodes: BTreeMap::new(),
+            liars: BTreeMap::new(),
         };
         for id in addresses.keys() {
             cluster.start_node(id)?;
@@ -141,7 +146,26 @@ impl SimCluster {
             incoming: self.network.listen(id),
         })?;
         self.nodes.insert(id.to_owned(), node);
+        if let Some(liar) = self.liars.remove(id) {
+            self.begin_to_lie(id, liar.lie, liar.told().clone());
+        }
         Ok(())
+    }
+
+    fn begin_to_lie(&mut self, id: &str, lie: Lie, told: Told) {
+        let (incoming, node) = self.network.put_before(id).unwrap_or_else(|| {
+            // A node that is gone begins when it is back.
+            (Box::pin(futures::stream::empty()), tokio::sync::mpsc::channel(1).0)
+        });
+        self.liars.insert(id.to_owned(), Liar::start(lie, incoming, node, told));
+    }
+
+    fn end_to_lie(&mut self, id: &str) {
+        if let Some(liar) = self.liars.remove(id)
+            && self.nodes.contains_key(id)
+        {
+            self.network.take_away_from(id, liar.node);
+        }
     }
 
     fn address(&self, id: &str) -> String {
@@ -170,6 +194,11 @@ impl Cluster for SimCluster {
         OldClient::over(self.network.dialer(CLIENT, CLIENT_IP), &self.address(id))
     }
 
+    fn lies_told(&self, liar: &str, neighbour: &str) -> u64 {
+        let told = self.liars.get(liar).map(|liar| liar.told().lock().expect("counting does not panic"));
+        told.and_then(|told| told.get(&self.network.address(neighbour).ip()).copied()).unwrap_or(0)
+    }
+
     async fn crash(&mut self, id: &str) -> Result<(), ClusterError> {
         // First the network, so that nothing of what the node still does is heard.
         self.network.disconnect(id);
@@ -195,6 +224,10 @@ impl Cluster for SimCluster {
     async fn inject(&mut self, fault: &Fault) -> Result<(), ClusterError> {
         match fault {
             Fault::Crash { node } => self.crash(node).await,
+            Fault::Lie { node, lie } => {
+                self.begin_to_lie(node, *lie, Told::default());
+                Ok(())
+            }
             other => {
                 self.network.begin(other);
                 Ok(())
@@ -205,6 +238,10 @@ impl Cluster for SimCluster {
     async fn heal(&mut self, fault: &Fault) -> Result<(), ClusterError> {
         match fault {
             Fault::Crash { node } => self.restart(node).await,
+            Fault::Lie { node, .. } => {
+                self.end_to_lie(node);
+                Ok(())
+            }
             other => {
                 self.network.end(other);
                 Ok(())

@@ -9,6 +9,7 @@ use overlay::frame::Encoding;
 use overlay::plan::{ChunkingChoice, Query};
 use serde_json::Value;
 use tonic::Code;
+use tonic_types::StatusExt;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::step::{Form, Question};
@@ -118,14 +119,22 @@ fn expect_status(expected: &str, status: &str) -> Result<(), Refusal> {
         Some("data_loss") => Code::DataLoss,
         _ => return Err(Refusal::nonsense(format!("status `{status}`"))),
     };
-    Err(Refusal::by_node(code, format!("status `{status}`")))
+    // The old contract has no word of its own for it.
+    let code = if status.contains("the deadline passed") { Code::DeadlineExceeded } else { code };
+    let list = status.split_once(':').map_or("", |(_, list)| list);
+    Err(Refusal::by_node(code, format!("status `{status}`")).naming(list))
 }
 
 impl From<ClientError> for Refusal {
     fn from(error: ClientError) -> Self {
         let words = error.to_string();
         match error {
-            ClientError::Status { status, .. } => Refusal::by_node(status.code(), words),
+            ClientError::Status { status, .. } => {
+                let missing = status.get_details_precondition_failure();
+                let refusal = Refusal::by_node(status.code(), words);
+                let violations = missing.map(|missing| missing.violations).unwrap_or_default();
+                violations.iter().fold(refusal, |refusal, violation| refusal.naming(&violation.subject))
+            }
             _ => Refusal::nonsense(words),
         }
     }

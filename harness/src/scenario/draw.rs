@@ -140,8 +140,16 @@ fn settings() -> impl Strategy<Value = Settings> {
     let chunking = select(vec!["fixed", "adaptive", "query_based"]);
     let fairness = select(vec!["strict", "weighted", "hybrid"]);
     let limits = (5..300u32, prop_oneof![Just(1u32 << 20), 4_096..10_000u32], 1..5u32, 1..200u32);
-    (forwarding, chunking, fairness, limits, any::<bool>()).prop_map(
-        |(forwarding, chunking, fairness, (chunk_size, chunk_bytes, slots, quantum_rows), caches_frames)| {
+    let times = select(vec![(30_000, 1_000), (30_000, 3_000), (6_000, 1_000)]);
+    (forwarding, chunking, fairness, limits, times, any::<bool>()).prop_map(
+        |(
+            forwarding,
+            chunking,
+            fairness,
+            (chunk_size, chunk_bytes, slots, quantum_rows),
+            (query_ms, keepalive_ms),
+            caches_frames,
+        )| {
             Settings {
                 forwarding,
                 chunking,
@@ -150,6 +158,8 @@ fn settings() -> impl Strategy<Value = Settings> {
                 chunk_bytes,
                 slots,
                 quantum_rows,
+                query_ms,
+                keepalive_ms,
                 caches_frames,
             }
         },

@@ -1,12 +1,12 @@
 //! What an overlay in which something is wrong must still answer for: over the edges and nodes that are sure to be left.
 //!
-//! What is slow, lossy or hanging counts as gone here. It may serve all the same; it is just not relied on.
+//! What is slow, lossy, hanging or lying counts as gone here. It may serve all the same; it is just not relied on.
 
 use std::collections::BTreeSet;
 
 use super::step::Question;
 use crate::calendar;
-use crate::fault::Fault;
+use crate::fault::{Fault, Link};
 use crate::topology::Topology;
 
 /// What excuses an answer, of one question at one time.
@@ -16,6 +16,8 @@ pub(crate) struct Excuses {
     pub(crate) days: BTreeSet<u32>,
     /// Whether the node asked may say nothing at all.
     pub(crate) silence: bool,
+    /// Who lies, if nothing else is wrong.
+    pub(crate) liars: BTreeSet<String>,
 }
 
 /// What the faults in force excuse. Where days lie on some members only, all members of their team are relied on: that
@@ -32,7 +34,16 @@ pub(crate) fn excuses(question: &Question, topology: &Topology, faults: &[&Fault
     Excuses {
         days: lost.flat_map(|team| calendar::days(team.first_day, team.last_day)).collect(),
         silence: !reached.contains(&*question.node),
+        liars: only_liars(faults),
     }
+}
+
+fn only_liars(faults: &[&Fault]) -> BTreeSet<String> {
+    let liar = |fault: &&Fault| match fault {
+        Fault::Lie { node, .. } => Some(node.clone()),
+        _ => None,
+    };
+    faults.iter().map(liar).collect::<Option<_>>().unwrap_or_default()
 }
 
 /// The nodes that are well and that a sure way leads to; not even the first one, if that is not well.
@@ -50,10 +61,13 @@ fn reached<'a>(from: &'a str, topology: &'a Topology, faults: &[&Fault]) -> BTre
 /// Whether nothing is wrong with a node.
 fn is_well(node: &str, faults: &[&Fault]) -> bool {
     !faults.iter().any(|fault| match fault {
-        Fault::Crash { node: other } | Fault::Hang { node: other } | Fault::Slow { node: other, .. } => {
-            other == node
+        Fault::Crash { node: other }
+        | Fault::Hang { node: other }
+        | Fault::Slow { node: other, .. }
+        | Fault::Lie { node: other, .. } => other == node,
+        Fault::Partition(_) | Fault::PartitionOneWay { .. } | Fault::Delay { .. } | Fault::Loss { .. } => {
+            false
         }
-        Fault::Partition(_) | Fault::Delay { .. } | Fault::Loss { .. } => false,
     })
 }
 
@@ -63,7 +77,8 @@ fn is_sure(left: &str, right: &str, faults: &[&Fault]) -> bool {
         Fault::Partition(link) | Fault::Delay { link, .. } | Fault::Loss { link, .. } => {
             link.joins(left, right)
         }
-        Fault::Crash { .. } | Fault::Hang { .. } | Fault::Slow { .. } => false,
+        Fault::PartitionOneWay { from, to } => Link::between(from, to).joins(left, right),
+        Fault::Crash { .. } | Fault::Hang { .. } | Fault::Slow { .. } | Fault::Lie { .. } => false,
     })
 }
 
@@ -82,6 +97,7 @@ mod tests {
         assert_eq!(reached_with(&[]), ["A", "B", "C", "D", "E", "F"]);
         assert_eq!(reached_with(&[Fault::crash("E")]), ["A", "B", "C", "D"]);
         assert_eq!(reached_with(&[Fault::partition("A", "E")]), ["A", "B", "C", "D", "E", "F"]);
+        assert_eq!(reached_with(&[Fault::partition_one_way("E", "A"), Fault::crash("D")]), ["A", "B", "C"]);
         assert_eq!(reached_with(&[Fault::partition("A", "E"), Fault::crash("D")]), ["A", "B", "C"]);
         assert_eq!(reached_with(&[Fault::loss("A", "E", 1), Fault::hang("D")]), ["A", "B", "C"]);
         assert_eq!(reached_with(&[Fault::crash("A")]), [""; 0]);

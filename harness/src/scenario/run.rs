@@ -28,9 +28,9 @@ use crate::topology::Topology;
 /// How long an overlay that is healed may take until all its nodes have seen so.
 const RECOVERS_WITHIN: Duration = Duration::from_secs(60);
 
-/// How long the end of a fault may go unnoticed while others go on: until nodes that are avoided are asked again, which
-/// takes the time between two probes and that of a probe.
-const NOTICED_WITHIN: Duration = Duration::from_secs(10);
+/// How long the end of a fault may go unnoticed while others go on, in keepalives: until nodes that are avoided are asked
+/// again, which takes the time between two probes and that of a probe.
+const NOTICED_WITHIN_KEEPALIVES: u32 = 10;
 
 /// How long a node may take until it holds nothing more.
 const RESTS_WITHIN: Duration = Duration::from_secs(5);
@@ -157,6 +157,8 @@ struct Run<'a> {
     faults: BTreeMap<Fault, usize>,
     /// What ended, and when, since last nothing was wrong.
     over: Vec<(Instant, Fault)>,
+    /// More than one thing was wrong, or a client vanished, since last nothing was wrong.
+    is_disturbed: bool,
     opened: BTreeMap<usize, Opened>,
     transcript: Transcript,
 }
@@ -184,14 +186,16 @@ impl<'a> Run<'a> {
             time_is_virtual,
             faults: BTreeMap::new(),
             over: Vec::new(),
+            is_disturbed: false,
             opened: BTreeMap::new(),
             transcript: Transcript::default(),
         }
     }
 
     fn excuses(&self, question: &Question) -> Excuses {
+        let noticed_within = self.cluster.overlay().limits.keepalive() * NOTICED_WITHIN_KEEPALIVES;
         let recent =
-            self.over.iter().filter(|(ended, _)| ended.elapsed() < NOTICED_WITHIN).map(|(_, fault)| fault);
+            self.over.iter().filter(|(ended, _)| ended.elapsed() < noticed_within).map(|(_, fault)| fault);
         let faults: Vec<&Fault> = self.faults.keys().chain(recent).collect();
         reach::excuses(question, self.topology, &faults)
     }
@@ -229,6 +233,7 @@ impl<'a> Run<'a> {
 
     async fn vanish(&mut self, step: usize, question: &Question, after: Duration) -> Result<(), Violation> {
         let excuses = self.excuses(question);
+        self.is_disturbed = true;
         match tokio::time::timeout(after, ask(&*self.cluster, question, 0)).await {
             Ok(answer) => self.judge((step, 0), question, &excuses, answer),
             Err(_) => Ok(()),
@@ -245,7 +250,12 @@ impl<'a> Run<'a> {
         match answer {
             Err(refusal) => {
                 self.transcript.tally.refusals += 1;
-                property::refusal_has_a_cause(&refusal, &excuses.days, excuses.silence)
+                property::refusal_has_a_cause(&refusal, &excuses.days, excuses.silence)?;
+                // The old contract names days only.
+                match excuses.liars.is_empty() || question.form == Form::Old {
+                    true => Ok(()),
+                    false => property::refusal_names_who_lied(&refusal, &excuses.liars),
+                }
             }
             Ok(answer) => {
                 property::missing_days_have_a_cause(&answer.missing, question.allow_partial, &excuses.days)?;
@@ -339,6 +349,7 @@ impl<'a> Run<'a> {
     async fn inject(&mut self, step: usize, fault: &Fault) -> Result<(), Violation> {
         property::nothing_breaks(self.cluster.inject(fault).await)?;
         self.faults.insert(fault.clone(), step);
+        self.is_disturbed |= self.faults.len() > 1 || !self.over.is_empty();
         if let Fault::Crash { node } = fault {
             self.forget(node);
         }
@@ -352,6 +363,9 @@ impl<'a> Run<'a> {
     }
 
     async fn heal(&mut self, fault: &Fault) -> Result<(), Violation> {
+        if let Fault::Lie { node, .. } = fault {
+            self.find_out(node).await?;
+        }
         property::nothing_breaks(self.cluster.heal(fault).await)?;
         self.faults.remove(fault);
         self.over.push((Instant::now(), fault.clone()));
@@ -359,6 +373,21 @@ impl<'a> Run<'a> {
             true => self.recover().await,
             false => Ok(()),
         }
+    }
+
+    /// Whether those who were lied to know it, as far as nothing else was wrong meanwhile.
+    async fn find_out(&self, liar: &str) -> Result<(), Violation> {
+        if self.is_disturbed {
+            return Ok(());
+        }
+        for neighbour in self.topology.neighbours(liar) {
+            // Before its answer comes, more lies may be told.
+            let lies = self.cluster.lies_told(liar, neighbour);
+            let client = property::nothing_breaks(self.cluster.client(neighbour, ""))?;
+            let metrics = call(client.metrics()).await.map_err(|refusal| refusal.words);
+            property::lie_is_found_out(liar, neighbour, lies, &property::nothing_breaks(metrics)?)?;
+        }
+        Ok(())
     }
 
     async fn restart(&mut self, node: &str) -> Result<(), Violation> {
@@ -377,6 +406,7 @@ impl<'a> Run<'a> {
         });
         property::overlay_recovers_once_it_is_healed(found.await.is_some(), RECOVERS_WITHIN)?;
         self.over.clear();
+        self.is_disturbed = false;
         Ok(())
     }
 
@@ -448,7 +478,7 @@ impl Opened {
 }
 
 /// Whether a node is ready, says that its neighbours are up, and avoids nobody.
-pub(crate) async fn finds_all(cluster: &dyn Cluster, node: &str) -> bool {
+pub async fn finds_all(cluster: &dyn Cluster, node: &str) -> bool {
     let Ok(client) = cluster.client(node, "") else { return false };
     call(client.metrics()).await.is_ok_and(|metrics| {
         let avoids_nobody = metrics.exposition.lines().any(|line| line == "overlay_marked_nodes 0");

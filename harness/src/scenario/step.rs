@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::LEASE_MS;
 use super::draw::{Draft, Kind};
-use crate::fault::Fault;
+use crate::fault::{Fault, Lie};
 use crate::oracle::{GroupKey, Measure, Oracle, OracleQuery, random_query};
 use crate::topology::Topology;
 
@@ -207,11 +207,16 @@ fn fault(rng: &mut fastrand::Rng, topology: &Topology) -> Option<Fault> {
     let edges: Vec<_> = topology.edges.iter().collect();
     let (left, right) = rng.choice(edges)?;
     let node = any_node(rng, topology);
-    Some(match rng.u8(..6) {
-        0 | 1 => Fault::partition(left, right),
-        2 => Fault::delay(left, right, Duration::from_millis(rng.u64(1..500))),
-        3 => Fault::loss(left, right, rng.u8(1..40)),
-        4 => Fault::hang(node),
+    Some(match rng.u8(..11) {
+        0 => Fault::partition(left, right),
+        1 => Fault::partition_one_way(left, right),
+        2 => Fault::partition_one_way(right, left),
+        3 => Fault::delay(left, right, Duration::from_millis(rng.u64(1..500))),
+        // Answers come after others were asked in their stead.
+        4 => Fault::delay(left, right, Duration::from_millis(rng.u64(500..8_000))),
+        5 => Fault::loss(left, right, rng.u8(1..40)),
+        6 => Fault::hang(node),
+        7 | 8 => Fault::lie(node, Lie::ALL[rng.usize(..Lie::ALL.len())]),
         _ => Fault::slow(node, rng.u64(20_000..1_000_000)),
     })
 }

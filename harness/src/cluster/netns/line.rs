@@ -75,7 +75,7 @@ fn sending(faults: &[Fault], bytes: usize) -> Duration {
 /// Whether a packet is lost. A wire that is cut loses all.
 fn loses(random: &mut fastrand::Rng, faults: &[Fault]) -> bool {
     let mut loses = |fault: &Fault| match fault {
-        Fault::Partition(_) => true,
+        Fault::Partition(_) | Fault::PartitionOneWay { .. } => true,
         Fault::Loss { percent, .. } => random.u8(..100) < *percent,
         _ => false,
     };

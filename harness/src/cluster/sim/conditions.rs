@@ -12,15 +12,23 @@ const LATENCY_MS: std::ops::RangeInclusive<u64> = 1..=3;
 /// How long a sender waits for an acknowledgement before it sends again: TCP's smallest on Linux.
 const RESEND_AFTER: Duration = Duration::from_millis(200);
 
-/// Whether no connection can be made.
+/// Whether no connection can be made, which takes bytes in both directions.
 pub(super) fn cut(faults: &[Fault], from: &str, to: &str) -> bool {
-    faults.iter().any(|fault| matches!(fault, Fault::Partition(link) if link.joins(from, to)))
+    cut_one_way(faults, from, to) || cut_one_way(faults, to, from)
+}
+
+fn cut_one_way(faults: &[Fault], sender: &str, receiver: &str) -> bool {
+    faults.iter().any(|fault| match fault {
+        Fault::Partition(link) => link.joins(sender, receiver),
+        Fault::PartitionOneWay { from, to } => (&**from, &**to) == (sender, receiver),
+        _ => false,
+    })
 }
 
 /// Whether bytes wait. A node that hangs takes connections, but neither reads nor writes.
 pub(super) fn hold(faults: &[Fault], direction: &Direction) -> bool {
     let hangs = |end: &str| faults.iter().any(|fault| matches!(fault, Fault::Hang { node } if node == end));
-    cut(faults, &direction.from, &direction.to) || hangs(&direction.from) || hangs(&direction.to)
+    cut_one_way(faults, &direction.from, &direction.to) || hangs(&direction.from) || hangs(&direction.to)
 }
 
 /// How long a segment is under way. One that is lost is sent again after a time that doubles.

@@ -16,6 +16,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::conditions;
+use super::liar::Listener;
 use super::pipe::{self, Arrival, Direction, Segment};
 use super::trace::TraceLine;
 use crate::fault::Fault;
@@ -38,7 +39,7 @@ pub(super) struct Network {
 
 struct State {
     random: fastrand::Rng,
-    listeners: BTreeMap<String, mpsc::Sender<io::Result<Accepted>>>,
+    listeners: BTreeMap<String, Listener>,
     connections: BTreeMap<u64, Connection>,
     next_connection: u64,
     under_way: BTreeMap<Arrival, Segment>,
@@ -47,6 +48,7 @@ struct State {
 }
 
 struct Connection {
+    /// Who opened it, and to whom.
     ends: [Arc<str>; 2],
     pumping: AbortHandle,
 }
@@ -120,17 +122,40 @@ impl Network {
 
     /// Nobody listens at a node any more, and its connections are gone, with what was under way.
     pub(super) fn disconnect(&self, id: &str) {
+        self.state().listeners.remove(id);
+        self.drop_connections(|ends| ends.iter().any(|end| **end == *id));
+    }
+
+    fn drop_connections(&self, is_dropped: impl Fn(&[Arc<str>; 2]) -> bool) {
         let mut state = self.state();
-        let State { listeners, connections, under_way, .. } = &mut *state;
-        listeners.remove(id);
+        let State { connections, under_way, .. } = &mut *state;
         connections.retain(|_, connection| {
-            let stays = connection.ends.iter().all(|end| **end != *id);
+            let stays = !is_dropped(&connection.ends);
             if !stays {
                 connection.pumping.abort();
             }
             stays
         });
         under_way.retain(|arrival, _| connections.contains_key(&arrival.connection));
+    }
+
+    /// Puts somebody else before a node: gives the connections to come, and where the node takes its own from. `None` if
+    /// nobody listens. Connections to the node are gone.
+    pub(super) fn put_before(&self, id: &str) -> Option<(Incoming, Listener)> {
+        let node = self.state().listeners.get(id).cloned()?;
+        self.disconnect_from_others(id);
+        Some((self.listen(id), node))
+    }
+
+    /// Takes away what was put before a node. Connections to it are gone.
+    pub(super) fn take_away_from(&self, id: &str, node: Listener) {
+        self.disconnect_from_others(id);
+        self.state().listeners.insert(id.to_owned(), node);
+    }
+
+    /// Ends the connections that others opened to a node.
+    fn disconnect_from_others(&self, id: &str) {
+        self.drop_connections(|[_, to]| **to == *id);
     }
 
     pub(super) fn begin(&self, fault: &Fault) {
