@@ -205,6 +205,11 @@ impl Coordinator {
         self.runs.follower_count()
     }
 
+    /// Bytes of the caches of results, chunks and aggregates.
+    pub fn cached_bytes(&self) -> [usize; 3] {
+        [self.results.bytes(), self.chunks.bytes(), self.aggregates.bytes()]
+    }
+
     /// The result sets under a lease.
     pub fn leases(&self) -> &Leases {
         &self.leases

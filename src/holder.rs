@@ -111,6 +111,11 @@ impl Holder {
         self.slots.taken_slots()
     }
 
+    /// Bytes of the cache of selections.
+    pub fn cached_bytes(&self) -> usize {
+        self.selections.bytes()
+    }
+
     /// The days placed at this node.
     pub fn placed(&self) -> &BTreeSet<Day> {
         &self.placed

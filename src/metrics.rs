@@ -34,39 +34,51 @@ struct PeerRequest {
     outcome: &'static str,
 }
 
-/// Counters by label, written out in the order of their labels: equal nodes answer with equal bytes.
-#[derive(Clone, Debug)]
-struct Counters<L>(Arc<Mutex<BTreeMap<L, Counter>>>);
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, EncodeLabelSet)]
+struct HeldBy {
+    by: &'static str,
+}
 
-impl<L> Default for Counters<L> {
+/// Metrics by label, written out in the order of their labels: equal nodes answer with equal bytes.
+#[derive(Clone, Debug)]
+struct Labelled<L, M>(Arc<Mutex<BTreeMap<L, M>>>);
+
+type Counters<L> = Labelled<L, Counter>;
+
+impl<L, M> Default for Labelled<L, M> {
     fn default() -> Self {
-        Counters(Arc::default())
+        Labelled(Arc::default())
     }
 }
 
-impl<L> Counters<L> {
-    fn of(&self, label: L) -> Counter
+impl<L, M> Labelled<L, M> {
+    fn of(&self, label: L) -> M
     where
         L: Ord,
+        M: Clone + Default,
     {
         self.by_label().entry(label).or_default().clone()
     }
 
-    fn by_label(&self) -> MutexGuard<'_, BTreeMap<L, Counter>> {
-        self.0.lock().expect("nothing panics while it holds the counters")
+    fn by_label(&self) -> MutexGuard<'_, BTreeMap<L, M>> {
+        self.0.lock().expect("nothing panics while it holds the metrics")
     }
 }
 
-impl<L: EncodeLabelSet> EncodeMetric for Counters<L> {
+impl<L, M> EncodeMetric for Labelled<L, M>
+where
+    L: EncodeLabelSet + fmt::Debug + Send + Sync + 'static,
+    M: EncodeMetric + TypedMetric + fmt::Debug + Send + Sync + 'static,
+{
     fn encode(&self, mut encoder: MetricEncoder<'_>) -> Result<(), fmt::Error> {
-        for (label, counter) in &*self.by_label() {
-            counter.encode(encoder.encode_family(label)?)?;
+        for (label, metric) in &*self.by_label() {
+            metric.encode(encoder.encode_family(label)?)?;
         }
         Ok(())
     }
 
     fn metric_type(&self) -> MetricType {
-        <Counter as TypedMetric>::TYPE
+        <M as TypedMetric>::TYPE
     }
 
     fn is_empty(&self) -> bool {
@@ -98,6 +110,7 @@ pub struct Metrics {
     peer_requests_in_flight: Gauge,
     open_streams: Gauge,
     open_result_sets: Gauge,
+    held_bytes: Labelled<HeldBy, Gauge>,
     marked_nodes: Gauge,
     version_conflicts: Gauge,
     rows_held: Gauge,
@@ -121,6 +134,8 @@ pub struct Gauges {
     pub open_streams: usize,
     /// Result sets under a lease.
     pub open_result_sets: usize,
+    /// Bytes that each cache, and the result sets, hold within their limits.
+    pub held_bytes: [(&'static str, usize); 5],
     /// Nodes that are avoided.
     pub marked_nodes: usize,
     /// Days whose holders disagree about the version.
@@ -169,6 +184,7 @@ impl Default for Metrics {
             peer_requests_in_flight: Gauge::default(),
             open_streams: Gauge::default(),
             open_result_sets: Gauge::default(),
+            held_bytes: Labelled::default(),
             marked_nodes: Gauge::default(),
             version_conflicts: Gauge::default(),
             rows_held: Gauge::default(),
@@ -240,6 +256,12 @@ impl Default for Metrics {
         );
         registry.register("open_streams", "Streams of chunks that are open", metrics.open_streams.clone());
         registry.register("open_result_sets", "Result sets under a lease", metrics.open_result_sets.clone());
+        registry.register_with_unit(
+            "held",
+            "Bytes held by each cache, and by result sets",
+            Unit::Bytes,
+            metrics.held_bytes.clone(),
+        );
         registry.register(
             "marked_nodes",
             "Nodes avoided until a probe has an answer",
@@ -342,6 +364,9 @@ impl Metrics {
         self.peer_requests_in_flight.set(gauges.peer_requests_in_flight as i64);
         self.open_streams.set(gauges.open_streams as i64);
         self.open_result_sets.set(gauges.open_result_sets as i64);
+        for (by, bytes) in gauges.held_bytes.into_iter().filter(|(by, _)| !by.is_empty()) {
+            self.held_bytes.of(HeldBy { by }).set(bytes as i64);
+        }
         self.marked_nodes.set(gauges.marked_nodes as i64);
         self.version_conflicts.set(gauges.version_conflicts as i64);
         self.rows_held.set(gauges.rows_held as i64);

@@ -102,6 +102,18 @@ impl NodeState {
         Instant::now() + timeout.map_or(most, |timeout| timeout.min(most))
     }
 
+    /// Bytes by who holds them: the keys of `cache`, and `limits.result_set_bytes`.
+    fn held_bytes(&self) -> [(&'static str, usize); 5] {
+        let [results, chunks, aggregates] = self.coordinator.cached_bytes();
+        [
+            ("aggregates", aggregates),
+            ("chunks", chunks),
+            ("result_sets", self.coordinator.leases().bytes()),
+            ("results", results),
+            ("selections", self.holder.cached_bytes()),
+        ]
+    }
+
     /// The gauges as they are now.
     pub fn gauges(&self) -> Gauges {
         let admission = self.coordinator.admission();
@@ -116,6 +128,7 @@ impl NodeState {
             peer_requests_in_flight: self.peer_requests.taken(),
             open_streams: self.streams.taken(),
             open_result_sets: self.coordinator.leases().open_count(),
+            held_bytes: self.held_bytes(),
             marked_nodes: snapshot.marked.len(),
             version_conflicts: snapshot.version_conflicts().len(),
             rows_held: store.map_or(0, |store| store.row_count()),

@@ -203,6 +203,11 @@ impl Leases {
         self.lock().leases.len()
     }
 
+    /// Bytes of all result sets under a lease.
+    pub fn bytes(&self) -> usize {
+        self.lock().bytes
+    }
+
     fn ends(&self, lease: &Lease) -> Instant {
         (lease.touched + self.ttl).min(lease.opened + self.max_age)
     }
