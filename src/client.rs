@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::stream::{self, Stream};
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
@@ -302,6 +303,34 @@ impl Client {
         self.checked(result, index, chunk.into_inner())
     }
 
+    /// Reads the chunks of a result from `first` on, in order, each checked against the ledger.
+    ///
+    /// # Errors
+    /// [`ClientError`]; in the stream too, where it is the last item. A stream that ends early has one.
+    ///
+    /// # Cancel safety
+    /// Dropping the stream ends it at the node.
+    pub async fn chunks<'a>(
+        &'a self,
+        result: &'a QueryResult,
+        first: u32,
+    ) -> Result<impl Stream<Item = Result<CheckedChunk, ClientError>> + 'a, ClientError> {
+        let request = v1::StreamChunksRequest {
+            uid: result.uid.clone(),
+            first_chunk: first,
+            client_id: self.client_id.clone(),
+        };
+        let chunks = self.overlay.clone().stream_chunks(request).await;
+        let chunks = chunks.map_err(|status| self.status(status))?.into_inner();
+        Ok(stream::try_unfold((chunks, first), move |(mut chunks, index)| async move {
+            match chunks.message().await.map_err(|status| self.status(status))? {
+                Some(chunk) => Ok(Some((self.checked(result, index, chunk)?, (chunks, index + 1)))),
+                None if index == result.chunk_count() => Ok(None),
+                None => Err(self.contradiction(format!("the stream ended before chunk {index}"))),
+            }
+        }))
+    }
+
     /// Reads one chunk, and asks the query again with its versions if the node has lost the result.
     ///
     /// # Errors
@@ -353,6 +382,8 @@ impl Client {
         let query = Query {
             expected_versions: result.ledger.iter().filter_map(version).collect(),
             chunking: chunking.unwrap_or_default(),
+            // A result that was whole is never resumed as a partial one.
+            allow_partial: coverage::missing(&result.ledger).next().is_some(),
             ..result.query.clone()
         };
         let again = self.query(&query).await?;
