@@ -146,6 +146,7 @@ pub async fn wait_until<T>(within: Duration, mut look: impl AsyncFnMut() -> Opti
 pub struct ClusterSpec {
     config: Value,
     dataset_root: PathBuf,
+    revised_root: Option<PathBuf>,
 }
 
 impl ClusterSpec {
@@ -166,7 +167,12 @@ impl ClusterSpec {
 
     /// Any configuration.
     pub fn new(config: Value, dataset_root: &Path) -> Self {
-        ClusterSpec { config, dataset_root: dataset_root.to_owned() }
+        ClusterSpec { config, dataset_root: dataset_root.to_owned(), revised_root: None }
+    }
+
+    /// What nodes load while [`Fault::Revise`] goes on.
+    pub fn revised(self, root: &Path) -> Self {
+        ClusterSpec { revised_root: Some(root.to_owned()), ..self }
     }
 
     /// Sets keys of the configuration, inside objects key by key: `{"limits": {"result_ttl_ms": 50}}`.

@@ -11,6 +11,7 @@
 mod air;
 mod aqi;
 mod random;
+mod revise;
 mod site;
 
 use std::collections::BTreeSet;
@@ -26,6 +27,7 @@ use flate2::write::GzEncoder;
 use crate::calendar;
 
 pub use self::random::datasets;
+pub use self::revise::revise;
 
 use self::air::Air;
 use self::site::Site;

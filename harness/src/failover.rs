@@ -25,7 +25,7 @@ use crate::drain::{Drain, PrepareError, Record, Seen, SeenCall, Sightings};
 use crate::fault::Fault;
 use crate::oracle::{Oracle, OracleError, OracleQuery, TeamRange};
 use crate::scenario::step::{Form, Question};
-use crate::scenario::{excuses, finds_all};
+use crate::scenario::{Trouble, excuses, finds_all};
 use crate::topology::Topology;
 
 /// A call that takes longer was disturbed: undisturbed ones take some milliseconds, also on a busy machine.
@@ -261,8 +261,9 @@ fn out_of_reach(faults: &[Fault]) -> BTreeSet<u32> {
         allow_partial: false,
     };
     // A leader that is gone answers nothing, also for days that all others have.
-    let others = faults.iter().filter(|fault| **fault != Fault::crash("A")).collect::<Vec<_>>();
-    excuses(&everything, &Topology::six_nodes(), &others).days
+    let in_force = faults.iter().filter(|fault| **fault != Fault::crash("A")).collect();
+    let trouble = Trouble { in_force, recent: Vec::new() };
+    excuses(&everything, None, &Topology::six_nodes(), &trouble).days
 }
 
 /// Each node but the leader killed and stopped, the pair of pink's that leaves D, and the leader killed.

@@ -52,6 +52,14 @@ pub enum Fault {
         /// The most that each of its connections carries.
         bytes_per_second: u64,
     },
+    /// A node was started again over other files of the same days: [`ClusterSpec::revised`]. Healing starts it again over
+    /// those that it had.
+    ///
+    /// [`ClusterSpec::revised`]: crate::cluster::ClusterSpec::revised
+    Revise {
+        /// The node.
+        node: String,
+    },
     /// A node answers its neighbours with something else than what it knows. Clients that ask it get what is right.
     Lie {
         /// The node.
@@ -156,6 +164,11 @@ impl Fault {
         Fault::Slow { node: node.to_owned(), bytes_per_second }
     }
 
+    /// A [`Fault::Revise`].
+    pub fn revise(node: &str) -> Self {
+        Fault::Revise { node: node.to_owned() }
+    }
+
     /// A [`Fault::Lie`].
     pub fn lie(node: &str, lie: Lie) -> Self {
         Fault::Lie { node: node.to_owned(), lie }
@@ -196,6 +209,7 @@ impl fmt::Display for Fault {
             Fault::Slow { node, bytes_per_second } => {
                 write!(formatter, "slow {node} to {bytes_per_second} bytes/s")
             }
+            Fault::Revise { node } => write!(formatter, "revised data of {node}"),
             Fault::Lie { node, lie } => write!(formatter, "lying {node} {lie}"),
         }
     }

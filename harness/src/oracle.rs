@@ -211,6 +211,7 @@ pub struct RejectedRecord {
 }
 
 /// All rows of a dataset, in canonical order.
+#[derive(Clone)]
 pub struct Oracle {
     teams: Vec<TeamRange>,
     rows: Vec<OracleRow>,
@@ -279,6 +280,24 @@ impl Oracle {
     pub fn without(&self, days: &BTreeSet<u32>) -> Oracle {
         let rows = self.rows.iter().filter(|row| !days.contains(&row.day)).cloned().collect();
         Oracle { teams: self.teams.clone(), rows, rejected: self.rejected.clone() }
+    }
+
+    /// As if these days had the rows that they have in another one.
+    pub fn with_days_of(&self, other: &Oracle, days: &BTreeSet<u32>) -> Oracle {
+        let mut mixed = self.without(days);
+        mixed.rows.extend(other.rows.iter().filter(|row| days.contains(&row.day)).cloned());
+        // Stable: rows of a day keep their order.
+        mixed.rows.sort_by_key(|row| row.day);
+        mixed
+    }
+
+    /// The days whose rows are not the same in another one.
+    pub fn days_that_differ(&self, other: &Oracle) -> BTreeSet<u32> {
+        let days: BTreeSet<u32> = self.rows.iter().chain(&other.rows).map(|row| row.day).collect();
+        let of_day = |oracle: &'_ Oracle, day: u32| -> Vec<OracleRow> {
+            oracle.rows.iter().filter(|row| row.day == day).cloned().collect()
+        };
+        days.into_iter().filter(|day| of_day(self, *day) != of_day(other, *day)).collect()
     }
 
     /// What is no row of its day, in the order of files and lines.

@@ -8,6 +8,7 @@ use std::fmt::{self, Write as _};
 use std::time::Duration;
 
 use overlay::client::NodeMetrics;
+use overlay::config::{CacheLimits, Overlay};
 use serde_json::Value;
 use tonic::Code;
 
@@ -47,24 +48,31 @@ pub struct Refusal {
     pub words: String,
     /// The days that it is for want of.
     pub days: BTreeSet<u32>,
+    /// When to come back, of a node that is full.
+    pub retry_after: Option<Duration>,
     is_nonsense: bool,
 }
 
 impl Refusal {
     /// A status that names no day.
     pub fn by_node(code: Code, words: String) -> Self {
-        Refusal { code: Some(code), words, days: BTreeSet::new(), is_nonsense: false }
+        Refusal { code: Some(code), words, days: BTreeSet::new(), retry_after: None, is_nonsense: false }
     }
 
     /// Nothing came.
     pub fn no_answer(words: String) -> Self {
-        Refusal { code: None, words, days: BTreeSet::new(), is_nonsense: false }
+        Refusal { code: None, words, days: BTreeSet::new(), retry_after: None, is_nonsense: false }
     }
 
     /// With the days of a list such as `20200821-20200824, 20200830 and 3 more up to 20200924`.
     pub fn naming(mut self, list: &str) -> Self {
         self.days.extend(days_in(list));
         self
+    }
+
+    /// From a node that is full, and says for how long.
+    pub fn coming_back(self, retry_after: Duration) -> Self {
+        Refusal { retry_after: Some(retry_after), ..self }
     }
 
     /// Whether it says that there is no result of that name, or none any more.
@@ -74,7 +82,7 @@ impl Refusal {
 
     /// Something came that contradicts itself, its proof or the contract.
     pub fn nonsense(words: String) -> Self {
-        Refusal { code: None, words, days: BTreeSet::new(), is_nonsense: true }
+        Refusal { code: None, words, days: BTreeSet::new(), retry_after: None, is_nonsense: true }
     }
 }
 
@@ -106,6 +114,20 @@ pub fn chunk_has_its_rows_of_the_result(
     }
 }
 
+/// A chunk that is read again has the bytes that it had, whoever serves it, and if its result was lost in between.
+///
+/// # Errors
+/// [`Violation`] with the digests.
+pub fn chunk_has_its_bytes_again(index: u32, before: u64, again: u64) -> Result<(), Violation> {
+    match before == again {
+        true => Ok(()),
+        false => {
+            let difference = format!("chunk {index}: digest {again:016x}, before {before:016x}");
+            Err(Violation::of("chunk_has_its_bytes_again", difference))
+        }
+    }
+}
+
 /// Days are missing only from an answer that may lack some, and only if no sure way leads to them.
 ///
 /// # Errors
@@ -124,7 +146,8 @@ pub fn missing_days_have_a_cause(
 }
 
 /// A node that is well refuses only for want of days that are out of reach, and names these and no other; or it is out
-/// of time while some are. One that is not well may say nothing, or break off. Nonsense has no excuse.
+/// of time while some are. One that is not well may say nothing, or break off. Nonsense has no excuse, and neither has one that is
+/// full: it says which limit it has met and when it will have room, and who comes back then is let in at some time.
 ///
 /// # Errors
 /// [`Violation`] with the refusal's words.
@@ -146,6 +169,23 @@ pub fn refusal_has_a_cause(
     match is_excused {
         true => Ok(()),
         false => Err(Violation::of("refusal_has_a_cause", &*refusal.words)),
+    }
+}
+
+/// A kept result is read at its own versions; that one is lost is said only of days whose version no node has that is well,
+/// and all of them are named.
+///
+/// # Errors
+/// [`Violation`] with the refusal's words.
+pub fn read_is_refused_for_a_cause(
+    refusal: &Refusal,
+    out_of_reach: &BTreeSet<u32>,
+    may_be_silent: bool,
+) -> Result<(), Violation> {
+    match refusal.code {
+        Some(Code::DataLoss) if !refusal.days.is_empty() && refusal.days.is_subset(out_of_reach) => Ok(()),
+        Some(Code::DataLoss) => Err(Violation::of("read_is_refused_for_a_cause", &*refusal.words)),
+        _ => refusal_has_a_cause(refusal, out_of_reach, may_be_silent),
     }
 }
 
@@ -285,7 +325,7 @@ pub fn nothing_is_held_at_rest(
     metrics: &NodeMetrics,
     leases_are_over: bool,
 ) -> Result<(), Violation> {
-    let is_asked = |gauge: &&&str| leases_are_over || **gauge != RESULT_SETS;
+    let is_asked = |gauge: &&&str| leases_are_over || ![RESULT_SETS, RESULT_SET_BYTES].contains(*gauge);
     let held = HELD.iter().filter(is_asked).filter_map(|gauge| {
         let line = metrics.exposition.lines().find(|line| line.starts_with(gauge));
         match line {
@@ -301,8 +341,46 @@ pub fn nothing_is_held_at_rest(
     }
 }
 
+/// When a client is gone, so is the work for it, on every node. Its results stay until their leases end.
+///
+/// # Errors
+/// [`Violation`] with what goes on.
+pub fn work_stops_with_its_client(node: &str, metrics: &NodeMetrics) -> Result<(), Violation> {
+    let stopped = nothing_is_held_at_rest(node, metrics, false);
+    stopped.map_err(|held| Violation::of("work_stops_with_its_client", held.difference))
+}
+
+/// Each cache, and the result sets together, hold at most the bytes that they may, in a node as it is configured.
+///
+/// # Errors
+/// [`Violation`] with who holds more, or is not among the metrics.
+pub fn memory_is_within_its_limits(
+    node: &str,
+    overlay: &Overlay,
+    metrics: &NodeMetrics,
+) -> Result<(), Violation> {
+    let CacheLimits { result_bytes, chunk_bytes, selection_bytes, aggregate_bytes } = overlay.cache;
+    let limits = [
+        ("results", result_bytes),
+        ("chunks", chunk_bytes),
+        ("selections", selection_bytes),
+        ("aggregates", aggregate_bytes),
+        ("result_sets", overlay.limits.result_set_bytes),
+    ];
+    for (by, limit) in limits {
+        let gauge = format!("overlay_held_bytes{{by=\"{by}\"}} ");
+        let bytes =
+            metrics.exposition.lines().find_map(|line| line.strip_prefix(&gauge)?.parse::<usize>().ok());
+        if bytes.is_none_or(|bytes| bytes > limit) {
+            let difference = format!("{node}: {by} hold {bytes:?} bytes, limit {limit}");
+            return Err(Violation::of("memory_is_within_its_limits", difference));
+        }
+    }
+    Ok(())
+}
+
 /// Gauges of what is given back.
-const HELD: [&str; 7] = [
+const HELD: [&str; 8] = [
     "overlay_active_queries",
     "overlay_waiting_queries",
     "overlay_following_queries",
@@ -310,9 +388,11 @@ const HELD: [&str; 7] = [
     "overlay_peer_requests_in_flight",
     "overlay_open_streams",
     RESULT_SETS,
+    RESULT_SET_BYTES,
 ];
 
 const RESULT_SETS: &str = "overlay_open_result_sets";
+const RESULT_SET_BYTES: &str = "overlay_held_bytes{by=\"result_sets\"}";
 
 /// Whatever happens, nobody panics, every cluster comes up and does what it is told.
 ///

@@ -11,8 +11,10 @@
 
 mod ask;
 mod draw;
+mod kept;
 mod panics;
 mod reach;
+mod revision;
 mod run;
 pub mod shrink;
 pub mod step;
@@ -30,17 +32,21 @@ use tempfile::TempDir;
 
 use crate::cluster::ClusterSpec;
 use crate::dataset::{DatasetError, DatasetSpec};
+use crate::fault::Fault;
 use crate::oracle::{Oracle, OracleError};
 use crate::report::Reported;
 use crate::topology::{Topology, TopologyBuilder};
 
 pub(crate) use self::ask::typed;
 pub use self::draw::{RunOn, scenarios};
-pub(crate) use self::reach::excuses;
+pub(crate) use self::reach::{Trouble, excuses};
 pub(crate) use self::run::expected;
 pub use self::run::{Progress, Tally, Transcript, finds_all};
 
+use overlay::load::LoadError;
+
 use self::draw::Draft;
+use self::revision::Revision;
 use self::step::Step;
 
 /// A run as plain data. Steps are drafts until it is known which rows and nodes they can be about.
@@ -50,6 +56,8 @@ pub struct Scenario {
     pub topology: TopologyBuilder,
     /// What they hold.
     pub dataset: DatasetSpec,
+    /// Decides what nodes hold whose data are revised.
+    pub revision: u64,
     /// Strategies and limits, as keys of the configuration.
     pub settings: Settings,
     drafts: Vec<Draft>,
@@ -70,14 +78,16 @@ pub struct Settings {
     pub chunk_bytes: u32,
     /// `limits.max_active`, `per_team_limit` and `compute_slots`: few, so that a handful of questions wait.
     pub slots: u32,
+    /// `limits.queue_length`: where it is short, questions are turned away.
+    pub queue_length: u32,
     /// `limits.quantum_rows`: few, so that scans are done in pieces.
     pub quantum_rows: u32,
     /// `limits.query_ms`: where it is short, an attempt ends before an answer that is late.
     pub query_ms: u64,
     /// `limits.keepalive_ms`: where it is long, answers are late without the loss of their connection.
     pub keepalive_ms: u64,
-    /// Whether the nodes keep frames.
-    pub caches_frames: bool,
+    /// All keys of `cache`, in bytes: none, few so that much is computed again, or as they are by default.
+    pub cache_bytes: Option<u32>,
 }
 
 /// How long a result stays after its last touch, so that steps outlast it.
@@ -92,20 +102,22 @@ impl Settings {
             chunk_size,
             chunk_bytes,
             slots,
+            queue_length,
             quantum_rows,
             query_ms,
             keepalive_ms,
-            caches_frames,
+            cache_bytes,
         } = self;
         let strategies = json!({"forwarding": forwarding, "chunking": chunking, "fairness": fairness, "chunk_size": chunk_size});
         let limits = json!({
             "result_ttl_ms": LEASE_MS, "chunk_bytes": chunk_bytes, "max_active": slots, "per_team_limit": slots,
             "compute_slots": slots, "quantum_rows": quantum_rows, "query_ms": query_ms,
-            "keepalive_ms": keepalive_ms,
+            "keepalive_ms": keepalive_ms, "queue_length": queue_length,
         });
         let mut settings = json!({"strategies": strategies, "limits": limits});
-        if !caches_frames {
-            settings["cache"] = json!({"chunk_bytes": 0});
+        if let Some(bytes) = cache_bytes {
+            let keys = ["result_bytes", "chunk_bytes", "selection_bytes", "aggregate_bytes"];
+            settings["cache"] = keys.into_iter().map(|key| (key.to_owned(), json!(bytes))).collect();
         }
         settings
     }
@@ -127,6 +139,8 @@ pub struct Prepared {
     pub oracle: Oracle,
     settings: Settings,
     folder: TempDir,
+    /// If a node has it at some time.
+    revision: Option<Revision>,
 }
 
 /// Why a scenario could not be prepared.
@@ -138,6 +152,9 @@ pub enum PrepareError {
     /// The dataset could not be read again.
     #[error("read the scenario's dataset")]
     Oracle(#[from] OracleError),
+    /// The node's loader, which knows the versions of days, does not read the revised dataset.
+    #[error("load the scenario's revised dataset")]
+    Load(#[from] LoadError),
     /// There is no folder to write to.
     #[error("make a temporary folder")]
     Folder(#[from] std::io::Error),
@@ -154,14 +171,22 @@ impl Scenario {
         self.dataset.write(folder.path())?;
         let oracle = Oracle::read(folder.path(), &topology.teams)?;
         let steps = step::resolve(&self.drafts, &topology, &oracle);
-        Ok(Prepared { topology, steps, oracle, settings: self.settings.clone(), folder })
+        let is_revised = |step: &Step| matches!(step, Step::Inject(Fault::Revise { .. }));
+        let revision =
+            steps.iter().any(is_revised).then(|| Revision::of(&oracle, folder.path(), self.revision));
+        let revision = revision.transpose()?;
+        Ok(Prepared { topology, steps, oracle, settings: self.settings.clone(), folder, revision })
     }
 }
 
 impl Prepared {
     /// What a driver starts.
     pub fn cluster(&self) -> ClusterSpec {
-        ClusterSpec::of(&self.topology, self.root()).with(self.settings.to_json())
+        let spec = ClusterSpec::of(&self.topology, self.root()).with(self.settings.to_json());
+        match &self.revision {
+            Some(revision) => spec.revised(revision.root()),
+            None => spec,
+        }
     }
 
     /// How much data there is, in words.

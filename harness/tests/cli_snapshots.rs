@@ -414,7 +414,7 @@ async fn errors_of_the_harness() {
         "load --report /no/such/folder/load.html".to_owned(),
         "load --host http://127.0.0.1:1 --wait 0".to_owned(),
         "simulate --seed 0xfive".to_owned(),
-        "simulate --scenarios 0".to_owned(),
+        "simulate --seeds 0".to_owned(),
         "replay".to_owned(),
         "replay --seed 1 --shrunk 3fq".to_owned(),
         "replay --seed 1 --driver netns".to_owned(),

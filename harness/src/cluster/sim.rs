@@ -13,7 +13,7 @@ mod network;
 mod pipe;
 mod trace;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -48,6 +48,9 @@ pub const CLIENT: &str = "client";
 pub struct SimCluster {
     overlay: Arc<Overlay>,
     dataset_root: PathBuf,
+    revised_root: Option<PathBuf>,
+    /// The nodes that load what is revised.
+    revised: BTreeSet<String>,
     network: Network,
     random: fastrand::Rng,
     compute: Compute,
@@ -87,6 +90,8 @@ impl SimCluster {
             _carrying: AbortOnDropHandle::new(tokio::spawn(network.clone().carry())),
             overlay: Arc::new(overlay),
             dataset_root: spec.dataset_root,
+            revised_root: spec.revised_root,
+            revised: BTreeSet::new(),
             network,
             random,
             compute,
@@ -130,10 +135,11 @@ impl SimCluster {
 
     fn start_node(&mut self, id: &str) -> Result<(), ClusterError> {
         let elapsed = self.started.elapsed().as_millis() as u64;
+        let revised_root = self.revised_root.as_ref().filter(|_| self.revised.contains(id));
         let node = Node::start(Setup {
             overlay: self.overlay.clone(),
             id: NodeId::from(id),
-            dataset_root: Some(self.dataset_root.clone()),
+            dataset_root: Some(revised_root.unwrap_or(&self.dataset_root).clone()),
             strict: false,
             load_threads: 1,
             outside: Outside {
@@ -150,6 +156,18 @@ impl SimCluster {
             self.begin_to_lie(id, liar.lie, liar.told().clone());
         }
         Ok(())
+    }
+
+    /// Starts a node that runs again, over other data. One that is gone finds them when it is back.
+    async fn change_data(&mut self, id: &str, is_revised: bool) -> Result<(), ClusterError> {
+        match is_revised {
+            true => self.revised.insert(id.to_owned()),
+            false => self.revised.remove(id),
+        };
+        match self.nodes.contains_key(id) {
+            true => self.restart(id).await,
+            false => Ok(()),
+        }
     }
 
     fn begin_to_lie(&mut self, id: &str, lie: Lie, told: Told) {
@@ -224,6 +242,7 @@ impl Cluster for SimCluster {
     async fn inject(&mut self, fault: &Fault) -> Result<(), ClusterError> {
         match fault {
             Fault::Crash { node } => self.crash(node).await,
+            Fault::Revise { node } => self.change_data(node, true).await,
             Fault::Lie { node, lie } => {
                 self.begin_to_lie(node, *lie, Told::default());
                 Ok(())
@@ -238,6 +257,7 @@ impl Cluster for SimCluster {
     async fn heal(&mut self, fault: &Fault) -> Result<(), ClusterError> {
         match fault {
             Fault::Crash { node } => self.restart(node).await,
+            Fault::Revise { node } => self.change_data(node, false).await,
             Fault::Lie { node, .. } => {
                 self.end_to_lie(node);
                 Ok(())

@@ -73,6 +73,8 @@ pub(super) struct Extras {
 pub(super) enum Kind {
     /// One question, or several at once.
     Ask,
+    /// Many questions at once.
+    Flood,
     /// A question whose result is kept.
     Open,
     /// Chunks of a kept result.
@@ -96,19 +98,27 @@ pub(super) enum Kind {
 /// Any scenario.
 pub fn scenarios(on: RunOn) -> impl Strategy<Value = Scenario> {
     let steps = vec(drafts(on), 1..STEPS);
-    (topologies(), datasets(20200810, 20200924), settings(), steps)
-        .prop_map(|(topology, dataset, settings, drafts)| Scenario { topology, dataset, settings, drafts })
+    (topologies(), datasets(20200810, 20200924), any::<u64>().no_shrink(), settings(), steps).prop_map(
+        |(topology, dataset, revision, settings, drafts)| Scenario {
+            topology,
+            dataset,
+            revision,
+            settings,
+            drafts,
+        },
+    )
 }
 
 fn drafts(on: RunOn) -> impl Strategy<Value = Draft> {
     let always = [
         (Kind::Ask, 8),
+        (Kind::Flood, 1),
         (Kind::Open, 3),
         (Kind::Read, 6),
         (Kind::Cancel, 1),
         (Kind::Crash, 2),
         (Kind::Heal, 2),
-        (Kind::Vanish, 1),
+        (Kind::Vanish, 2),
         (Kind::Restart, 1),
     ];
     let simulated = [(Kind::Fault, 4), (Kind::Wait, 2)];
@@ -139,16 +149,19 @@ fn settings() -> impl Strategy<Value = Settings> {
     let forwarding = select(vec!["round_robin", "parallel", "capacity"]);
     let chunking = select(vec!["fixed", "adaptive", "query_based"]);
     let fairness = select(vec!["strict", "weighted", "hybrid"]);
-    let limits = (5..300u32, prop_oneof![Just(1u32 << 20), 4_096..10_000u32], 1..5u32, 1..200u32);
+    let chunk_bytes = prop_oneof![Just(1u32 << 20), 4_096..10_000u32];
+    let queue_length = prop_oneof![Just(1_000u32), 0..4u32];
+    let limits = (5..300u32, chunk_bytes, 1..5u32, queue_length, 1..200u32);
+    let cache_bytes = prop_oneof![Just(None), Just(Some(0)), (1_000..20_000u32).prop_map(Some)];
     let times = select(vec![(30_000, 1_000), (30_000, 3_000), (6_000, 1_000)]);
-    (forwarding, chunking, fairness, limits, times, any::<bool>()).prop_map(
+    (forwarding, chunking, fairness, limits, times, cache_bytes).prop_map(
         |(
             forwarding,
             chunking,
             fairness,
-            (chunk_size, chunk_bytes, slots, quantum_rows),
+            (chunk_size, chunk_bytes, slots, queue_length, quantum_rows),
             (query_ms, keepalive_ms),
-            caches_frames,
+            cache_bytes,
         )| {
             Settings {
                 forwarding,
@@ -157,10 +170,11 @@ fn settings() -> impl Strategy<Value = Settings> {
                 chunk_size,
                 chunk_bytes,
                 slots,
+                queue_length,
                 quantum_rows,
                 query_ms,
                 keepalive_ms,
-                caches_frames,
+                cache_bytes,
             }
         },
     )

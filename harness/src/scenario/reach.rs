@@ -20,21 +20,58 @@ pub(crate) struct Excuses {
     pub(crate) liars: BTreeSet<String>,
 }
 
-/// What the faults in force excuse. Where days lie on some members only, all members of their team are relied on: that
-/// is enough, if not needed.
-pub(crate) fn excuses(question: &Question, topology: &Topology, faults: &[&Fault]) -> Excuses {
-    let reached = reached(&question.node, topology, faults);
-    let lost = topology.teams.iter().filter(|team| {
-        let mut members = topology.members(&team.name).map(|member| reached.contains(&*member.id));
-        match topology.replicas {
-            None => !members.any(|is_reached| is_reached),
-            Some(_) => !members.all(|is_reached| is_reached),
-        }
+/// What is wrong, and what was.
+pub(crate) struct Trouble<'a> {
+    /// Goes on.
+    pub(crate) in_force: Vec<&'a Fault>,
+    /// Has ended, and may not have been noticed to.
+    pub(crate) recent: Vec<&'a Fault>,
+}
+
+/// The data that a kept result is made of, where there are two versions.
+pub(crate) struct Pinned<'a> {
+    /// The days that have another version.
+    pub(super) changed: &'a BTreeSet<u32>,
+    /// Those that the result has in that version.
+    pub(super) revised: &'a BTreeSet<u32>,
+}
+
+/// What faults excuse. Where days lie on some members only, all members of their team are relied on: that is enough, if
+/// not needed.
+pub(crate) fn excuses(
+    question: &Question,
+    pinned: Option<Pinned<'_>>,
+    topology: &Topology,
+    trouble: &Trouble<'_>,
+) -> Excuses {
+    let faults: Vec<&Fault> = trouble.in_force.iter().chain(&trouble.recent).copied().collect();
+    let reached = reached(&question.node, topology, &faults);
+    let serves = |member: &str, day: u32| {
+        reached.contains(member) && pinned.as_ref().is_none_or(|pinned| pinned.is_held(member, day, trouble))
+    };
+    let lost = topology.teams.iter().flat_map(|team| {
+        let is_lost = |day: &u32| {
+            let mut members = topology.members(&team.name).map(|member| serves(&member.id, *day));
+            match topology.replicas {
+                None => !members.any(|serves| serves),
+                Some(_) => !members.all(|serves| serves),
+            }
+        };
+        calendar::days(team.first_day, team.last_day).filter(is_lost).collect::<Vec<_>>()
     });
-    Excuses {
-        days: lost.flat_map(|team| calendar::days(team.first_day, team.last_day)).collect(),
-        silence: !reached.contains(&*question.node),
-        liars: only_liars(faults),
+    Excuses { days: lost.collect(), silence: !reached.contains(&*question.node), liars: only_liars(&faults) }
+}
+
+impl Pinned<'_> {
+    /// Whether a member is sure to have a day in the version of the result.
+    fn is_held(&self, member: &str, day: u32, trouble: &Trouble<'_>) -> bool {
+        let revise = Fault::revise(member);
+        let is_revised = trouble.in_force.contains(&&revise);
+        match (self.changed.contains(&day), self.revised.contains(&day)) {
+            (false, _) => true,
+            (true, true) => is_revised,
+            (true, false) => !is_revised && !trouble.recent.contains(&&revise),
+        }
     }
 }
 
@@ -65,9 +102,11 @@ fn is_well(node: &str, faults: &[&Fault]) -> bool {
         | Fault::Hang { node: other }
         | Fault::Slow { node: other, .. }
         | Fault::Lie { node: other, .. } => other == node,
-        Fault::Partition(_) | Fault::PartitionOneWay { .. } | Fault::Delay { .. } | Fault::Loss { .. } => {
-            false
-        }
+        Fault::Partition(_)
+        | Fault::PartitionOneWay { .. }
+        | Fault::Delay { .. }
+        | Fault::Loss { .. }
+        | Fault::Revise { .. } => false,
     })
 }
 
@@ -78,7 +117,11 @@ fn is_sure(left: &str, right: &str, faults: &[&Fault]) -> bool {
             link.joins(left, right)
         }
         Fault::PartitionOneWay { from, to } => Link::between(from, to).joins(left, right),
-        Fault::Crash { .. } | Fault::Hang { .. } | Fault::Slow { .. } | Fault::Lie { .. } => false,
+        Fault::Crash { .. }
+        | Fault::Hang { .. }
+        | Fault::Slow { .. }
+        | Fault::Revise { .. }
+        | Fault::Lie { .. } => false,
     })
 }
 

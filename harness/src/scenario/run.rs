@@ -1,5 +1,6 @@
 //! Performs the steps of a scenario and holds every answer against what must hold.
 
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -8,20 +9,20 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use futures::future::join_all;
-use overlay::client::{CheckedChunk, Client, QueryResult};
+use overlay::client::NodeMetrics;
 use serde_json::Value;
 use tokio::time::Instant;
-use tonic::Code;
 
-use super::ask::{Answer, ask, call, missing, typed};
-use super::reach::{self, Excuses};
+use super::ask::{Answer, ask, call};
+use super::kept::Opened;
+use super::reach::{self, Excuses, Trouble};
+use super::revision::Revision;
 use super::step::{Form, Question, Step};
 use super::{LEASE_MS, Prepared, panics};
-use crate::answer;
 use crate::cluster::{Cluster, Driver, wait_until};
 use crate::fault::Fault;
 use crate::oracle::{Oracle, OracleQuery, OracleRow};
-use crate::property::{self, Expected, Lease, Refusal, Violation};
+use crate::property::{self, Expected, Refusal, Violation};
 use crate::report::Failure;
 use crate::topology::Topology;
 
@@ -34,6 +35,9 @@ const NOTICED_WITHIN_KEEPALIVES: u32 = 10;
 
 /// How long a node may take until it holds nothing more.
 const RESTS_WITHIN: Duration = Duration::from_secs(5);
+
+/// How long the work for a client that is gone may go on.
+const STOPS_WITHIN: Duration = Duration::from_millis(100);
 
 /// Rows of an answer by the old contract that has no limit.
 const OLD_LIMIT: usize = 2_000;
@@ -65,6 +69,8 @@ pub struct Tally {
     pub missing_days: u64,
     /// Questions and reads that got no answer, and were excused.
     pub refusals: u64,
+    /// Questions that were turned away by a node that was full, and asked again.
+    pub turned_away: u64,
 }
 
 impl AddAssign for Tally {
@@ -74,16 +80,17 @@ impl AddAssign for Tally {
         self.rows += other.rows;
         self.missing_days += other.missing_days;
         self.refusals += other.refusals;
+        self.turned_away += other.turned_away;
     }
 }
 
 impl fmt::Display for Tally {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Tally { answers, answers_under_faults, rows, missing_days, refusals } = self;
+        let Tally { answers, answers_under_faults, rows, missing_days, refusals, turned_away } = self;
         write!(
             formatter,
             "{answers} answers ({answers_under_faults} under faults) with {rows} rows, {missing_days} days declared missing, \
-             {refusals} refusals"
+             {refusals} refusals, {turned_away} turned away for a while"
         )
     }
 }
@@ -148,10 +155,11 @@ impl Prepared {
 }
 
 /// A run on its way.
-struct Run<'a> {
-    oracle: &'a Oracle,
-    topology: &'a Topology,
-    cluster: &'a mut dyn Cluster,
+pub(super) struct Run<'a> {
+    pub(super) oracle: &'a Oracle,
+    pub(super) revision: Option<&'a Revision>,
+    pub(super) topology: &'a Topology,
+    pub(super) cluster: &'a mut dyn Cluster,
     time_is_virtual: bool,
     /// What goes on, and since which step.
     faults: BTreeMap<Fault, usize>,
@@ -159,28 +167,15 @@ struct Run<'a> {
     over: Vec<(Instant, Fault)>,
     /// More than one thing was wrong, or a client vanished, since last nothing was wrong.
     is_disturbed: bool,
-    opened: BTreeMap<usize, Opened>,
-    transcript: Transcript,
-}
-
-/// A result that is kept.
-struct Opened {
-    question: Question,
-    client: Client,
-    result: QueryResult,
-    expected: Vec<Expected>,
-    /// It was touched no earlier than this, as far as is known for sure.
-    touched_after: Instant,
-    /// And perhaps as late as this.
-    touched_before: Instant,
-    /// What became of it other than by time.
-    fate: Lease,
+    pub(super) opened: BTreeMap<usize, Opened>,
+    pub(super) transcript: Transcript,
 }
 
 impl<'a> Run<'a> {
     fn new(prepared: &'a Prepared, time_is_virtual: bool, cluster: &'a mut dyn Cluster) -> Self {
         Run {
             oracle: &prepared.oracle,
+            revision: prepared.revision.as_ref(),
             topology: &prepared.topology,
             cluster,
             time_is_virtual,
@@ -192,21 +187,35 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// What excuses an answer to a new question, which may be of any version.
     fn excuses(&self, question: &Question) -> Excuses {
+        reach::excuses(question, None, self.topology, &self.trouble())
+    }
+
+    pub(super) fn trouble(&self) -> Trouble<'_> {
         let noticed_within = self.cluster.overlay().limits.keepalive() * NOTICED_WITHIN_KEEPALIVES;
-        let recent =
-            self.over.iter().filter(|(ended, _)| ended.elapsed() < noticed_within).map(|(_, fault)| fault);
-        let faults: Vec<&Fault> = self.faults.keys().chain(recent).collect();
-        reach::excuses(question, self.topology, &faults)
+        let is_recent = |(ended, _): &&(Instant, Fault)| ended.elapsed() < noticed_within;
+        Trouble {
+            in_force: self.faults.keys().collect(),
+            recent: self.over.iter().filter(is_recent).map(|(_, fault)| fault).collect(),
+        }
+    }
+
+    /// Whether nothing is wrong, nor was a moment ago.
+    fn is_undisturbed(&self) -> bool {
+        self.faults.is_empty() && self.over.is_empty()
     }
 
     async fn perform(&mut self, number: usize, step: &Step) -> Result<(), Violation> {
         match step {
             Step::Ask(questions) => self.ask(number, questions).await,
             Step::Open(question) => self.open(number, question).await,
-            Step::Read { opened_at, indices } => self.read(*opened_at, indices).await,
+            Step::Read { opened_at, way, indices } => self.read(*opened_at, *way, indices).await,
             Step::Cancel { opened_at } => self.cancel(*opened_at).await,
             Step::Vanish(question, after) => self.vanish(number, question, *after).await,
+            Step::VanishReading { opened_at, way, after } => {
+                self.vanish_reading(*opened_at, *way, *after).await
+            }
             Step::Restart { node } => self.restart(node).await,
             Step::Inject(fault) => self.inject(number, fault).await,
             Step::Heal(fault) => self.heal(fault).await,
@@ -233,11 +242,41 @@ impl<'a> Run<'a> {
 
     async fn vanish(&mut self, step: usize, question: &Question, after: Duration) -> Result<(), Violation> {
         let excuses = self.excuses(question);
-        self.is_disturbed = true;
         match tokio::time::timeout(after, ask(&*self.cluster, question, 0)).await {
             Ok(answer) => self.judge((step, 0), question, &excuses, answer),
-            Err(_) => Ok(()),
+            Err(_) => self.work_stops().await,
         }
+    }
+
+    /// Whether nobody works any more for a client that is gone; asked while all links are well.
+    pub(super) async fn work_stops(&mut self) -> Result<(), Violation> {
+        self.is_disturbed = true;
+        if !self.is_undisturbed() {
+            return Ok(());
+        }
+        for node in self.cluster.ids() {
+            self.holds_nothing(&node, STOPS_WITHIN, property::work_stops_with_its_client).await?;
+        }
+        Ok(())
+    }
+
+    /// Looks at a node again and again until nothing is held there. Neighbours ask each other how they are, so that one look may
+    /// find such a request.
+    async fn holds_nothing(
+        &self,
+        node: &str,
+        within: Duration,
+        holds: impl Fn(&str, &NodeMetrics) -> Result<(), Violation>,
+    ) -> Result<(), Violation> {
+        let client = property::nothing_breaks(self.cluster.client(node, ""))?;
+        let mut found = Ok(());
+        wait_until(within, async || {
+            let metrics = call(client.metrics()).await.map_err(|refusal| refusal.words);
+            found = property::nothing_breaks(metrics).and_then(|metrics| holds(node, &metrics));
+            found.is_ok().then_some(())
+        })
+        .await;
+        found
     }
 
     fn judge(
@@ -259,7 +298,8 @@ impl<'a> Run<'a> {
             }
             Ok(answer) => {
                 property::missing_days_have_a_cause(&answer.missing, question.allow_partial, &excuses.days)?;
-                let expected = expected(self.oracle, question, &answer.missing);
+                let oracle = self.oracle_of(&self.revised_days(question, &answer));
+                let expected = expected(&oracle, question, &answer.missing);
                 property::scatter_gather_equals_oracle(&expected, &answer.rows)?;
                 self.count(&answer);
                 if answer.missing.is_empty() && question.form != Form::Old {
@@ -270,96 +310,42 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// The days that an answer has in their revised version.
+    fn revised_days(&self, question: &Question, answer: &Answer) -> BTreeSet<u32> {
+        match (self.revision, &answer.ledger) {
+            (None, _) => BTreeSet::new(),
+            (Some(revision), Some(ledger)) => revision.revised_in(ledger),
+            (Some(revision), None) => revision.revised_by_rows(self.oracle, question, answer),
+        }
+    }
+
+    /// What there is to be found, if these days are of the revised version.
+    pub(super) fn oracle_of(&self, revised: &BTreeSet<u32>) -> Cow<'a, Oracle> {
+        match self.revision {
+            Some(revision) if !revised.is_empty() => {
+                Cow::Owned(self.oracle.with_days_of(&revision.oracle, revised))
+            }
+            _ => Cow::Borrowed(self.oracle),
+        }
+    }
+
     fn count(&mut self, answer: &Answer) {
         let tally = &mut self.transcript.tally;
         tally.answers += 1;
         tally.answers_under_faults += u64::from(!self.faults.is_empty());
         tally.rows += answer.rows.len() as u64;
         tally.missing_days += answer.missing.len() as u64;
-    }
-
-    async fn open(&mut self, step: usize, question: &Question) -> Result<(), Violation> {
-        let excuses = self.excuses(question);
-        let client = self.cluster.client(&question.node, &format!("reader of step {step}"));
-        let client = property::nothing_breaks(client)?;
-        let touched_after = Instant::now();
-        let query = typed(question);
-        let result = match call(client.query(&query)).await {
-            Ok(result) => result,
-            Err(refusal) => return property::refusal_has_a_cause(&refusal, &excuses.days, excuses.silence),
-        };
-        let missing = missing(&result);
-        property::missing_days_have_a_cause(&missing, question.allow_partial, &excuses.days)?;
-        let expected = expected(self.oracle, question, &missing);
-        property::manifest_counts_what_there_is(result.manifest.total_records, expected.len())?;
-        let (question, touched_before) = (question.clone(), Instant::now());
-        let opened =
-            Opened { question, client, result, expected, touched_after, touched_before, fate: Lease::Lasts };
-        self.opened.insert(step, opened);
-        Ok(())
-    }
-
-    async fn read(&mut self, opened_at: usize, indices: &[u32]) -> Result<(), Violation> {
-        // The step may have been refused, and then there is nothing to read.
-        let Some(mut opened) = self.opened.remove(&opened_at) else { return Ok(()) };
-        let excuses = self.excuses(&opened.question);
-        for index in indices {
-            let index = index % (opened.result.chunk_count() + 1);
-            let asked = Instant::now();
-            let chunk = call(opened.client.chunk(&opened.result, index)).await;
-            let refused = chunk.as_ref().err().filter(|refusal| !opened.ends_before(index, refusal));
-            property::lease_decides_what_can_be_read(opened.lease(asked), refused)?;
-            match refused {
-                None => opened.touched_after = asked,
-                Some(refusal) if refusal.is_about_the_lease() => opened.fate = opened.fate.max(Lease::Ended),
-                Some(refusal) => property::refusal_has_a_cause(refusal, &excuses.days, excuses.silence)?,
-            }
-            self.transcript.tally.refusals += u64::from(refused.is_some());
-            opened.touched_before = Instant::now();
-            if let Ok(chunk) = chunk {
-                self.transcript.tally.rows += opened.check(chunk)?;
-            }
-        }
-        self.opened.insert(opened_at, opened);
-        Ok(())
-    }
-
-    async fn cancel(&mut self, opened_at: usize) -> Result<(), Violation> {
-        let Some(mut opened) = self.opened.remove(&opened_at) else { return Ok(()) };
-        let excuses = self.excuses(&opened.question);
-        let asked = Instant::now();
-        let cancelled = call(opened.client.cancel(&opened.result)).await;
-        let lease = opened.lease(asked);
-        match cancelled {
-            Err(refusal) => {
-                property::refusal_has_a_cause(&refusal, &BTreeSet::new(), excuses.silence)?;
-                if lease == Lease::Lasts {
-                    opened.fate = Lease::MayHaveEnded;
-                }
-            }
-            Ok(was_there) => {
-                property::cancellation_ends_a_lease(lease, was_there)?;
-                opened.fate = opened.fate.max(Lease::Ended);
-            }
-        }
-        self.opened.insert(opened_at, opened);
-        Ok(())
+        tally.turned_away += answer.turned_away;
     }
 
     async fn inject(&mut self, step: usize, fault: &Fault) -> Result<(), Violation> {
         property::nothing_breaks(self.cluster.inject(fault).await)?;
         self.faults.insert(fault.clone(), step);
         self.is_disturbed |= self.faults.len() > 1 || !self.over.is_empty();
-        if let Fault::Crash { node } = fault {
+        if let Fault::Crash { node } | Fault::Revise { node } = fault {
             self.forget(node);
         }
         Ok(())
-    }
-
-    /// The results that a node had, which are gone with it.
-    fn forget(&mut self, node: &str) {
-        let opened = self.opened.values_mut().filter(|opened| opened.question.node == node);
-        opened.for_each(|opened| opened.fate = Lease::Forgotten);
     }
 
     async fn heal(&mut self, fault: &Fault) -> Result<(), Violation> {
@@ -367,6 +353,9 @@ impl<'a> Run<'a> {
             self.find_out(node).await?;
         }
         property::nothing_breaks(self.cluster.heal(fault).await)?;
+        if let Fault::Revise { node } = fault {
+            self.forget(node);
+        }
         self.faults.remove(fault);
         self.over.push((Instant::now(), fault.clone()));
         match self.faults.is_empty() {
@@ -431,49 +420,13 @@ impl<'a> Run<'a> {
             tokio::time::sleep(Duration::from_millis(LEASE_MS * 2)).await;
         }
         for node in self.cluster.ids() {
-            let client = property::nothing_breaks(self.cluster.client(&node, ""))?;
-            // Neighbours ask each other how they are, so that one look may find such a request.
-            let mut found = Ok(());
-            wait_until(RESTS_WITHIN, async || {
-                let metrics = call(client.metrics()).await.map_err(|refusal| refusal.words);
-                let metrics = property::nothing_breaks(metrics);
-                found = metrics
-                    .and_then(|it| property::nothing_is_held_at_rest(&node, &it, self.time_is_virtual));
-                found.is_ok().then_some(())
-            })
-            .await;
-            found?;
+            let holds = |node: &str, metrics: &NodeMetrics| {
+                property::memory_is_within_its_limits(node, self.cluster.overlay(), metrics)?;
+                property::nothing_is_held_at_rest(node, metrics, self.time_is_virtual)
+            };
+            self.holds_nothing(&node, RESTS_WITHIN, holds).await?;
         }
         Ok(())
-    }
-}
-
-impl Opened {
-    /// What is known of its lease when something that was asked at that time is answered now.
-    fn lease(&self, asked: Instant) -> Lease {
-        let ttl = Duration::from_millis(LEASE_MS);
-        match self.fate {
-            Lease::Lasts | Lease::MayHaveEnded if asked >= self.touched_before + ttl => Lease::Ended,
-            Lease::Lasts if Instant::now() >= self.touched_after + ttl => Lease::MayHaveEnded,
-            fate => fate,
-        }
-    }
-
-    /// Whether a refusal only says that the result has no such chunk, which is right.
-    fn ends_before(&self, index: u32, refusal: &Refusal) -> bool {
-        index == self.result.chunk_count() && refusal.code == Some(Code::OutOfRange)
-    }
-
-    /// How many rows the chunk has, if they are the right ones.
-    fn check(&self, chunk: CheckedChunk) -> Result<u64, Violation> {
-        let index = chunk.index;
-        let rows_before: u32 = self.result.manifest.chunk_rows[..index as usize].iter().sum();
-        let rows = self.result.manifest.chunk_rows[index as usize];
-        let its_own = (rows_before as usize)..(rows_before + rows) as usize;
-        let expected = self.expected.get(its_own).unwrap_or_default();
-        let found = answer::rows(&self.result, &[chunk]);
-        property::chunk_has_its_rows_of_the_result(index, expected, &found)?;
-        Ok(u64::from(rows))
     }
 }
 

@@ -24,7 +24,9 @@ pub enum Step {
     Read {
         /// That step, from 1.
         opened_at: usize,
-        /// Which chunks, in this order.
+        /// How.
+        way: Way,
+        /// Which chunks, in this order; a stream begins at the first of them.
         indices: Vec<u32>,
     },
     /// Gives a kept result back.
@@ -40,6 +42,15 @@ pub enum Step {
     Wait(Duration),
     /// Asks, and goes away while the answer is on its way.
     Vanish(Box<Question>, Duration),
+    /// Reads a kept result from its beginning, by another connection, and goes away meanwhile.
+    VanishReading {
+        /// The step that kept it, from 1.
+        opened_at: usize,
+        /// How.
+        way: Way,
+        /// When.
+        after: Duration,
+    },
     /// Tells a node to stop, waits until it is gone, and starts it again.
     Restart {
         /// The node.
@@ -47,6 +58,17 @@ pub enum Step {
     },
     /// Asks everything of every node, and looks whether anything is still held that nobody reads.
     Rest,
+}
+
+/// How chunks are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// One at a time.
+    Chunks,
+    /// All from one on, in a stream.
+    Stream,
+    /// One at a time; the query is asked again where the node has lost the result.
+    Resume,
 }
 
 /// A query, where it is asked and how.
@@ -106,6 +128,10 @@ impl Resolving<'_> {
         let rng = &mut fastrand::Rng::with_seed(draft.seed);
         let step = match draft.kind {
             Kind::Ask => Some(Step::Ask(self.questions(draft, rng))),
+            Kind::Flood => {
+                let questions = (0..rng.usize(8..24)).map(|_| self.question(draft, rng));
+                Some(Step::Ask(questions.collect()))
+            }
             Kind::Open => {
                 let question = self.question(draft, rng);
                 self.opened.push(self.steps.len() + 1);
@@ -114,7 +140,7 @@ impl Resolving<'_> {
             }
             Kind::Read => rng.choice(&self.opened).copied().map(|opened_at| {
                 let indices = (0..rng.usize(1..6)).map(|_| rng.u32(..64)).collect();
-                Step::Read { opened_at, indices }
+                Step::Read { opened_at, way: way(rng), indices }
             }),
             Kind::Cancel => rng.choice(&self.opened).map(|&opened_at| Step::Cancel { opened_at }),
             Kind::Fault => self.begin_or_heal(|topology| fault(rng, topology)),
@@ -123,7 +149,10 @@ impl Resolving<'_> {
             Kind::Vanish => {
                 // From before the first hop to after the last.
                 let after = Duration::from_millis(rng.u64(0..30));
-                Some(Step::Vanish(Box::new(self.question(draft, rng)), after))
+                match rng.choice(&self.opened).filter(|_| rng.bool()) {
+                    Some(&opened_at) => Some(Step::VanishReading { opened_at, way: way(rng), after }),
+                    None => Some(Step::Vanish(Box::new(self.question(draft, rng)), after)),
+                }
             }
             Kind::Restart => self.restart(rng),
             Kind::Wait => Some(Step::Wait(Duration::from_millis(rng.u64(1..LEASE_MS * 3 / 2)))),
@@ -135,7 +164,10 @@ impl Resolving<'_> {
         if self.faults.len() == FAULTS {
             return self.heal();
         }
-        let fault = fault(self.topology).filter(|fault| !self.faults.contains(fault))?;
+        let fault = fault(self.topology)?;
+        if self.faults.iter().any(|other| *other == fault || are_two_lies(other, &fault)) {
+            return None;
+        }
         self.faults.push(fault.clone());
         Some(Step::Inject(fault))
     }
@@ -194,6 +226,10 @@ fn any_node<'a>(rng: &mut fastrand::Rng, topology: &'a Topology) -> &'a str {
     &topology.nodes[rng.usize(..topology.nodes.len())].id
 }
 
+fn way(rng: &mut fastrand::Rng) -> Way {
+    [Way::Chunks, Way::Stream, Way::Resume][rng.usize(..3)]
+}
+
 fn groups(rng: &mut fastrand::Rng) -> (Measure, Vec<GroupKey>) {
     let measure = [Measure::Value, Measure::RawConcentration, Measure::Aqi][rng.usize(..3)];
     let mut keys = GroupKey::ALL.to_vec();
@@ -207,7 +243,7 @@ fn fault(rng: &mut fastrand::Rng, topology: &Topology) -> Option<Fault> {
     let edges: Vec<_> = topology.edges.iter().collect();
     let (left, right) = rng.choice(edges)?;
     let node = any_node(rng, topology);
-    Some(match rng.u8(..11) {
+    Some(match rng.u8(..13) {
         0 => Fault::partition(left, right),
         1 => Fault::partition_one_way(left, right),
         2 => Fault::partition_one_way(right, left),
@@ -216,9 +252,15 @@ fn fault(rng: &mut fastrand::Rng, topology: &Topology) -> Option<Fault> {
         4 => Fault::delay(left, right, Duration::from_millis(rng.u64(500..8_000))),
         5 => Fault::loss(left, right, rng.u8(1..40)),
         6 => Fault::hang(node),
-        7 | 8 => Fault::lie(node, Lie::ALL[rng.usize(..Lie::ALL.len())]),
+        7 | 8 => Fault::revise(node),
+        9 | 10 => Fault::lie(node, Lie::ALL[rng.usize(..Lie::ALL.len())]),
         _ => Fault::slow(node, rng.u64(20_000..1_000_000)),
     })
+}
+
+/// A node tells one lie at a time.
+fn are_two_lies(left: &Fault, right: &Fault) -> bool {
+    matches!((left, right), (Fault::Lie { node: left, .. }, Fault::Lie { node: right, .. }) if left == right)
 }
 
 /// The query without the parts whose flag is off; at first all are on.
@@ -265,8 +307,11 @@ impl fmt::Display for Step {
                 write!(formatter, "{}", questions.join("; at once "))
             }
             Step::Open(question) => write!(formatter, "open {question}"),
-            Step::Read { opened_at, indices } => {
-                write!(formatter, "read chunks {indices:?} (modulo their number and one) of step {opened_at}")
+            Step::Read { opened_at, way, indices } => {
+                write!(formatter, "read chunks {indices:?} (modulo their number) of step {opened_at} {way}")
+            }
+            Step::VanishReading { opened_at, way, after } => {
+                write!(formatter, "vanish after {after:?} from reading step {opened_at} {way}")
             }
             Step::Cancel { opened_at } => write!(formatter, "cancel the result of step {opened_at}"),
             Step::Inject(fault) => write!(formatter, "inject {fault}"),
@@ -276,6 +321,16 @@ impl fmt::Display for Step {
             Step::Restart { node } => write!(formatter, "stop and start {node}"),
             Step::Rest => write!(formatter, "come to rest"),
         }
+    }
+}
+
+impl fmt::Display for Way {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Way::Chunks => "one by one",
+            Way::Stream => "as a stream from the first of them on",
+            Way::Resume => "one by one, resuming",
+        })
     }
 }
 
