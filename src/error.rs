@@ -101,7 +101,7 @@ impl From<InvalidQuery> for QueryError {
 impl From<TooManyResultSets> for QueryError {
     fn from(full: TooManyResultSets) -> Self {
         QueryError::Overloaded {
-            limit: Some("limits.result_set_bytes"),
+            limit: Some(full.of.limit_name()),
             message: full.to_string(),
             retry_after: full.retry_after,
         }

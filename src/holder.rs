@@ -465,9 +465,10 @@ impl<'a> Work<'a> {
         let granted = Instant::now();
         self.statistics.queue_ms += milliseconds(granted - asked);
         // The slot goes with the piece: one that nobody waits for any more keeps it to its end.
+        let (_owner, work) = self.holder.metrics.orphans().tie();
         let holding = move || {
             let result = piece();
-            drop(permit);
+            drop((permit, work));
             result
         };
         let result = self.holder.compute.run(cost, holding).await;

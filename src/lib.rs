@@ -89,6 +89,9 @@
 //! - Putting a chunk of the old contract together is charged to nobody: it copies at most `chunk_bytes`.
 //! - At `limits.result_set_bytes`, the address that has most gives up the result set that its client with most
 //!   touched longest ago. Only if no address has two is a query refused, with the time of the next lease's end.
+//! - At its own limits a client gives up the result set that it touched longest ago: most clients never say that they have
+//!   read enough. One that would lose what it has touched within the last second is refused instead, and may cancel one. Clients of
+//!   the old contract cannot, and have one name for all of an address: they always give one up.
 //! - `chunk_bytes` is divided by the worst encoded row of the days that rows are taken from, not of all planned
 //!   days: else a day beyond the limit, in reach or not, could move a boundary.
 //! - A frame is encoded in one piece, whatever its rows: it is charged with what encoding them costs, and `chunk_bytes`

@@ -2,6 +2,8 @@
 //!
 //! Labels are few and bounded: outcomes, caches, neighbours. Never a result set, a client or a query.
 
+mod orphans;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::AtomicU64;
@@ -14,6 +16,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::{MetricType, TypedMetric};
 use prometheus_client::registry::{Registry, Unit};
+
+pub use orphans::{Orphans, Owner, Work};
 
 use crate::config::NodeId;
 
@@ -103,6 +107,7 @@ pub struct Metrics {
     peer_requests: Counters<PeerRequest>,
     retries: Counter,
     hedges: Counter,
+    orphans: Orphans,
     active_queries: Gauge,
     waiting_queries: Gauge,
     following_queries: Gauge,
@@ -111,6 +116,7 @@ pub struct Metrics {
     open_streams: Gauge,
     open_result_sets: Gauge,
     held_bytes: Labelled<HeldBy, Gauge>,
+    orphaned_tasks: Gauge,
     marked_nodes: Gauge,
     version_conflicts: Gauge,
     rows_held: Gauge,
@@ -136,6 +142,8 @@ pub struct Gauges {
     pub open_result_sets: usize,
     /// Bytes that each cache, and the result sets, hold within their limits.
     pub held_bytes: [(&'static str, usize); 5],
+    /// Tasks and pieces of work that nobody waits for any more, and that have not ended yet.
+    pub orphaned_tasks: usize,
     /// Nodes that are avoided.
     pub marked_nodes: usize,
     /// Days whose holders disagree about the version.
@@ -177,6 +185,7 @@ impl Default for Metrics {
             peer_requests: Counters::default(),
             retries: Counter::default(),
             hedges: Counter::default(),
+            orphans: Orphans::default(),
             active_queries: Gauge::default(),
             waiting_queries: Gauge::default(),
             following_queries: Gauge::default(),
@@ -185,6 +194,7 @@ impl Default for Metrics {
             open_streams: Gauge::default(),
             open_result_sets: Gauge::default(),
             held_bytes: Labelled::default(),
+            orphaned_tasks: Gauge::default(),
             marked_nodes: Gauge::default(),
             version_conflicts: Gauge::default(),
             rows_held: Gauge::default(),
@@ -263,6 +273,11 @@ impl Default for Metrics {
             metrics.held_bytes.clone(),
         );
         registry.register(
+            "orphaned_tasks",
+            "Tasks that go on although nobody waits for them",
+            metrics.orphaned_tasks.clone(),
+        );
+        registry.register(
             "marked_nodes",
             "Nodes avoided until a probe has an answer",
             metrics.marked_nodes.clone(),
@@ -327,6 +342,11 @@ impl Metrics {
         self.peer_requests.of(PeerRequest { neighbour, outcome }).inc();
     }
 
+    /// Counts what goes on without an owner.
+    pub fn orphans(&self) -> &Orphans {
+        &self.orphans
+    }
+
     /// Counts a request that is sent after another one failed.
     pub fn retried(&self) {
         self.retries.inc();
@@ -367,6 +387,7 @@ impl Metrics {
         for (by, bytes) in gauges.held_bytes.into_iter().filter(|(by, _)| !by.is_empty()) {
             self.held_bytes.of(HeldBy { by }).set(bytes as i64);
         }
+        self.orphaned_tasks.set(gauges.orphaned_tasks as i64);
         self.marked_nodes.set(gauges.marked_nodes as i64);
         self.version_conflicts.set(gauges.version_conflicts as i64);
         self.rows_held.set(gauges.rows_held as i64);

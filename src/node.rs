@@ -33,7 +33,7 @@ use crate::peer::Neighbour;
 use crate::placement::Placement;
 use crate::proto::{self, legacy, v1};
 use crate::relay::Relay;
-use crate::result_set::Leases;
+use crate::result_set::{LeaseLimits, Leases};
 use crate::security::{Security, SecurityError, accept_tls};
 use crate::service::{OverlayService, PeerService};
 use crate::state::{NodeState, Stop};
@@ -284,13 +284,14 @@ fn wire_together(
         fairness: overlay.strategies.fairness,
         weights: weights.clone(),
     });
-    let leases = Leases::new(
-        &process.id,
-        incarnation,
-        limits.result_ttl(),
-        limits.result_max_age(),
-        limits.result_set_bytes,
-    );
+    let lease_limits = LeaseLimits {
+        ttl: limits.result_ttl(),
+        max_age: limits.result_max_age(),
+        bytes: limits.result_set_bytes,
+        client_sets: limits.client_result_sets,
+        client_bytes: limits.client_result_set_bytes,
+    };
+    let leases = Leases::new(&process.id, incarnation, lease_limits);
     let parts = Parts {
         gather: Gather::new(overlay.clone(), relay.clone(), metrics.clone()),
         admission,

@@ -13,7 +13,9 @@ use crate::day::Day;
 use crate::plan::QueryPlan;
 use crate::store::Version;
 
-pub use leases::{LEASE_OVERHEAD_BYTES, LeaseError, Leases, Owner, TooManyResultSets};
+pub use leases::{
+    LEASE_OVERHEAD_BYTES, LeaseError, LeaseLimits, Leases, Owner, ResultSetLimit, TooManyResultSets,
+};
 
 /// What a query was answered with, as long as its chunks can be read.
 #[derive(Debug)]

@@ -179,9 +179,16 @@ impl v1::overlay_server::Overlay for OverlayService {
         };
         // While the client takes one chunk the next one is read; nothing is read beyond it. The read is a
         // task, so that it ends and gives its permit back even if the client takes nothing any more.
+        let orphans = self.0.metrics.orphans().clone();
         let ahead = move |index| {
-            let reading = AbortOnDropHandle::new(tokio::spawn(read(index)));
+            let (owner, work) = orphans.tie();
+            let reading = read(index);
+            let reading = AbortOnDropHandle::new(tokio::spawn(async move {
+                let _work = work;
+                reading.await
+            }));
             async move {
+                let _owner = owner;
                 reading.await.unwrap_or_else(|failed| {
                     Err(Status::internal(format!("reading a chunk failed: {failed}")))
                 })

@@ -129,6 +129,7 @@ impl NodeState {
             open_streams: self.streams.taken(),
             open_result_sets: self.coordinator.leases().open_count(),
             held_bytes: self.held_bytes(),
+            orphaned_tasks: self.metrics.orphans().count(),
             marked_nodes: snapshot.marked.len(),
             version_conflicts: snapshot.version_conflicts().len(),
             rows_held: store.map_or(0, |store| store.row_count()),

@@ -380,13 +380,14 @@ pub fn memory_is_within_its_limits(
 }
 
 /// Gauges of what is given back.
-const HELD: [&str; 8] = [
+const HELD: [&str; 9] = [
     "overlay_active_queries",
     "overlay_waiting_queries",
     "overlay_following_queries",
     "overlay_computing_pieces",
     "overlay_peer_requests_in_flight",
     "overlay_open_streams",
+    "overlay_orphaned_tasks",
     RESULT_SETS,
     RESULT_SET_BYTES,
 ];

@@ -26,7 +26,7 @@ use overlay::load::{LoadError, RejectedRow};
 use overlay::node::NodeError;
 use overlay::peer::PeerError;
 use overlay::plan::InvalidQuery;
-use overlay::result_set::{LeaseError, TooManyResultSets};
+use overlay::result_set::{LeaseError, ResultSetLimit, TooManyResultSets};
 use overlay::security::SecurityError;
 use overlay::store::{TooManyMeasures, Version};
 use overlay::wire::Malformed;
@@ -94,6 +94,10 @@ fn missing(number: u64, why: &str, nodes_tried: &[&str]) -> MissingDay {
     MissingDay { day: day(number), why: why.to_owned(), nodes_tried }
 }
 
+fn too_many(of: ResultSetLimit, found: usize, limit: usize) -> TooManyResultSets {
+    TooManyResultSets { of, found, limit, retry_after: Duration::from_millis(1500) }
+}
+
 /// Each way in which a query or a chunk can fail, as `overlay.v1` says it (code, time to come back, message) and
 /// as `OverlayNode` does (`status` of Query and of GetChunk).
 #[test]
@@ -106,7 +110,9 @@ fn query_errors_tell_their_causes_apart() {
         Loop: [QueryError::Loop("A".to_owned())];
         Overloaded: [
             QueryError::from_admission(overloaded(["query waiting", "queries waiting"], "limits.queue_length").into(), "A"),
-            TooManyResultSets { bytes: 67_100_000, limit: 67_108_864, retry_after: Duration::from_millis(1500) }.into(),
+            too_many(ResultSetLimit::Bytes, 67_100_000, 67_108_864).into(),
+            too_many(ResultSetLimit::OfClient, 1000, 1000).into(),
+            too_many(ResultSetLimit::BytesOfClient, 16_770_000, 16_777_216).into(),
         ];
         TooLarge: [QueryError::TooLarge {
             limit: "limits.max_groups",

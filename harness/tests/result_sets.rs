@@ -15,7 +15,7 @@ use overlay::coverage::{Entry, Outcome, Served};
 use overlay::day::Day;
 use overlay::frame::Encoding;
 use overlay::plan::{Query, QueryPlan};
-use overlay::result_set::{LEASE_OVERHEAD_BYTES, LeaseError, Leases, Owner, ResultSet};
+use overlay::result_set::{LEASE_OVERHEAD_BYTES, LeaseError, LeaseLimits, Leases, Owner, ResultSet};
 use overlay::store::Version;
 use overlay_harness::answer::{self, ask, assert_equal_rows};
 use overlay_harness::cluster::{Cluster, ClusterSpec, InProcessCluster};
@@ -239,6 +239,11 @@ impl LeaseModel {
     }
 }
 
+/// Limits of all clients together.
+fn limits(ttl: Duration, max_age: Duration, bytes: usize) -> LeaseLimits {
+    LeaseLimits { ttl, max_age, bytes, client_sets: usize::MAX, client_bytes: usize::MAX }
+}
+
 /// Goal: a lease lasts `ttl` from its last touch and `max_age` at most; expired and unknown differ; at capacity the
 /// address with most sets gives up its oldest, and none its only one to another; a uid serves its owner alone.
 #[test]
@@ -247,7 +252,7 @@ fn leases_follow_their_model() {
     for_all(400, inputs, |(ttl, more, capacity, steps)| {
         let ms = Duration::from_millis;
         let lease_bytes = LEASE_OVERHEAD_BYTES + result_set(&[], &[0]).bytes();
-        let leases = Leases::new("A", 7, ms(ttl), ms(ttl + more), capacity * lease_bytes);
+        let leases = Leases::new("A", 7, limits(ms(ttl), ms(ttl + more), capacity * lease_bytes));
         let start = Instant::now();
         let mut model = LeaseModel { ttl, max_age: ttl + more, capacity, now: 0, leases: Vec::new() };
         for (number, step) in steps.into_iter().enumerate() {
@@ -271,7 +276,7 @@ fn leases_follow_their_model() {
                         }),
                         Err(wait) => {
                             let refused = opened.expect_err("nobody has two");
-                            let found = (refused.bytes, refused.retry_after);
+                            let found = (refused.found, refused.retry_after);
                             prop_assert_eq!(found, (capacity * lease_bytes, ms(wait)));
                         }
                     }
@@ -315,7 +320,7 @@ fn leases_follow_their_model() {
 #[test]
 fn guessed_uid_gives_nothing() {
     for_all(300, (any::<u64>(), any::<prop::sample::Index>(), "[0-9a-fA-Z-]"), |(random, place, letter)| {
-        let leases = Leases::new("A", 7, Duration::from_secs(1), Duration::from_secs(1), 65_536);
+        let leases = Leases::new("A", 7, limits(Duration::from_secs(1), Duration::from_secs(1), 65_536));
         let now = Instant::now();
         let uid = leases.open(Arc::new(result_set(&[], &[0])), owner(0), random, now).unwrap();
         let place = place.index(uid.len());

@@ -129,6 +129,11 @@ bounded! {
         /// Bytes of result sets under a lease, default 64 MiB. One over 46 days takes some 15 KB. At the limit the
         /// address that has most gives up the one that its client with most touched longest ago.
         result_set_bytes: usize = 67_108_864, 65_536..=1_073_741_824;
+        /// Result sets under a lease of one client, default 1000. At the limit it gives up the one that it touched longest
+        /// ago, if that was a second ago or more, and is refused otherwise; a client of the old contract never is.
+        client_result_sets: usize = 1000, 1..=1_000_000;
+        /// Bytes of result sets under a lease of one client, default 16 MiB; as `client_result_sets`.
+        client_result_set_bytes: usize = 16_777_216, 65_536..=1_073_741_824;
         /// Chunk reads at once at the node that clients talk to, default 256. Each costs up to `chunk_bytes`.
         reads_in_flight: usize = 256, 1..=65_536;
         /// Requests of peers at once, default 1024: all queries and chunk reads of a leader, and as many again.

@@ -154,9 +154,10 @@ impl Coordinator {
         let records = range.start as usize..range.end as usize;
         let (spec, encoding) = (spec.clone(), result_set.plan.query.encoding);
         // Equal versions give equal groups, so the range that was cut from them is there.
+        let (_owner, work) = self.metrics.orphans().tie();
         let encode = move || {
             let payload = frame::encode_groups(&spec, &groups[records], encoding);
-            drop(permit);
+            drop((permit, work));
             payload
         };
         let payload = self.compute.run(cost, encode).await;

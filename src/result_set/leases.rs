@@ -43,19 +43,82 @@ pub enum LeaseError {
     Expired(String),
 }
 
-/// The node has no room for another result set, and nobody has so many that one could go.
+/// A client's result sets that were touched so lately count as being read: it does not lose them to another one of its own.
+const IN_USE: Duration = Duration::from_secs(1);
+
+/// There is no room for another result set.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("open result sets take {bytes} bytes, limit {limit} (limits.result_set_bytes); retry after {} ms", retry_after.as_millis())]
+#[error(
+    "{} {found}{}, limit {limit} ({}); {}retry after {} ms",
+    .of.words().0, .of.words().1, .of.limit_name(), .of.advice(), retry_after.as_millis()
+)]
 pub struct TooManyResultSets {
-    /// Bytes that the open result sets take.
-    pub bytes: usize,
-    /// Bytes that they may take.
+    /// Whose, and counted how.
+    pub of: ResultSetLimit,
+    /// What there is.
+    pub found: usize,
+    /// What there may be.
     pub limit: usize,
-    /// When the first of their leases may end.
+    /// When there will be room: when a lease may end, or a set is not being read any more.
     pub retry_after: Duration,
 }
 
+/// What bounds result sets under a lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResultSetLimit {
+    /// The bytes of all of them: no address has one to spare.
+    Bytes,
+    /// The number of one client's.
+    OfClient,
+    /// The bytes of one client's.
+    BytesOfClient,
+}
+
+impl ResultSetLimit {
+    /// The limit's key in the configuration.
+    pub fn limit_name(self) -> &'static str {
+        match self {
+            Self::Bytes => "limits.result_set_bytes",
+            Self::OfClient => "limits.client_result_sets",
+            Self::BytesOfClient => "limits.client_result_set_bytes",
+        }
+    }
+
+    fn words(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Bytes => ("open result sets take", " bytes"),
+            Self::OfClient => ("this client reads", " open result sets"),
+            Self::BytesOfClient => ("this client reads open result sets of", " bytes"),
+        }
+    }
+
+    fn advice(self) -> &'static str {
+        match self {
+            Self::Bytes => "",
+            Self::OfClient | Self::BytesOfClient => "cancel one that is read, or ",
+        }
+    }
+}
+
+/// How long leases last, and what they may take.
+#[derive(Clone, Copy, Debug)]
+pub struct LeaseLimits {
+    /// From the last touch.
+    pub ttl: Duration,
+    /// From the opening.
+    pub max_age: Duration,
+    /// Bytes of all together.
+    pub bytes: usize,
+    /// Result sets of one client, at least 1.
+    pub client_sets: usize,
+    /// Bytes of one client's.
+    pub client_bytes: usize,
+}
+
 /// The result sets that a node keeps, each under a lease that every touch renews.
+///
+/// At its own limits a client gives up the set that it touched longest ago. If all are being read it is refused, but for a
+/// client of the old contract, which can end none, and under whose name all of its address ask.
 ///
 /// At the limit of bytes the address that holds most of them makes room, unless it has but one and is not the
 /// newcomer's; there the client that holds most, with the set that it touched longest ago. So nobody can keep others
@@ -65,9 +128,7 @@ pub struct TooManyResultSets {
 /// from an unknown one without remembering it.
 pub struct Leases {
     prefix: String,
-    ttl: Duration,
-    max_age: Duration,
-    limit_bytes: usize,
+    limits: LeaseLimits,
     inner: Mutex<LeasesInner>,
 }
 
@@ -105,21 +166,20 @@ struct Lease {
 }
 
 impl Leases {
-    /// No lease yet; all of them together take at most `limit_bytes`.
-    pub fn new(node: &str, incarnation: u64, ttl: Duration, max_age: Duration, limit_bytes: usize) -> Self {
-        let prefix = format!("{node}-{incarnation:016x}");
-        Leases { prefix, ttl, max_age, limit_bytes, inner: Mutex::default() }
+    /// No lease yet.
+    pub fn new(node: &str, incarnation: u64, limits: LeaseLimits) -> Self {
+        Leases { prefix: format!("{node}-{incarnation:016x}"), limits, inner: Mutex::default() }
     }
 
     /// How long a lease lasts after a touch.
     pub fn ttl(&self) -> Duration {
-        self.ttl
+        self.limits.ttl
     }
 
     /// Puts a result set under a lease and gives its uid.
     ///
     /// # Errors
-    /// [`TooManyResultSets`] if there is no room, and no client has a set to give up.
+    /// [`TooManyResultSets`] if there is no room, and nobody has a set to give up.
     pub fn open(
         &self,
         result_set: Arc<ResultSet>,
@@ -129,10 +189,19 @@ impl Leases {
     ) -> Result<String, TooManyResultSets> {
         let bytes = lease_bytes(&result_set);
         let mut inner = self.lock();
-        if inner.bytes + bytes > self.limit_bytes {
+        if self.is_full(&inner, bytes) || self.is_full_for(&inner, &owner, bytes).is_some() {
             self.end_expired(&mut inner, now);
         }
-        while inner.bytes + bytes > self.limit_bytes {
+        while let Some((of, found, limit)) = self.is_full_for(&inner, &owner, bytes) {
+            let too_many = |retry_after| TooManyResultSets { of, found, limit, retry_after };
+            let oldest = inner.touched_longest_ago(&owner).expect("who is at a limit has a set");
+            let in_use_until = inner.leases[&oldest].touched + IN_USE;
+            if owner.client_id.is_some() && in_use_until > now {
+                return Err(too_many(in_use_until - now));
+            }
+            inner.end(oldest);
+        }
+        while self.is_full(&inner, bytes) {
             match inner.to_give_up(&owner) {
                 Some(sequence) => inner.end(sequence),
                 None => return Err(self.too_many(&inner, now)),
@@ -208,8 +277,34 @@ impl Leases {
         self.lock().bytes
     }
 
+    fn is_full(&self, inner: &LeasesInner, more: usize) -> bool {
+        inner.bytes + more > self.limits.bytes
+    }
+
+    /// Which limit one more set of so many bytes would take a client over, what it has, and the limit.
+    fn is_full_for(
+        &self,
+        inner: &LeasesInner,
+        owner: &Owner,
+        more: usize,
+    ) -> Option<(ResultSetLimit, usize, usize)> {
+        let of_address = inner.addresses.get(&owner.address);
+        let of_client = of_address.and_then(|of| of.clients.get(&owner.client_id));
+        let (sets, bytes) = of_client.map_or((0, 0), |of| (of.by_touch.len(), of.bytes));
+        let LeaseLimits { client_sets, client_bytes, .. } = self.limits;
+        if sets >= client_sets {
+            return Some((ResultSetLimit::OfClient, sets, client_sets));
+        }
+        // One set is always allowed, whatever its size: no waiting would help.
+        (sets > 0 && bytes + more > client_bytes).then_some((
+            ResultSetLimit::BytesOfClient,
+            bytes,
+            client_bytes,
+        ))
+    }
+
     fn ends(&self, lease: &Lease) -> Instant {
-        (lease.touched + self.ttl).min(lease.opened + self.max_age)
+        (lease.touched + self.limits.ttl).min(lease.opened + self.limits.max_age)
     }
 
     fn end_expired(&self, inner: &mut LeasesInner, now: Instant) {
@@ -226,8 +321,9 @@ impl Leases {
 
     fn too_many(&self, inner: &LeasesInner, now: Instant) -> TooManyResultSets {
         let ends = inner.leases.values().map(|lease| self.ends(lease)).min();
-        let retry_after = ends.map_or(self.ttl, |end| end.saturating_duration_since(now));
-        TooManyResultSets { bytes: inner.bytes, limit: self.limit_bytes, retry_after }
+        let retry_after = ends.map_or(self.limits.ttl, |end| end.saturating_duration_since(now));
+        let (of, limit) = (ResultSetLimit::Bytes, self.limits.bytes);
+        TooManyResultSets { of, found: inner.bytes, limit, retry_after }
     }
 
     /// The sequence number of a uid that this incarnation could have issued.
@@ -243,6 +339,11 @@ impl Leases {
 }
 
 impl LeasesInner {
+    fn touched_longest_ago(&self, owner: &Owner) -> Option<u64> {
+        let of_client = self.addresses.get(&owner.address)?.clients.get(&owner.client_id)?;
+        of_client.by_touch.values().next().copied()
+    }
+
     /// The set to end, so that `newcomer` can have another one: of the address that holds most among those that have
     /// more than one or are the newcomer's, the one that its client with most touched longest ago.
     fn to_give_up(&self, newcomer: &Owner) -> Option<u64> {
@@ -321,6 +422,10 @@ mod tests {
         Arc::new(ResultSet::new(Arc::from(""), Arc::new(QueryPlan::default()), Vec::new(), 0, false, &[0]))
     }
 
+    fn limits(ttl: Duration, max_age: Duration, sets: usize) -> LeaseLimits {
+        LeaseLimits { ttl, max_age, bytes: room(sets), client_sets: usize::MAX, client_bytes: usize::MAX }
+    }
+
     /// Room for so many of the sets that `empty` gives.
     fn room(sets: usize) -> usize {
         sets * lease_bytes(&empty())
@@ -329,7 +434,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_lease_ends_when_nobody_touches_it() {
         let (ttl, max_age) = (Duration::from_secs(10), Duration::from_secs(25));
-        let leases = Leases::new("A", 7, ttl, max_age, room(10));
+        let leases = Leases::new("A", 7, limits(ttl, max_age, 10));
         let me = owner("10.0.0.1", Some("me"));
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
@@ -348,7 +453,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn expired_and_unknown_differ_and_a_uid_belongs_to_its_client() {
         let second = Duration::from_secs(1);
-        let leases = Leases::new("A", 7, second, second, room(10));
+        let leases = Leases::new("A", 7, limits(second, second, 10));
         let me = owner("10.0.0.1", Some("me"));
         let now = Instant::now();
         let uid = leases.open(empty(), me.clone(), 1, now).unwrap();
@@ -371,7 +476,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn client_with_most_sets_makes_room_with_those_it_touched_longest_ago() {
         let minute = Duration::from_secs(60);
-        let leases = Leases::new("A", 7, minute, minute, room(4));
+        let leases = Leases::new("A", 7, limits(minute, minute, 4));
         let (light, flood) = (owner("10.0.0.1", Some("light")), owner("10.0.0.1", Some("flood")));
         let now = Instant::now();
         let lights = leases.open(empty(), light.clone(), 0, now).unwrap();
@@ -399,7 +504,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn newcomer_is_refused_when_nobody_has_more_than_one_set() {
         let minute = Duration::from_secs(60);
-        let leases = Leases::new("A", 7, minute, minute, room(2));
+        let leases = Leases::new("A", 7, limits(minute, minute, 2));
         let start = Instant::now();
         for address in ["10.0.0.1", "10.0.0.2"] {
             leases.open(empty(), owner(address, None), 1, start).unwrap();
@@ -407,12 +512,59 @@ mod tests {
         let later = start + minute / 3;
         let refused = leases.open(empty(), owner("10.0.0.3", None), 2, later).unwrap_err();
         assert_eq!(
-            (refused.bytes, refused.limit, refused.retry_after),
+            (refused.found, refused.limit, refused.retry_after),
             (room(2), room(2), minute - minute / 3)
         );
         assert!(
             leases.open(empty(), owner("10.0.0.3", None), 3, start + minute).is_ok(),
             "the leases have ended"
         );
+    }
+
+    /// Method: two sets for each client. One of `overlay.v1` keeps what it has just touched and is refused for a second, then
+    /// it gives up the one that it touched longest ago; one of the old contract does so at once; others are not concerned.
+    #[tokio::test(start_paused = true)]
+    async fn client_at_its_own_limit_gives_up_what_it_does_not_read() {
+        let minute = Duration::from_secs(60);
+        let leases = Leases::new("A", 7, LeaseLimits { client_sets: 2, ..limits(minute, minute, 10) });
+        let [me, old] = [Some("me"), None].map(|id| owner("10.0.0.1", id));
+        let now = Instant::now();
+        let open = |who: &Owner, at| leases.open(empty(), who.clone(), 1, at);
+        let first = open(&me, now).unwrap();
+        let second = open(&me, now + minute / 60 / 2).unwrap();
+        let refused = open(&me, now + minute / 60 / 2).unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            "this client reads 2 open result sets, limit 2 (limits.client_result_sets); cancel one that is read, or \
+             retry after 500 ms"
+        );
+        assert!(open(&owner("10.0.0.1", Some("other")), now).is_ok());
+        let later = now + minute / 60;
+        let third = open(&me, later).unwrap();
+        assert!(leases.touch(&first, &me, later).is_err());
+        assert!(leases.touch(&second, &me, later).is_ok() && leases.touch(&third, &me, later).is_ok());
+        assert!(open(&me, later).is_err());
+        assert!(leases.close(&second, &me, later));
+        assert!(open(&me, later).is_ok());
+        let olds = [(); 3].map(|()| open(&old, now).unwrap());
+        assert_eq!(olds.map(|uid| leases.touch(&uid, &old, now).is_ok()), [false, true, true]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn client_is_held_to_its_own_bytes() {
+        let minute = Duration::from_secs(60);
+        let leases = Leases::new("A", 7, LeaseLimits { client_bytes: room(2), ..limits(minute, minute, 10) });
+        let me = owner("10.0.0.1", Some("me"));
+        let now = Instant::now();
+        for _ in 0..2 {
+            leases.open(empty(), me.clone(), 1, now).unwrap();
+        }
+        let refused = leases.open(empty(), me.clone(), 1, now).unwrap_err();
+        assert_eq!(
+            (refused.of, refused.found, refused.limit),
+            (ResultSetLimit::BytesOfClient, room(2), room(2))
+        );
+        leases.open(empty(), me, 1, now + IN_USE).unwrap();
+        assert_eq!((leases.open_count(), leases.bytes()), (2, room(2)));
     }
 }
