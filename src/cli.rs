@@ -34,6 +34,8 @@ use std::sync::Arc;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+pub use check_proof::check_proof;
+
 use crate::config::{Overlay, Problems, Profile};
 use crate::load::LoadError;
 

@@ -264,24 +264,7 @@ impl Client {
     pub async fn query(&self, query: &Query) -> Result<QueryResult, ClientError> {
         let reply = self.overlay.clone().query(self.timed(request(query, &self.client_id))).await;
         let reply = reply.map_err(|status| self.status(status))?.into_inner();
-        let ledger = reply.ledger.iter().map(wire::entry_from).collect::<Result<Vec<_>, _>>();
-        let ledger = ledger.map_err(|malformed| self.malformed(malformed))?;
-        let owned = wire::owned_from(&reply.owned).map_err(|malformed| self.malformed(malformed))?;
-        let result = QueryResult {
-            uid: reply.uid,
-            manifest: reply.manifest.unwrap_or_default(),
-            ledger,
-            admission: reply.admission.unwrap_or_default(),
-            statistics: reply.statistics,
-            hops: reply.hops,
-            query: query.clone(),
-            first_chunk: reply.first_chunk,
-        };
-        check_manifest(&result.manifest, query)
-            .map_err(|what| self.contradiction(format!("the manifest is not the query's: {what}")))?;
-        check_ledger(&result, &owned)
-            .map_err(|gap| ClientError::Unproven { address: self.address.clone(), gap })?;
-        Ok(result)
+        QueryResult::checked(&self.address, query, reply)
     }
 
     /// Reads one chunk of a result and checks it against the ledger.
@@ -300,7 +283,7 @@ impl Client {
             .get_chunk(self.timed(request))
             .await
             .map_err(|status| self.status(status))?;
-        self.checked(result, index, chunk.into_inner())
+        result.checked_chunk(&self.address, index, chunk.into_inner())
     }
 
     /// Reads the chunks of a result from `first` on, in order, each checked against the ledger.
@@ -324,7 +307,9 @@ impl Client {
         let chunks = chunks.map_err(|status| self.status(status))?.into_inner();
         Ok(stream::try_unfold((chunks, first), move |(mut chunks, index)| async move {
             match chunks.message().await.map_err(|status| self.status(status))? {
-                Some(chunk) => Ok(Some((self.checked(result, index, chunk)?, (chunks, index + 1)))),
+                Some(chunk) => {
+                    Ok(Some((result.checked_chunk(&self.address, index, chunk)?, (chunks, index + 1))))
+                }
                 None if index == result.chunk_count() => Ok(None),
                 None => Err(self.contradiction(format!("the stream ended before chunk {index}"))),
             }
@@ -343,7 +328,7 @@ impl Client {
         if index == 0
             && let Some(chunk) = result.first_chunk.take()
         {
-            return self.checked(result, 0, chunk);
+            return result.checked_chunk(&self.address, 0, chunk);
         }
         let mut resumes = 0;
         loop {
@@ -409,25 +394,6 @@ impl Client {
         Ok(reply.map_err(|status| self.status(status))?.into_inner().found)
     }
 
-    fn checked(
-        &self,
-        result: &QueryResult,
-        index: u32,
-        chunk: v1::Chunk,
-    ) -> Result<CheckedChunk, ClientError> {
-        let frames = chunk.frames.into_iter().map(wire::frame_from).collect::<Result<Vec<_>, _>>();
-        let frames = frames.map_err(|malformed| self.malformed(malformed))?;
-        let is_last = u64::from(index) + 1 == u64::from(result.chunk_count());
-        if (&chunk.uid, chunk.chunk_index, chunk.is_last) != (&result.uid, index, is_last) {
-            return Err(self.contradiction(format!(
-                "chunk {} of `{}` came for chunk {index} of `{}`, last: {is_last}",
-                chunk.chunk_index, chunk.uid, result.uid
-            )));
-        }
-        check_frames(result, index, &frames).map_err(|what| self.contradiction(what))?;
-        Ok(CheckedChunk { index, frames })
-    }
-
     /// The plan of a query, without running it.
     ///
     /// # Errors
@@ -461,12 +427,20 @@ impl Client {
     }
 
     fn malformed(&self, malformed: Malformed) -> ClientError {
-        ClientError::Malformed { address: self.address.clone(), malformed }
+        self::malformed(&self.address, malformed)
     }
 
     fn contradiction(&self, what: String) -> ClientError {
-        ClientError::Contradiction { address: self.address.clone(), what }
+        contradiction(&self.address, what)
     }
+}
+
+fn malformed(address: &str, malformed: Malformed) -> ClientError {
+    ClientError::Malformed { address: address.to_owned(), malformed }
+}
+
+fn contradiction(address: &str, what: String) -> ClientError {
+    ClientError::Contradiction { address: address.to_owned(), what }
 }
 
 /// The node has lost the result set, or is gone itself; another try may find it back.
@@ -481,6 +455,55 @@ fn is_lost(status: &Status) -> bool {
 }
 
 impl QueryResult {
+    /// The result of `query` that the node at `address` replied with, once its manifest and its ledger are checked.
+    ///
+    /// # Errors
+    /// [`ClientError`] that says what is wrong with the reply.
+    pub fn checked(address: &str, query: &Query, reply: v1::QueryReply) -> Result<Self, ClientError> {
+        let ledger = reply.ledger.iter().map(wire::entry_from).collect::<Result<Vec<_>, _>>();
+        let ledger = ledger.map_err(|error| malformed(address, error))?;
+        let owned = wire::owned_from(&reply.owned).map_err(|error| malformed(address, error))?;
+        let result = QueryResult {
+            uid: reply.uid,
+            manifest: reply.manifest.unwrap_or_default(),
+            ledger,
+            admission: reply.admission.unwrap_or_default(),
+            statistics: reply.statistics,
+            hops: reply.hops,
+            query: query.clone(),
+            first_chunk: reply.first_chunk,
+        };
+        check_manifest(&result.manifest, query)
+            .map_err(|what| contradiction(address, format!("the manifest is not the query's: {what}")))?;
+        check_ledger(&result, &owned)
+            .map_err(|gap| ClientError::Unproven { address: address.to_owned(), gap })?;
+        Ok(result)
+    }
+
+    /// Chunk `index` that the node at `address` sent, once it is held against the ledger and decoded.
+    ///
+    /// # Errors
+    /// [`ClientError`] that says what is wrong with the chunk.
+    pub fn checked_chunk(
+        &self,
+        address: &str,
+        index: u32,
+        chunk: v1::Chunk,
+    ) -> Result<CheckedChunk, ClientError> {
+        let frames = chunk.frames.into_iter().map(wire::frame_from).collect::<Result<Vec<_>, _>>();
+        let frames = frames.map_err(|error| malformed(address, error))?;
+        let is_last = u64::from(index) + 1 == u64::from(self.chunk_count());
+        if (&chunk.uid, chunk.chunk_index, chunk.is_last) != (&self.uid, index, is_last) {
+            let what = format!(
+                "chunk {} of `{}` came for chunk {index} of `{}`, last: {is_last}",
+                chunk.chunk_index, chunk.uid, self.uid
+            );
+            return Err(contradiction(address, what));
+        }
+        check_frames(self, index, &frames).map_err(|what| contradiction(address, what))?;
+        Ok(CheckedChunk { index, frames })
+    }
+
     /// Chunks of the result.
     pub fn chunk_count(&self) -> u32 {
         self.manifest.chunk_rows.len() as u32

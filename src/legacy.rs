@@ -66,9 +66,9 @@ impl LegacyService {
             let why = format!("query_params has {found} bytes, limit {most} (limits.filter_bytes)");
             return Err(InvalidQuery::new("query_params", why).into());
         }
-        let mut params = Params::parse(&request.query_params)?;
-        let query = params.query(&request.query_type, limits.max_rows)?;
-        self.log_unknown(params.0.keys());
+        let Filter { query, unknown_keys } =
+            Filter::parse(&request.query_type, &request.query_params, limits.max_rows)?;
+        self.log_unknown(unknown_keys.iter());
         Ok(query)
     }
 
@@ -260,6 +260,27 @@ pub fn chunk_status(error: &QueryError) -> String {
 fn list(days: &[MissingDay]) -> String {
     let days: Vec<String> = days.iter().map(|missing| missing.day.to_string()).collect();
     days.join(",")
+}
+
+/// What a query of this contract asks for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Filter {
+    /// The query.
+    pub query: Query,
+    /// Keys of `query_params` that mean nothing, in order.
+    pub unknown_keys: Vec<String>,
+}
+
+impl Filter {
+    /// Reads `query_type` and `query_params`; a larger limit than `max_rows` is lowered to it.
+    ///
+    /// # Errors
+    /// [`InvalidQuery`] that names the key.
+    pub fn parse(query_type: &str, query_params: &str, max_rows: u64) -> Result<Self, InvalidQuery> {
+        let mut params = Params::parse(query_params)?;
+        let query = params.query(query_type, max_rows)?;
+        Ok(Filter { query, unknown_keys: params.0.into_keys().collect() })
+    }
 }
 
 /// The members of `query_params` that were not read yet, each as it was written.

@@ -268,41 +268,70 @@ fn load_day(
         read_file(file, &mut data).map_err(|why| LoadError::Unreadable { path: file.path.clone(), why })?;
         let rows_before = builder.row_count();
         builder.file(&file.stem);
-        for (index, record) in split::records(&data).enumerate() {
-            if index == 0 && is_header(record.bytes) {
-                continue;
-            }
-            let row = match &record.fields {
-                Ok(fields) => match fields.plain() {
-                    Some(fields) => reader.read(&date, fields),
-                    None => {
-                        let fields = fields.unescape();
-                        reader.read(&date, &fields.each_ref().map(|field| field.as_ref()))
-                    }
-                },
-                Err(damage) => Err(NoRow::Rejected(damage.to_string())),
-            };
-            let reason = match row {
-                Ok((site, measure, row)) => {
-                    builder.push(&site, &measure, row);
-                    continue;
-                }
-                Err(NoRow::Rejected(reason)) => reason,
-                Err(NoRow::TooManyMeasures(error)) => return Err(error.into()),
-            };
-            builder.reject(record.line, record.bytes);
-            let row = || RejectedRow { file: file.path.clone(), line: record.line, reason };
-            if options.strict {
-                return Err(LoadError::Rejected(row()));
-            }
-            if rejected.len() < options.rejected_kept {
-                rejected.push(row());
-            }
-        }
+        add_rows(&data, &file.path, &date, reader, &mut builder, options, &mut rejected)?;
         progress.file_done(builder.row_count() - rows_before);
     }
     drop(data);
     Ok((builder.finish(tables), rejected))
+}
+
+/// Loads one day of one file, named `stem`, that is in memory.
+///
+/// # Errors
+/// [`LoadError`] if a row is rejected under `strict`, or there are more parameters than codes.
+pub fn load_bytes(day: Day, stem: &str, data: &[u8], options: &LoadOptions) -> Result<Loaded, LoadError> {
+    let tables = StoreBuilder::default();
+    let mut builder = DayBuilder::new(day);
+    let mut rejected = Vec::new();
+    builder.file(stem);
+    let mut reader = RowReader::new(&tables);
+    add_rows(data, Path::new(stem), &Date::new(day), &mut reader, &mut builder, options, &mut rejected)?;
+    let batch = builder.finish(&tables);
+    Ok(Loaded { store: tables.finish(vec![batch]), rejected })
+}
+
+/// Adds the rows of a file to its day.
+fn add_rows(
+    data: &[u8],
+    path: &Path,
+    date: &Date,
+    reader: &mut RowReader<'_>,
+    builder: &mut DayBuilder,
+    options: &LoadOptions,
+    rejected: &mut Vec<RejectedRow>,
+) -> Result<(), LoadError> {
+    for (index, record) in split::records(data).enumerate() {
+        if index == 0 && is_header(record.bytes) {
+            continue;
+        }
+        let row = match &record.fields {
+            Ok(fields) => match fields.plain() {
+                Some(fields) => reader.read(date, fields),
+                None => {
+                    let fields = fields.unescape();
+                    reader.read(date, &fields.each_ref().map(|field| field.as_ref()))
+                }
+            },
+            Err(damage) => Err(NoRow::Rejected(damage.to_string())),
+        };
+        let reason = match row {
+            Ok((site, measure, row)) => {
+                builder.push(&site, &measure, row);
+                continue;
+            }
+            Err(NoRow::Rejected(reason)) => reason,
+            Err(NoRow::TooManyMeasures(error)) => return Err(error.into()),
+        };
+        builder.reject(record.line, record.bytes);
+        let row = || RejectedRow { file: path.to_owned(), line: record.line, reason };
+        if options.strict {
+            return Err(LoadError::Rejected(row()));
+        }
+        if rejected.len() < options.rejected_kept {
+            rejected.push(row());
+        }
+    }
+    Ok(())
 }
 
 fn read_file(file: &DayFile, data: &mut Vec<u8>) -> io::Result<()> {

@@ -2,9 +2,11 @@
 //!
 //! Opened lazily, kept, and watched by pings, so that a neighbour that hangs is noticed within
 //! `limits.keepalive_ms` while one that is only slow is waited for. Every answer is checked against its
-//! request: each item answered or failed once, versions as pinned, frames as asked, digests right.
+//! request, see [`check`].
 
-use std::collections::BTreeMap;
+pub mod check;
+
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,18 +15,14 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 use tonic_types::StatusExt;
 
-use crate::aggregate::Groups;
 use crate::config::{NodeId, Overlay, Process};
-use crate::day::Day;
-use crate::frame;
 use crate::outside::{self, Connect, ConnectAttempts, remaining};
 use crate::proto::v1;
 use crate::security::{Bearer, Security};
 use crate::verb::{
-    Answers, Call, Cause, Count, CountItem, DayCount, Failure, Frame, InventoryAnswer, InventoryItem, Read,
-    ReadItem,
+    Answers, Call, Count, CountItem, DayCount, Frame, InventoryAnswer, InventoryItem, Read, ReadItem,
 };
-use crate::wire::{self, Malformed};
+use crate::wire;
 
 /// Bytes of an answer between nodes. A count carries up to `limits.max_groups` groups.
 const MAX_ANSWER_BYTES: usize = 64 << 20;
@@ -42,6 +40,8 @@ pub struct Neighbour {
     address: String,
     client: v1::peer_client::PeerClient<InterceptedService<Channel, Bearer>>,
     attempts: ConnectAttempts,
+    /// Those of the overlay.
+    nodes: BTreeSet<NodeId>,
 }
 
 /// Why a neighbour gave no usable answer at all.
@@ -122,7 +122,8 @@ impl Neighbour {
         let client = v1::peer_client::PeerClient::with_interceptor(channel, security.bearer())
             .max_decoding_message_size(MAX_ANSWER_BYTES)
             .max_encoding_message_size(MAX_ANSWER_BYTES);
-        Neighbour { id: process.id.clone(), address, client, attempts }
+        let nodes = overlay.processes.keys().cloned().collect();
+        Neighbour { id: process.id.clone(), address, client, attempts, nodes }
     }
 
     /// Asks this neighbour, and through it others, what they hold.
@@ -147,41 +148,7 @@ impl Neighbour {
         let reply = self
             .within(call, |timeout| async move { client.inventory(timed(request, timeout)).await })
             .await?;
-        self.read_inventory(items, reply).map_err(|malformed| self.bad_answer(malformed))
-    }
-
-    fn read_inventory(
-        &self,
-        items: &[InventoryItem],
-        reply: v1::InventoryReply,
-    ) -> Result<Answers<InventoryItem, InventoryAnswer>, String> {
-        let mut asked: Asked<'_, String, InventoryItem> =
-            Asked::new(items.iter().map(|item| (item.node.to_string(), item)));
-        let mut answers = Answers::default();
-        for message in reply.nodes {
-            let item = asked.take(message.node.clone())?;
-            let inventory = wire::inventory_from(&message).map_err(text)?;
-            if message.unchanged && inventory.incarnation != item.known_incarnation {
-                return Err(format!("node `{}` is unchanged in an unknown incarnation", item.node));
-            }
-            answers.answers.push(InventoryAnswer { inventory, unchanged: message.unchanged });
-        }
-        for failure in reply.unreachable {
-            let item = asked.take(failure.node.clone())?.clone();
-            let overloaded = failure.retry_after_ms.map(Duration::from_millis);
-            answers.failures.push(Failure {
-                item,
-                cause: match overloaded {
-                    Some(retry_after) => Cause::Overloaded { retry_after },
-                    None => Cause::Unreachable,
-                },
-                why: failure.why,
-                nodes_tried: wire::node_ids(&failure.nodes_tried),
-                been_at: wire::node_ids(&failure.been_at),
-            });
-        }
-        asked.none_left()?;
-        Ok(answers)
+        check::inventory(items, reply).map_err(|what| self.bad_answer(what))
     }
 
     /// Has this neighbour, and others through it, count days.
@@ -207,51 +174,7 @@ impl Neighbour {
         let mut client = self.client.clone();
         let reply =
             self.within(call, |timeout| async move { client.count(timed(request, timeout)).await }).await?;
-        self.read_count(spec, items, reply).map_err(|what| self.bad_answer(what))
-    }
-
-    fn read_count(
-        &self,
-        spec: &Count,
-        items: &[CountItem],
-        reply: v1::CountReply,
-    ) -> Result<Answers<CountItem, DayCount>, String> {
-        let mut asked = Asked::new(items.iter().map(|item| ((item.day, item.node.clone()), item)));
-        let mut answers = Answers {
-            groups: wire::groups_from(spec.aggregate.as_ref(), reply.groups).map_err(text)?,
-            statistics: reply.statistics.iter().map(wire::statistics_from).collect(),
-            states: reply.nodes.iter().map(wire::state_from).collect(),
-            ..Answers::default()
-        };
-        for count in reply.days {
-            let day = wire::day(count.day).map_err(text)?;
-            let item = asked.take((day, NodeId::from(count.node.as_str())))?;
-            if wire::version(&count.version).map_err(text)? != item.version {
-                return Err(format!("day {day} was counted at another version than the pinned one"));
-            }
-            let first_frame = count.first_frame.map(wire::frame_from).transpose().map_err(text)?;
-            let first_rows = u64::from(item.first_rows).min(count.rows_matched) as u32;
-            match &first_frame {
-                Some(frame) => check_frame(frame, day, item.version, &item.node, 0, first_rows)?,
-                None if first_rows > 0 => {
-                    return Err(format!("the first frame of day {day} is absent"));
-                }
-                None => {}
-            }
-            answers.answers.push(DayCount {
-                item: item.clone(),
-                rows_matched: count.rows_matched,
-                first_frame,
-            });
-        }
-        for failure in reply.failures {
-            let day = wire::day(failure.day).map_err(text)?;
-            let item = asked.take((day, NodeId::from(failure.node.as_str())))?.clone();
-            answers.failures.push(day_failure(item, failure));
-        }
-        asked.none_left()?;
-        check_groups(&answers.groups, &answers.answers)?;
-        Ok(answers)
+        check::count(spec, items, &self.nodes, reply).map_err(|what| self.bad_answer(what))
     }
 
     /// Has this neighbour, and others through it, read row ranges.
@@ -276,34 +199,7 @@ impl Neighbour {
         let mut client = self.client.clone();
         let reply =
             self.within(call, |timeout| async move { client.read(timed(request, timeout)).await }).await?;
-        self.read_frames(items, reply).map_err(|what| self.bad_answer(what))
-    }
-
-    fn read_frames(
-        &self,
-        items: &[ReadItem],
-        reply: v1::ReadReply,
-    ) -> Result<Answers<ReadItem, (ReadItem, Frame)>, String> {
-        let mut asked = Asked::new(items.iter().map(|item| ((item.day, item.node.clone()), item)));
-        let mut answers = Answers {
-            statistics: reply.statistics.iter().map(wire::statistics_from).collect(),
-            states: reply.nodes.iter().map(wire::state_from).collect(),
-            ..Answers::default()
-        };
-        for message in reply.frames {
-            let frame = wire::frame_from(message).map_err(text)?;
-            let day = frame.day.ok_or("a frame names no day")?;
-            let item = asked.take((day, frame.node.clone()))?;
-            check_frame(&frame, day, item.version, &item.node, item.first_row, item.rows)?;
-            answers.answers.push((item.clone(), frame));
-        }
-        for failure in reply.failures {
-            let day = wire::day(failure.day).map_err(text)?;
-            let item = asked.take((day, NodeId::from(failure.node.as_str())))?.clone();
-            answers.failures.push(day_failure(item, failure));
-        }
-        asked.none_left()?;
-        Ok(answers)
+        check::read(items, &self.nodes, reply).map_err(|what| self.bad_answer(what))
     }
 
     /// Waits for an answer until the call's deadline, or until the connection that it needs cannot be made.
@@ -345,74 +241,10 @@ impl Neighbour {
     }
 }
 
-/// The items of a request that no part of the answer has named yet.
-struct Asked<'a, K, I>(BTreeMap<K, &'a I>);
-
-impl<'a, K: Ord + std::fmt::Debug, I> Asked<'a, K, I> {
-    fn new(items: impl Iterator<Item = (K, &'a I)>) -> Self {
-        Asked(items.collect())
-    }
-
-    fn take(&mut self, key: K) -> Result<&'a I, String> {
-        let found = self.0.remove(&key);
-        found.ok_or_else(|| format!("{key:?} was not asked for, or is answered twice"))
-    }
-
-    fn none_left(self) -> Result<(), String> {
-        match self.0.first_key_value() {
-            None => Ok(()),
-            Some((key, _)) => Err(format!("{key:?} is neither answered nor failed")),
-        }
-    }
-}
-
-/// Checks that groups count no more rows than match. Rows without the aggregated column are in no group.
-fn check_groups(groups: &Groups, days: &[DayCount]) -> Result<(), String> {
-    let matched = days.iter().fold(0, |sum: u64, day| sum.saturating_add(day.rows_matched));
-    let grouped = groups.iter().fold(0, |sum: u64, (_, of)| sum.saturating_add(of.count));
-    match grouped <= matched {
-        true => Ok(()),
-        false => Err(format!("the groups count {grouped} rows, the days have {matched} that match")),
-    }
-}
-
-fn check_frame(
-    frame: &Frame,
-    day: Day,
-    version: crate::store::Version,
-    node: &NodeId,
-    first_row: u64,
-    rows: u32,
-) -> Result<(), String> {
-    let expected = (Some(day), version, node, first_row, rows);
-    let found = (frame.day, frame.version, &frame.node, frame.first_row, frame.rows);
-    if found != expected {
-        return Err(format!("a frame's header says {found:?}, asked for {expected:?}"));
-    }
-    if frame::digest(&frame.payload) != frame.digest {
-        return Err(format!("the payload of the frame for day {day} does not have its digest"));
-    }
-    Ok(())
-}
-
-fn day_failure<I>(item: I, failure: v1::DayFailure) -> Failure<I> {
-    Failure {
-        item,
-        cause: wire::cause_from(&failure),
-        why: failure.why,
-        nodes_tried: wire::node_ids(&failure.nodes_tried),
-        been_at: wire::node_ids(&failure.been_at),
-    }
-}
-
 fn timed<T>(message: T, timeout: Duration) -> tonic::Request<T> {
     let mut request = tonic::Request::new(message);
     request.set_timeout(timeout);
     request
-}
-
-fn text(malformed: Malformed) -> String {
-    malformed.to_string()
 }
 
 /// What the transport met, which may stand in the status or below it: `connection refused`.
@@ -430,69 +262,4 @@ fn cause_chain(status: &tonic::Status) -> String {
         words.retain(|word| word != "transport error");
     }
     words.join(": ")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::aggregate::{AggregateOf, AggregateSpec, GroupId, KeyValue, Partial};
-    use crate::decimal::Decimal;
-    use crate::store::Version;
-
-    fn item(number: u64) -> CountItem {
-        CountItem {
-            day: Day::from_number(number).unwrap(),
-            version: Version([1; 16]),
-            node: NodeId::from("B"),
-            team: Arc::from("green"),
-            attempt: 1,
-            first_rows: 0,
-        }
-    }
-
-    #[test]
-    fn groups_count_no_more_rows_than_match() {
-        let day = |number, rows_matched| DayCount { item: item(number), rows_matched, first_frame: None };
-        let days = [day(20200810, 3), day(20200811, 4)];
-        let mut groups = Groups::default();
-        for hour in [1, 2] {
-            let partial = Partial { count: 3, min: Decimal(0), max: Decimal(0), sum: 0 };
-            groups.insert(GroupId(vec![KeyValue::Number(hour)]), partial);
-        }
-        assert_eq!(check_groups(&groups, &days), Ok(()), "one row lacks the aggregated column");
-        assert!(check_groups(&groups, &days[..1]).unwrap_err().contains("count 6 rows, the days have 3"));
-    }
-
-    /// Goal: nothing that was asked is forgotten, and no row is in the groups twice. Method: a neighbour counts one of two
-    /// days and is silent about the other, then fails it, then has more rows in its group than it counted.
-    #[tokio::test]
-    async fn answer_that_does_not_add_up_is_refused() {
-        let text = include_str!("../configs/one_host_config.json");
-        let overlay = Overlay::parse(text, "six").unwrap().overlay;
-        let process = overlay.process("B").unwrap();
-        let neighbour =
-            Neighbour::new(process, &overlay, &Security::default(), Arc::new(outside::ConnectTcp));
-        let predicate = Arc::default();
-        let selection = crate::verb::Selection { predicate, encoding: frame::Encoding::Json };
-        let aggregate = AggregateSpec { of: AggregateOf::Value, group_by: Vec::new() };
-        let spec = Count { selection, aggregate: Some(aggregate) };
-        let days = [item(20200810), item(20200811)];
-        let counted = v1::DayCount {
-            day: 20200810,
-            node: "B".to_owned(),
-            attempt: 1,
-            version: vec![1; 16],
-            rows_matched: 3,
-            first_frame: None,
-        };
-        let failed = v1::DayFailure { day: 20200811, node: "B".to_owned(), ..v1::DayFailure::default() };
-        let silent = v1::CountReply { days: vec![counted], ..v1::CountReply::default() };
-        let whole = v1::CountReply { failures: vec![failed], ..silent.clone() };
-        let group = v1::GroupPartial { count: 4, sum_e9: vec![0; 16], ..v1::GroupPartial::default() };
-        let double = v1::CountReply { groups: vec![group], ..whole.clone() };
-        let read = |reply| neighbour.read_count(&spec, &days, reply);
-        assert_eq!(read(silent).unwrap_err(), "(20200811, \"B\") is neither answered nor failed");
-        assert_eq!(read(whole).unwrap().failures.len(), 1);
-        assert_eq!(read(double).unwrap_err(), "the groups count 4 rows, the days have 3 that match");
-    }
 }

@@ -284,9 +284,10 @@ impl HopStatistics {
         self.queue_ms += other.queue_ms;
         self.scan_ms += other.scan_ms;
         self.encode_ms += other.encode_ms;
-        self.rows_scanned += other.rows_scanned;
-        self.bytes += other.bytes;
-        self.attempts += other.attempts;
+        // Another node's word, which may be anything.
+        self.rows_scanned = self.rows_scanned.saturating_add(other.rows_scanned);
+        self.bytes = self.bytes.saturating_add(other.bytes);
+        self.attempts = self.attempts.saturating_add(other.attempts);
         if other.elapsed_ms > self.elapsed_ms {
             (self.elapsed_ms, self.slowest_neighbour) = (other.elapsed_ms, other.slowest_neighbour);
         }

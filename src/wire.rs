@@ -394,13 +394,18 @@ pub(crate) fn cause_from(failure: &v1::DayFailure) -> Cause {
         Ok(v1::FailureCause::VersionDiffers) => Cause::VersionDiffers,
         Ok(v1::FailureCause::NotReady) => Cause::NotReady,
         Ok(v1::FailureCause::Overloaded) => {
-            Cause::Overloaded { retry_after: Duration::from_millis(failure.retry_after_ms) }
+            Cause::Overloaded { retry_after: retry_after(failure.retry_after_ms) }
         }
         Ok(v1::FailureCause::TooManyGroups) => Cause::TooManyGroups,
         Ok(v1::FailureCause::OutOfRange) => Cause::OutOfRange,
         Ok(v1::FailureCause::OutOfTime) => Cause::OutOfTime,
         Ok(v1::FailureCause::BadAnswer | v1::FailureCause::Unspecified) | Err(_) => Cause::BadAnswer,
     }
+}
+
+/// When to come back, as another node has it; nobody is put off for longer than an hour.
+pub(crate) fn retry_after(ms: u64) -> Duration {
+    Duration::from_millis(ms).min(Duration::from_secs(3600))
 }
 
 pub(crate) fn state_to(state: &NodeState) -> v1::NodeState {
@@ -561,6 +566,10 @@ fn day_inventory_to(day: Day, inventory: &DayInventory) -> v1::DayInventory {
 
 pub(crate) fn inventory_from(message: &v1::NodeInventory) -> Result<NodeInventory, Malformed> {
     let days = message.days.iter().map(|inventory| Ok((day(inventory.day)?, day_inventory_from(inventory)?)));
+    let days = days.collect::<Result<BTreeMap<_, _>, _>>()?;
+    if days.len() != message.days.len() {
+        return Err(malformed("days", "a day comes twice"));
+    }
     Ok(NodeInventory {
         node: NodeId::from(message.node.as_str()),
         incarnation: message.incarnation,
@@ -568,7 +577,7 @@ pub(crate) fn inventory_from(message: &v1::NodeInventory) -> Result<NodeInventor
         draining: message.draining,
         free_compute_slots: message.free_compute_slots,
         files: message.files,
-        days: days.collect::<Result<_, _>>()?,
+        days,
         unowned_days: message.unowned_days.clone(),
     })
 }
@@ -577,17 +586,21 @@ fn day_inventory_from(message: &v1::DayInventory) -> Result<DayInventory, Malfor
     let parameter = |of: &v1::ParameterStatistics| {
         let statistics = ParameterStatistics {
             rows: of.rows,
-            missing: of.missing.min(of.rows),
+            missing: of.missing,
             min: of.value_min_e9.map(Decimal),
             max: of.value_max_e9.map(Decimal),
         };
         (of.parameter.clone(), statistics)
     };
+    let parameters: BTreeMap<_, _> = message.parameters.iter().map(parameter).collect();
+    if parameters.len() != message.parameters.len() {
+        return Err(malformed("parameters", "a parameter comes twice"));
+    }
     let statistics = DayStatistics {
         rows: message.rows,
         rejected_rows: message.rejected_rows,
         files: message.files,
-        parameters: message.parameters.iter().map(parameter).collect(),
+        parameters,
         place: (message.rows > 0).then_some(PlaceBounds {
             lat_min: message.lat_min,
             lat_max: message.lat_max,

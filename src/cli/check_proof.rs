@@ -81,6 +81,15 @@ impl CheckProof {
     }
 }
 
+/// Holds a proof's text against the days of a store; gives what was checked and what differs, in lines.
+///
+/// # Errors
+/// What is wrong with the text, if it is no proof.
+pub fn check_proof(text: &str, store: &Store) -> Result<(Vec<String>, Vec<String>), String> {
+    let report = check(&Proof::read(text).and_then(Claim::new)?, store);
+    Ok((report.checked, report.differences))
+}
+
 /// What a proof says, as values.
 struct Claim {
     proof: Proof,

@@ -1,0 +1,211 @@
+use std::sync::Arc;
+
+use super::*;
+use crate::aggregate::{AggregateOf, AggregateSpec, GroupKey};
+use crate::frame::Encoding;
+use crate::predicate::Words;
+use crate::verb::Selection;
+
+const ONE: i64 = crate::decimal::ONE;
+
+fn item(number: u64) -> CountItem {
+    CountItem {
+        day: Day::from_number(number).unwrap(),
+        version: Version([1; 16]),
+        node: NodeId::from("B"),
+        team: Arc::from("green"),
+        attempt: 1,
+        first_rows: 0,
+    }
+}
+
+fn nodes() -> BTreeSet<NodeId> {
+    ["A", "B"].map(NodeId::from).into()
+}
+
+/// Ozone from 5 to 35 at sites named after valleys, by parameter, site, day and team.
+fn spec() -> Count {
+    let words = Words {
+        parameter: Some("ozone"),
+        min: Some("5"),
+        max: Some("35"),
+        site: Some("valley"),
+        ..Words::default()
+    };
+    let group_by = vec![GroupKey::Parameter, GroupKey::Site, GroupKey::Day, GroupKey::Team];
+    Count {
+        selection: Selection { predicate: Arc::new(words.resolve().unwrap()), encoding: Encoding::Json },
+        aggregate: Some(AggregateSpec { of: AggregateOf::Value, group_by }),
+    }
+}
+
+/// One of two days counted, with one group, the other one failed.
+fn honest() -> v1::CountReply {
+    let group = v1::GroupPartial {
+        text_keys: ["Ozone", "Simi Valley", "green"].map(str::to_owned).to_vec(),
+        number_keys: vec![20200810],
+        count: 3,
+        min_e9: 5 * ONE,
+        max_e9: 35 * ONE,
+        sum_e9: i128::from(50 * ONE).to_be_bytes().to_vec(),
+    };
+    let counted = v1::DayCount {
+        day: 20200810,
+        node: "B".to_owned(),
+        attempt: 1,
+        version: vec![1; 16],
+        rows_matched: 4,
+        first_frame: None,
+    };
+    let failed = v1::DayFailure { day: 20200811, node: "B".to_owned(), ..v1::DayFailure::default() };
+    v1::CountReply {
+        days: vec![counted],
+        failures: vec![failed],
+        groups: vec![group],
+        nodes: vec![v1::NodeState { node: "B".to_owned(), ..v1::NodeState::default() }],
+        ..v1::CountReply::default()
+    }
+}
+
+fn counted(lie: impl FnOnce(&mut v1::CountReply)) -> Result<usize, String> {
+    let mut reply = honest();
+    lie(&mut reply);
+    count(&spec(), &[item(20200810), item(20200811)], &nodes(), reply).map(|answers| answers.failures.len())
+}
+
+/// Goal: nothing that was asked is forgotten, and no row is in the groups twice. Method: a neighbour counts one of two
+/// days and is silent about the other, then fails it, then has more rows in its group than it counted.
+#[test]
+fn answer_that_does_not_add_up_is_refused() {
+    let silent = counted(|reply| reply.failures.clear());
+    assert_eq!(silent.unwrap_err(), "(20200811, \"B\") is neither answered nor failed");
+    assert_eq!(counted(|_| ()), Ok(1), "one row lacks the aggregated column");
+    let double = counted(|reply| reply.groups[0].count = 5);
+    assert_eq!(double.unwrap_err(), "the groups count 5 rows, the days have 4 that match");
+}
+
+/// Goal: a field of a count in which a lie would pass has none. Method: each is changed in an answer that passes.
+#[test]
+fn count_that_contradicts_its_request_is_refused() {
+    type Lie = fn(&mut v1::CountReply);
+    let group_of = |text: &'static str| {
+        move |reply: &mut v1::CountReply| {
+            reply.groups[0].text_keys[1] = text.to_owned();
+        }
+    };
+    let lies: [(Lie, &str); 16] = [
+        (|reply| reply.days[0].day = 20200812, "was not asked for"),
+        (|reply| reply.days[0].node = "C".to_owned(), "was not asked for"),
+        (|reply| reply.days.push(reply.days[0].clone()), "answered twice"),
+        (|reply| reply.days[0].version = vec![2; 16], "another version"),
+        (|reply| reply.days[0].attempt = 2, "by attempt 2, this is attempt 1"),
+        (|reply| reply.days[0].rows_matched = u64::MAX, "no day has so many"),
+        (|reply| reply.days[0].first_frame = Some(v1::Frame::default()), "version: 0 bytes"),
+        (|reply| reply.nodes[0].node = "X".to_owned(), "node `X`, which the overlay does not have"),
+        (
+            |reply| {
+                let of_stranger = v1::HopStatistics { node: "X".to_owned(), ..v1::HopStatistics::default() };
+                reply.statistics.push(of_stranger);
+            },
+            "node `X`, which the overlay does not have",
+        ),
+        (|reply| reply.groups[0].min_e9 = 4 * ONE, "values from 4.0 to 35.0"),
+        (|reply| reply.groups[0].max_e9 = 36 * ONE, "values from 5.0 to 36.0"),
+        (|reply| reply.groups[0].min_e9 = 36 * ONE, "counts nothing"),
+        (
+            |reply| reply.groups[0].sum_e9 = i128::from(ONE).to_be_bytes().to_vec(),
+            "has the sum 1000000000e-9",
+        ),
+        (|reply| reply.groups[0].text_keys[0] = "CO".to_owned(), "its parameter"),
+        (|reply| reply.groups[0].text_keys[2] = "pink".to_owned(), "its team"),
+        (|reply| reply.groups[0].number_keys[0] = 20200811, "its day"),
+    ];
+    for (lie, said) in lies {
+        let refused = counted(lie).unwrap_err();
+        assert!(refused.contains(said), "should say {said}: {refused}");
+    }
+    assert!(counted(group_of("Simi Hill")).unwrap_err().contains("its site"));
+    assert_eq!(counted(group_of("VALLEY")), Ok(1), "letter case does not count");
+}
+
+#[test]
+fn groups_of_a_day_count_no_more_rows_than_match_on_it() {
+    let mut reply = honest();
+    reply.failures.clear();
+    reply.days.push(v1::DayCount { day: 20200811, rows_matched: 9, ..reply.days[0].clone() });
+    reply.groups[0].count = 5;
+    let days = [item(20200810), item(20200811)];
+    let refused = count(&spec(), &days, &nodes(), reply).unwrap_err();
+    assert_eq!(refused, "the groups of day 20200810 count 5 rows, the days have 4 that match");
+}
+
+fn day_inventory() -> v1::DayInventory {
+    let ozone = v1::ParameterStatistics {
+        parameter: "OZONE".to_owned(),
+        rows: 9,
+        missing: 2,
+        value_min_e9: Some(-ONE),
+        value_max_e9: Some(40 * ONE),
+    };
+    v1::DayInventory {
+        day: 20200810,
+        files: 2,
+        rows: 9,
+        rejected_rows: 1,
+        version: vec![1; 16],
+        parameters: vec![ozone],
+        lat_min: 30.0,
+        lat_max: 40.0,
+        lon_min: -120.0,
+        lon_max: -110.0,
+        worst_row_bytes_arrow: 100,
+        worst_row_bytes_json: 300,
+        worst_row_bytes_json_legacy: 300,
+        rejected: vec!["a.csv:1: 3 fields".to_owned()],
+    }
+}
+
+fn inventory_with(lie: impl FnOnce(&mut v1::DayInventory)) -> Result<usize, String> {
+    let mut day = day_inventory();
+    lie(&mut day);
+    let node = v1::NodeInventory { node: "B".to_owned(), days: vec![day], ..v1::NodeInventory::default() };
+    let asked = [InventoryItem { node: NodeId::from("B"), known_incarnation: 0 }];
+    let reply = v1::InventoryReply { nodes: vec![node], unreachable: Vec::new() };
+    inventory(&asked, reply).map(|answers| answers.answers.len())
+}
+
+/// Goal: no day is pruned, and no chunk cut, by statistics that cannot be. Method: as for counts.
+#[test]
+fn statistics_that_contradict_each_other_are_refused() {
+    assert_eq!(inventory_with(|_| ()), Ok(1));
+    type Lie = fn(&mut v1::DayInventory);
+    let lies: [(Lie, &str); 15] = [
+        (|day| day.rows = u64::MAX, "no day has so many"),
+        (|day| day.rows = 10, "9 rows by parameter, 10 in all"),
+        (|day| day.files = 0, "0 files, and a version"),
+        (|day| day.version = Version::of_no_data().0.to_vec(), "2 files, and a version"),
+        (|day| day.rejected_rows = 0, "1 rejected rows are listed, of 0"),
+        (|day| day.parameters.push(day.parameters[0].clone()), "a parameter comes twice"),
+        (|day| day.parameters[0].missing = 10, "`OZONE` cannot have"),
+        (|day| day.parameters[0].missing = 9, "`OZONE` cannot have"),
+        (|day| day.parameters[0].value_min_e9 = None, "`OZONE` cannot have"),
+        (|day| day.parameters[0].value_min_e9 = Some(41 * ONE), "`OZONE` cannot have"),
+        (|day| day.parameters[0].value_max_e9 = Some(i64::MAX), "`OZONE` cannot have"),
+        (|day| day.parameters[0].parameter = "ozone".to_owned(), "`ozone` cannot have"),
+        (|day| day.worst_row_bytes_json = 0, "rows that take no bytes"),
+        (|day| day.lat_min = f64::NAN, "sites at"),
+        (|day| day.lon_min = -100.0, "sites at"),
+    ];
+    for (lie, said) in lies {
+        let refused = inventory_with(lie).unwrap_err();
+        assert!(refused.contains(said), "should say {said}: {refused}");
+    }
+}
+
+#[test]
+fn nobody_is_put_off_for_longer_than_an_hour() {
+    let cause = v1::FailureCause::Overloaded.into();
+    let failure = v1::DayFailure { cause, retry_after_ms: u64::MAX, ..v1::DayFailure::default() };
+    let Cause::Overloaded { retry_after } = wire::cause_from(&failure) else { panic!("overloaded") };
+    assert_eq!(retry_after.as_secs(), 3600);
+}
