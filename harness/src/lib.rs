@@ -82,7 +82,7 @@
 //! scripts/simulate --seeds 1000
 //! ```
 //!
-//! draws topologies, data, settings, questions and faults, and holds every answer against the oracle in virtual time;
+//! draws topologies, data of one or two versions, settings, questions and faults, and holds every answer against the oracle in virtual time;
 //! `tests/scenarios.rs` does so for a few seeds. What fails is shrunk, and printed with the nodes' state and a `replay`
 //! command, which repeats the run step by step. In a debugger, or with another line in the code, that is
 //! the same run again: on the simulated driver equal seeds give equal bytes. `--steps` stops early, and `--driver` has to be
@@ -111,8 +111,9 @@
 //! # Another fault
 //!
 //! Add a variant to [`Fault`](fault::Fault) with its words for reports. The simulated network asks
-//! `cluster/sim/conditions.rs` what faults mean for a connection: that is the place for its effect. Real drivers
-//! refuse it until they can do it. Then let `tests/determinism.rs` inject it.
+//! `cluster/sim/conditions.rs` what faults mean for a connection: that is the place for its effect. What a node says
+//! wrongly is put into its answers by a proxy before it, in `cluster/sim/forge.rs`. Whether answers depend on it is decided in
+//! `scenario/reach.rs`. Real drivers refuse it until they can do it. Then let `tests/determinism.rs` inject it.
 
 pub mod answer;
 pub mod calendar;

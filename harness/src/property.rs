@@ -189,6 +189,21 @@ pub fn read_is_refused_for_a_cause(
     }
 }
 
+/// Where holders disagree about a day, the first of them in the order of placement decides which version is asked for, once its
+/// inventory has been read.
+///
+/// # Errors
+/// [`Violation`] with the days that are of another version.
+pub fn first_holder_decides(others: &BTreeSet<u32>) -> Result<(), Violation> {
+    match others.is_empty() {
+        true => Ok(()),
+        false => {
+            let difference = format!("{others:?} are not in the version of their first holders");
+            Err(Violation::of("first_holder_decides", difference))
+        }
+    }
+}
+
 /// Who only lacks what a lying node keeps from it says so, and names that node among those tried.
 ///
 /// # Errors

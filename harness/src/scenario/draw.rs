@@ -112,7 +112,7 @@ pub fn scenarios(on: RunOn) -> impl Strategy<Value = Scenario> {
 fn drafts(on: RunOn) -> impl Strategy<Value = Draft> {
     let always = [
         (Kind::Ask, 8),
-        (Kind::Flood, 1),
+        (Kind::Flood, 2),
         (Kind::Open, 3),
         (Kind::Read, 6),
         (Kind::Cancel, 1),
@@ -121,7 +121,7 @@ fn drafts(on: RunOn) -> impl Strategy<Value = Draft> {
         (Kind::Vanish, 2),
         (Kind::Restart, 1),
     ];
-    let simulated = [(Kind::Fault, 4), (Kind::Wait, 2)];
+    let simulated = [(Kind::Fault, 8), (Kind::Wait, 2)];
     let kinds: Vec<Kind> = always
         .into_iter()
         .chain(simulated.into_iter().filter(|_| on == RunOn::Simulated))

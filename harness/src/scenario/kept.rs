@@ -54,6 +54,7 @@ impl Run<'_> {
         };
         let missing = missing(&result);
         property::missing_days_have_a_cause(&missing, question.allow_partial, &excuses.days)?;
+        self.judge_versions(&result.ledger)?;
         let revised = self.revision.map(|revision| revision.revised_in(&result.ledger)).unwrap_or_default();
         let expected = expected(&self.oracle_of(&revised), question, &missing);
         property::manifest_counts_what_there_is(result.manifest.total_records, expected.len())?;

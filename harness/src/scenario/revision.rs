@@ -6,6 +6,7 @@ use std::path::Path;
 use overlay::coverage::{Entry, Outcome};
 use overlay::day::Day;
 use overlay::load::{self, LoadOptions};
+use overlay::placement::Placement;
 use overlay::store::Version;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -61,6 +62,26 @@ impl Revision {
             self.versions.get(&entry.day.number()) == Some(&version)
         };
         ledger.iter().filter(is_revised).map(|entry| entry.day.number()).collect()
+    }
+
+    /// The days that a ledger does not have in the version of their first holder. `is_revised` tells whether a node has
+    /// this one.
+    pub(super) fn against_first_holders(
+        &self,
+        ledger: &[Entry],
+        placement: &Placement,
+        is_revised: impl Fn(&str) -> bool,
+    ) -> BTreeSet<u32> {
+        let revised = self.revised_in(ledger);
+        let has_version =
+            |entry: &&Entry| matches!(entry.outcome, Outcome::Served(_) | Outcome::Pruned { .. });
+        let is_against = |entry: &&Entry| {
+            let first = placement.holders(entry.day).first();
+            let day = entry.day.number();
+            self.versions.contains_key(&day)
+                && first.is_some_and(|first| is_revised(first.as_str()) != revised.contains(&day))
+        };
+        ledger.iter().filter(has_version).filter(is_against).map(|entry| entry.day.number()).collect()
     }
 
     /// The days whose rows in an answer without a ledger are those of this version, and not the others.

@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use overlay::client::NodeMetrics;
+use overlay::coverage::Entry;
+use overlay::placement::Placement;
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -32,6 +34,9 @@ const RECOVERS_WITHIN: Duration = Duration::from_secs(60);
 /// How long the end of a fault may go unnoticed while others go on, in keepalives: until nodes that are avoided are asked
 /// again, which takes the time between two probes and that of a probe.
 const NOTICED_WITHIN_KEEPALIVES: u32 = 10;
+
+/// Until a connection that carries nothing is given up, which takes two, and one more.
+const KEEPALIVES_OF_A_CONNECTION: u32 = 3;
 
 /// How long a node may take until it holds nothing more.
 const RESTS_WITHIN: Duration = Duration::from_secs(5);
@@ -165,6 +170,8 @@ pub(super) struct Run<'a> {
     faults: BTreeMap<Fault, usize>,
     /// What ended, and when, since last nothing was wrong.
     over: Vec<(Instant, Fault)>,
+    /// When a fault last began or ended.
+    changed_at: Instant,
     /// More than one thing was wrong, or a client vanished, since last nothing was wrong.
     is_disturbed: bool,
     pub(super) opened: BTreeMap<usize, Opened>,
@@ -181,6 +188,7 @@ impl<'a> Run<'a> {
             time_is_virtual,
             faults: BTreeMap::new(),
             over: Vec::new(),
+            changed_at: Instant::now(),
             is_disturbed: false,
             opened: BTreeMap::new(),
             transcript: Transcript::default(),
@@ -193,12 +201,15 @@ impl<'a> Run<'a> {
     }
 
     pub(super) fn trouble(&self) -> Trouble<'_> {
-        let noticed_within = self.cluster.overlay().limits.keepalive() * NOTICED_WITHIN_KEEPALIVES;
-        let is_recent = |(ended, _): &&(Instant, Fault)| ended.elapsed() < noticed_within;
+        let is_recent = |(ended, _): &&(Instant, Fault)| ended.elapsed() < self.noticed_within();
         Trouble {
             in_force: self.faults.keys().collect(),
             recent: self.over.iter().filter(is_recent).map(|(_, fault)| fault).collect(),
         }
+    }
+
+    fn noticed_within(&self) -> Duration {
+        self.cluster.overlay().limits.keepalive() * NOTICED_WITHIN_KEEPALIVES
     }
 
     /// Whether nothing is wrong, nor was a moment ago.
@@ -298,6 +309,7 @@ impl<'a> Run<'a> {
             }
             Ok(answer) => {
                 property::missing_days_have_a_cause(&answer.missing, question.allow_partial, &excuses.days)?;
+                self.judge_versions(answer.ledger.as_deref().unwrap_or_default())?;
                 let oracle = self.oracle_of(&self.revised_days(question, &answer));
                 let expected = expected(&oracle, question, &answer.missing);
                 property::scatter_gather_equals_oracle(&expected, &answer.rows)?;
@@ -307,6 +319,21 @@ impl<'a> Run<'a> {
                 }
                 Ok(())
             }
+        }
+    }
+
+    /// Whether a new result is of the versions that it should be of, once everybody knows who has which.
+    pub(super) fn judge_versions(&self, ledger: &[Entry]) -> Result<(), Violation> {
+        let is_known = self.changed_at.elapsed() >= self.noticed_within();
+        let is_revised = |node: &str| self.faults.contains_key(&Fault::revise(node));
+        let only_revised = self.faults.keys().all(|fault| matches!(fault, Fault::Revise { .. }));
+        match self.revision {
+            Some(revision) if is_known && only_revised => {
+                let placement = Placement::new(self.cluster.overlay());
+                let others = revision.against_first_holders(ledger, &placement, is_revised);
+                property::first_holder_decides(&others)
+            }
+            _ => Ok(()),
         }
     }
 
@@ -341,6 +368,7 @@ impl<'a> Run<'a> {
     async fn inject(&mut self, step: usize, fault: &Fault) -> Result<(), Violation> {
         property::nothing_breaks(self.cluster.inject(fault).await)?;
         self.faults.insert(fault.clone(), step);
+        self.changed_at = Instant::now();
         self.is_disturbed |= self.faults.len() > 1 || !self.over.is_empty();
         if let Fault::Crash { node } | Fault::Revise { node } = fault {
             self.forget(node);
@@ -357,7 +385,8 @@ impl<'a> Run<'a> {
             self.forget(node);
         }
         self.faults.remove(fault);
-        self.over.push((Instant::now(), fault.clone()));
+        self.changed_at = Instant::now();
+        self.over.push((self.changed_at, fault.clone()));
         match self.faults.is_empty() {
             true => self.recover().await,
             false => Ok(()),
@@ -389,6 +418,13 @@ impl<'a> Run<'a> {
     /// Waits until all nodes have found each other again.
     async fn recover(&mut self) -> Result<(), Violation> {
         let cluster = &*self.cluster;
+        // What was sent while a link was bad is still on its way, and holds up what comes after it on its connection: until
+        // it has come, or the connection is given up.
+        let is_of_a_link =
+            |fault: &Fault| !matches!(fault, Fault::Crash { .. } | Fault::Revise { .. } | Fault::Lie { .. });
+        if self.over.iter().any(|(_, fault)| is_of_a_link(fault)) {
+            tokio::time::sleep(cluster.overlay().limits.keepalive() * KEEPALIVES_OF_A_CONNECTION).await;
+        }
         let found = wait_until(RECOVERS_WITHIN, async || {
             let finding = self.topology.ids().map(|node| finds_all(cluster, node));
             join_all(finding).await.into_iter().all(|finds| finds).then_some(())

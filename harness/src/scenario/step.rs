@@ -101,8 +101,14 @@ pub enum Form {
 
 /// Makes steps of drafts, and what every run ends with: all is healed, and the overlay comes to rest.
 pub(super) fn resolve(drafts: &[Draft], topology: &Topology, oracle: &Oracle) -> Vec<Step> {
-    let mut resolving =
-        Resolving { topology, oracle, steps: Vec::new(), opened: Vec::new(), faults: Vec::new() };
+    let mut resolving = Resolving {
+        topology,
+        oracle,
+        steps: Vec::new(),
+        asked: Vec::new(),
+        opened: Vec::new(),
+        faults: Vec::new(),
+    };
     for draft in drafts {
         resolving.add(draft);
     }
@@ -116,6 +122,8 @@ struct Resolving<'a> {
     topology: &'a Topology,
     oracle: &'a Oracle,
     steps: Vec<Step>,
+    /// Numbers of the steps that ask.
+    asked: Vec<usize>,
     /// Numbers of the steps that keep a result.
     opened: Vec<usize>,
     /// What goes on, the oldest first.
@@ -127,11 +135,15 @@ impl Resolving<'_> {
     fn add(&mut self, draft: &Draft) {
         let rng = &mut fastrand::Rng::with_seed(draft.seed);
         let step = match draft.kind {
-            Kind::Ask => Some(Step::Ask(self.questions(draft, rng))),
-            Kind::Flood => {
+            Kind::Ask => Some(Step::Ask(match rng.choice(&self.asked).filter(|_| rng.u8(..4) == 0) {
+                Some(&asked_at) => self.asked_again(asked_at),
+                None => self.new_questions(draft, rng),
+            })),
+            // Only while nothing is wrong: what a fault costs one of them, it costs all that wait.
+            Kind::Flood => self.faults.is_empty().then(|| {
                 let questions = (0..rng.usize(8..24)).map(|_| self.question(draft, rng));
-                Some(Step::Ask(questions.collect()))
-            }
+                Step::Ask(questions.collect())
+            }),
             Kind::Open => {
                 let question = self.question(draft, rng);
                 self.opened.push(self.steps.len() + 1);
@@ -180,6 +192,20 @@ impl Resolving<'_> {
 
     fn heal(&mut self) -> Option<Step> {
         (!self.faults.is_empty()).then(|| Step::Heal(self.faults.remove(0)))
+    }
+
+    /// What an earlier step asked, of which caches may know something.
+    fn asked_again(&self, asked_at: usize) -> Vec<Question> {
+        match &self.steps[asked_at - 1] {
+            Step::Ask(questions) => questions.clone(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Questions that later steps may ask again.
+    fn new_questions(&mut self, draft: &Draft, rng: &mut fastrand::Rng) -> Vec<Question> {
+        self.asked.push(self.steps.len() + 1);
+        self.questions(draft, rng)
     }
 
     /// One question; sometimes several at once, some of them equal.
@@ -243,7 +269,7 @@ fn fault(rng: &mut fastrand::Rng, topology: &Topology) -> Option<Fault> {
     let edges: Vec<_> = topology.edges.iter().collect();
     let (left, right) = rng.choice(edges)?;
     let node = any_node(rng, topology);
-    Some(match rng.u8(..13) {
+    Some(match rng.u8(..14) {
         0 => Fault::partition(left, right),
         1 => Fault::partition_one_way(left, right),
         2 => Fault::partition_one_way(right, left),
@@ -253,7 +279,7 @@ fn fault(rng: &mut fastrand::Rng, topology: &Topology) -> Option<Fault> {
         5 => Fault::loss(left, right, rng.u8(1..40)),
         6 => Fault::hang(node),
         7 | 8 => Fault::revise(node),
-        9 | 10 => Fault::lie(node, Lie::ALL[rng.usize(..Lie::ALL.len())]),
+        9..=11 => Fault::lie(node, Lie::ALL[rng.usize(..Lie::ALL.len())]),
         _ => Fault::slow(node, rng.u64(20_000..1_000_000)),
     })
 }
