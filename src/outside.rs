@@ -303,14 +303,15 @@ pub type Incoming = Pin<Box<dyn tokio_stream::Stream<Item = io::Result<Accepted>
 
 /// Accepts connections from a bound TCP listener, without delaying small segments.
 pub fn incoming_tcp(listener: tokio::net::TcpListener) -> Incoming {
-    use tokio_stream::StreamExt;
-    let connections = tokio_stream::wrappers::TcpListenerStream::new(listener);
-    Box::pin(connections.map(|stream| {
-        let stream = stream?;
-        stream.set_nodelay(true)?;
-        let peer = stream.peer_addr().ok();
-        Ok(Accepted::new(Box::new(stream), peer))
-    }))
+    Box::pin(futures::stream::unfold(listener, async |listener| Some((accept(&listener).await, listener))))
+}
+
+/// The address is the one that came with the connection: asked for later, it is unknown once the other end has reset the
+/// connection, and who comes from nowhere would be taken for this host.
+async fn accept(listener: &tokio::net::TcpListener) -> io::Result<Accepted> {
+    let (stream, address) = listener.accept().await?;
+    stream.set_nodelay(true)?;
+    Ok(Accepted::new(Box::new(stream), Some(address)))
 }
 
 impl Connected for Accepted {
@@ -414,5 +415,21 @@ mod tests {
     fn http_date_is_written_as_rfc_9110_has_it() {
         let clock = Clock::starting_at(1_600_991_999_000);
         assert_eq!(clock.http_date(), "Thu, 24 Sep 2020 23:59:59 GMT");
+    }
+
+    /// Goal: nobody hides where he comes from. Method: a connection is reset before it is accepted.
+    #[tokio::test]
+    async fn connection_that_was_reset_keeps_its_address() {
+        use futures::StreamExt;
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let address = stream.local_addr().unwrap();
+        stream.set_zero_linger().unwrap();
+        drop(stream);
+        let accepted = incoming_tcp(listener).next().await.unwrap();
+        // Some systems do not hand out a connection that is gone.
+        if let Ok(accepted) = accepted {
+            assert_eq!(accepted.peer().address, Some(address));
+        }
     }
 }

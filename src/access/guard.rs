@@ -46,7 +46,8 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let peer = request.extensions().get::<Peer>().cloned().unwrap_or_default();
+        // Never a default: who comes from nowhere may do what this host may.
+        let peer = request.extensions().get::<Peer>().cloned().expect("a connection knows its other end");
         let shown = request.headers().get(AUTHORIZATION).map(|value| value.to_str().unwrap_or_default());
         match self.access.check(request.uri().path(), shown, &peer) {
             Ok(caller) => {
