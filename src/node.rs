@@ -141,7 +141,7 @@ impl Node {
             return Err(NodeError::NoDatasetRoot(process.id));
         }
         let (progress, loading) = watch::channel(Loading::Running(LoadProgress::default()));
-        let security = overlay.security.as_ref().map(|files| Security::of_node(files, &process.id));
+        let security = overlay.security.as_ref().map(|files| Security::of_node(files, &process));
         let security = security.transpose()?.unwrap_or_default();
         if security.tokens().is_some() && security.tls().is_none() {
             tracing::warn!(node = %process.id, "tokens without TLS: whoever can read the network has them");

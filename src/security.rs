@@ -3,6 +3,7 @@
 //! Nothing is decided here; who may call what stands in [`crate::access`]. Keys and tokens never leave this module but
 //! to the TLS library and into the header of a request: they have no way to be printed.
 
+mod check;
 mod tls;
 mod tokens;
 
@@ -11,10 +12,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use check::{Checked, check};
 pub use tls::{NODE_NAME, Tls, accept_tls};
 pub use tokens::{Bearer, Credential, Tokens};
 
-use crate::config::{NodeId, Process, SecurityFiles};
+use crate::config::{Process, SecurityFiles};
 use crate::outside::Connect;
 
 /// Bytes of a file with certificates, a key or tokens.
@@ -45,18 +47,22 @@ impl SecurityError {
 }
 
 impl Security {
-    /// What node `id` shows and demands, from the files that the configuration names.
+    /// What a process shows and demands, from the files that the configuration names. A certificate that its neighbours
+    /// will refuse is told of in the log.
     ///
     /// # Errors
     /// [`SecurityError`] of the first file that cannot be used.
-    pub fn of_node(files: &SecurityFiles, id: &NodeId) -> Result<Self, SecurityError> {
-        let tls = files.tls.as_ref().map(|tls| {
-            let own = |path: &Path| PathBuf::from(path.to_string_lossy().replace("{id}", id));
-            Tls::of_node(&tls.ca, &own(&tls.certificate), &own(&tls.key))
-        });
+    pub fn of_node(files: &SecurityFiles, process: &Process) -> Result<Self, SecurityError> {
+        let tls = files.tls.as_ref().map(|files| Tls::of_node(files, &process.id)).transpose()?;
+        if let Some(Err(error)) = files.tls.as_ref().map(|files| Tls::check_own(files, process)) {
+            tracing::warn!(node = %process.id, %error, "other nodes will refuse this certificate");
+        }
         let tokens = files.tokens.as_deref().map(Tokens::read).transpose()?.map(Arc::new);
+        if let (None, Some(tokens), Some(file)) = (&tls, &tokens, &files.tokens) {
+            tokens.check_peers(file)?;
+        }
         let bearer = tokens.as_ref().map(|tokens| tokens.of_peers()).unwrap_or_default();
-        Ok(Security { tls: tls.transpose()?.map(Arc::new), tokens, bearer })
+        Ok(Security { tls: tls.map(Arc::new), tokens, bearer })
     }
 
     /// What a client shows: who signs its nodes' certificates, and its token.

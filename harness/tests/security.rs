@@ -1,5 +1,6 @@
 //! Certificates, tokens and roles: what is answered to whom, over real sockets.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -7,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use overlay::client::{Client, ClientError, OldClient};
-use overlay::config::{NodeId, SecurityFiles, TlsFiles};
+use overlay::config::{Overlay, SecurityFiles, TlsFiles};
 use overlay::frame::Encoding;
 use overlay::outside::{ConnectTcp, channel};
 use overlay::proto::v1::overlay_client::OverlayClient;
@@ -18,18 +19,25 @@ use overlay_harness::answer::{self, ask, assert_equal_rows};
 use overlay_harness::cluster::{Cluster, ClusterSpec, InProcessCluster, fixtures};
 use overlay_harness::oracle::{Oracle, OracleQuery, TeamRange};
 use overlay_harness::scratch;
+use prost::Message;
+use prost_types::FileDescriptorSet;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use time::OffsetDateTime;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Status};
+use tonic::{Code, Request, Status};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
+use tonic_prost::ProstCodec;
 use tonic_reflection::pb::v1::ServerReflectionRequest;
 use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+
+const SIX_NODES: &str = include_str!("../../configs/one_host_config.json");
 
 const NODES: [&str; 6] = ["A", "B", "C", "D", "E", "F"];
 
@@ -119,7 +127,8 @@ impl Files {
             key: self.path(&format!("{name}.key")),
         };
         let files = SecurityFiles { tls: Some(tls), tokens: None };
-        Security::of_node(&files, &NodeId::from(name)).unwrap()
+        let overlay = Overlay::parse(SIX_NODES, "six nodes").unwrap().overlay;
+        Security::of_node(&files, overlay.process("A").unwrap()).unwrap()
     }
 }
 
@@ -171,6 +180,35 @@ async fn codes(channel: &Secured) -> [Code; 5] {
 async fn is_healthy(channel: &Secured) -> bool {
     let answer = HealthClient::new(channel.clone()).check(HealthCheckRequest::default()).await;
     answer.is_ok_and(|answer| answer.get_ref().status() == ServingStatus::Serving)
+}
+
+/// Every RPC of every service but health, as `/package.Service/Method`.
+fn every_rpc() -> Vec<String> {
+    let descriptors = FileDescriptorSet::decode(overlay::proto::DESCRIPTORS).unwrap();
+    let mut paths: Vec<String> = ["v1", "v1alpha"]
+        .map(|version| format!("/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo"))
+        .into();
+    for file in &descriptors.file {
+        for service in &file.service {
+            let service_name = match file.package() {
+                "" => service.name().to_owned(),
+                package => format!("{package}.{}", service.name()),
+            };
+            paths.extend(service.method.iter().map(|method| format!("/{service_name}/{}", method.name())));
+        }
+    }
+    paths
+}
+
+/// What a call of an RPC comes to, with an empty message.
+async fn code_of(channel: &Secured, path: &str) -> Code {
+    let mut grpc = tonic::client::Grpc::new(channel.clone());
+    if let Err(error) = grpc.ready().await {
+        panic!("no connection: {error}");
+    }
+    let codec = ProstCodec::<(), ()>::default();
+    let answer = grpc.unary(Request::new(()), path.parse().unwrap(), codec).await;
+    answer.map_or_else(|status| status.code(), |_| Code::Ok)
 }
 
 const DENIED: Code = Code::PermissionDenied;
@@ -228,6 +266,71 @@ async fn nothing_but_health_is_answered_without_the_right_token() {
     }
 }
 
+/// Goal: no RPC is forgotten, also not one that is added later. Method: all that the descriptors name are called without a token,
+/// with an unknown one, and with one of the wrong role, where a role is wrong.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_rpc_is_answered_without_the_right_token() {
+    let files = Files::new();
+    files.write("unknown.token", "a-token-that-nobody-knows");
+    let cluster = cluster(json!({"tls": files.tls(), "tokens": files.tokens()})).await;
+    let paths = every_rpc();
+    let services: BTreeSet<&str> = paths.iter().filter_map(|path| path.split('/').nth(1)).collect();
+    let (reflection, overlay) =
+        ("grpc.reflection.v1.ServerReflection", ["OverlayNode", "overlay.v1.Overlay"]);
+    assert!(services.is_superset(&BTreeSet::from([reflection, overlay[0], overlay[1], "overlay.v1.Peer"])));
+    for path in &paths {
+        let wrong_role = if path.starts_with("/overlay.v1.Peer/") { "client" } else { "peer" };
+        for (security, code) in [
+            (files.without_token(), UNKNOWN),
+            (files.with_token("unknown"), UNKNOWN),
+            (files.with_token(wrong_role), DENIED),
+        ] {
+            let found = code_of(&secured(&cluster, "A", &security), path).await;
+            assert_eq!(found, code, "{path} with {security:?}, wrong role {wrong_role}");
+        }
+    }
+    assert!(cluster.node("A").state().is_serving(), "nobody has shut it down");
+}
+
+/// Goal: nobody gets around the guard by another way of writing a path, or to a service that does not exist.
+#[tokio::test(flavor = "multi_thread")]
+async fn path_that_is_written_in_another_way_opens_nothing() {
+    let files = Files::new();
+    let cluster = cluster(json!({"tokens": files.tokens()})).await;
+    let nobody = secured(&cluster, "A", &Security::default());
+    for path in [
+        "//overlay.v1.Overlay/GetMetrics",
+        "/overlay.v1.Overlay//GetMetrics",
+        "/overlay%2Ev1.Overlay/GetMetrics",
+        "/grpc.health.v1.Health/../overlay.v1.Overlay/GetMetrics",
+        "/grpc.health.v1.Health/../../overlay.v1.Overlay/GetMetrics",
+        "/grpc.health.v1.Health/GetMetrics",
+        "/unknown.Service/Method",
+        "/",
+    ] {
+        let code = code_of(&nobody, path).await;
+        assert!(matches!(code, Code::Unauthenticated | Code::Unimplemented), "{path}: {code:?}");
+    }
+}
+
+/// Goal: who connects and says nothing holds up nobody, and is not kept. Method: two hundred such connections; one after the other
+/// their handshakes would take longer than a client waits for its connection.
+#[tokio::test(flavor = "multi_thread")]
+async fn silent_connections_hold_up_nobody_and_are_closed() {
+    let files = Files::new();
+    let spec = ClusterSpec::fixtures()
+        .with(json!({"security": {"tls": files.tls()}, "limits": {"connect_ms": 500}}));
+    let cluster = InProcessCluster::start(spec).await.unwrap();
+    let connect = || TcpStream::connect(cluster.address("A"));
+    let silent = futures::future::try_join_all((0..200).map(|_| connect())).await.unwrap();
+    let channel = secured(&cluster, "A", &files.without_token());
+    assert!(is_healthy(&channel).await, "behind silent connections");
+    let closed = silent.into_iter().map(async |mut stream| stream.read(&mut [0]).await);
+    let closed = tokio::time::timeout(Duration::from_secs(20), futures::future::join_all(closed)).await;
+    let closed = closed.expect("a handshake has a limit");
+    assert!(closed.iter().all(|read| !matches!(read, Ok(1..))), "nothing was said to them");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn shutdown_needs_the_role_of_an_admin() {
     let files = Files::new();
@@ -258,8 +361,22 @@ async fn result_belongs_to_the_token_that_asked() {
         Err(ClientError::Status { status, .. }) => assert_eq!(status.code(), Code::NotFound),
         other => panic!("{other:?}"),
     }
+    let raw = |name: &str| secured(&cluster, "A", &files.with_token(name));
+    let (uid, client_id) = (result.uid.clone(), "same".to_owned());
+    let streaming = v1::StreamChunksRequest { uid, client_id, first_chunk: 0 };
+    let refused =
+        OverlayClient::new(raw("another")).stream_chunks(streaming.clone()).await.map(drop).unwrap_err();
+    assert_eq!(refused.code(), Code::NotFound);
+    OverlayClient::new(raw("client")).stream_chunks(streaming).await.expect("its owner may");
     assert!(!another.cancel(&result).await.unwrap());
     own.chunk(&result, 0).await.expect("it is still there");
+    let asking = legacy::QueryRequest { client_id: "same".to_owned(), ..legacy::QueryRequest::default() };
+    let uid = OverlayNodeClient::new(raw("client")).query(asking).await.unwrap().into_inner().uid;
+    for (name, status) in [("another", "not_found"), ("client", "success")] {
+        let request = legacy::ChunkRequest { uid: uid.clone(), chunk_index: 0 };
+        let chunk = OverlayNodeClient::new(raw(name)).get_chunk(request).await.unwrap().into_inner();
+        assert_eq!(chunk.status, status, "{name}");
+    }
 }
 
 /// A has the neighbours B and E; a client without a certificate may ask as a client.
@@ -283,20 +400,27 @@ async fn peer_verbs_need_the_certificate_of_a_neighbour() {
 }
 
 /// Goal: a node does not talk to one that only says it is its neighbour. Method: E shows a certificate that is right for its
-/// host but names F; pink is reached through B and D.
+/// host but names F, or has expired, or is of another CA; pink is reached through B and D.
 #[tokio::test(flavor = "multi_thread")]
-async fn neighbour_with_the_certificate_of_another_node_is_not_asked() {
+async fn neighbour_with_a_certificate_that_is_not_its_own_is_not_asked() {
     let files = Files::new();
-    files.certify("E", "F", days_from_now(1));
-    let cluster = cluster(json!({"tls": files.tls()})).await;
-    let client = Client::secured(&files.without_token(), &cluster.address("A"), "me").unwrap();
-    let query = OracleQuery { parameter: Some("CO".to_owned()), ..OracleQuery::default() };
-    let (_, rows) = ask(&client, &answer::query(&query, Encoding::Json)).await.unwrap();
     let oracle = Oracle::read(&fixtures(), &TeamRange::green_and_pink()).unwrap();
-    assert_eq!(rows.len(), oracle.rows(&query).len());
-    let metrics = client.metrics().await.unwrap();
-    let of_e = metrics.neighbours.iter().find(|neighbour| neighbour.node == "E").unwrap();
-    assert!(of_e.last_error.contains("its certificate names node `F`, not node `E`"), "{}", of_e.last_error);
+    let cases: [(&str, &dyn Fn()); 3] = [
+        ("its certificate names node `F`, not node `E`", &|| files.certify("E", "F", days_from_now(1))),
+        ("certificate expired", &|| files.certify("E", "E", days_from_now(-1))),
+        ("invalid peer certificate", &|| files.certify_by(&authority(), "E", "E", days_from_now(1))),
+    ];
+    for (expected, certify) in cases {
+        certify();
+        let cluster = cluster(json!({"tls": files.tls()})).await;
+        let client = Client::secured(&files.without_token(), &cluster.address("A"), "me").unwrap();
+        let query = OracleQuery { parameter: Some("CO".to_owned()), ..OracleQuery::default() };
+        let (_, rows) = ask(&client, &answer::query(&query, Encoding::Json)).await.unwrap();
+        assert_eq!(rows.len(), oracle.rows(&query).len());
+        let metrics = client.metrics().await.unwrap();
+        let of_e = metrics.neighbours.iter().find(|neighbour| neighbour.node == "E").unwrap();
+        assert!(of_e.last_error.contains(expected), "{expected}: {}", of_e.last_error);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -306,14 +430,13 @@ async fn client_says_what_is_wrong_with_a_connection() {
     let without = InProcessCluster::start(ClusterSpec::fixtures()).await.unwrap();
     let other = Files::new();
     let cases = [
-        (Security::default(), &with_tls, "plaintext to a TLS port", ""),
-        (files.without_token(), &without, "TLS to a plain port", "InvalidContentType"),
+        (Security::default(), &with_tls, "plaintext to a TLS port", "node at 127.0.0.1"),
+        (files.without_token(), &without, "TLS to a plain port", "the other end speaks no TLS"),
         (other.without_token(), &with_tls, "a CA that signed nothing here", "invalid peer certificate"),
     ];
     for (security, cluster, what, expected) in cases {
         let client = Client::secured(&security, &cluster.address("A"), "me").unwrap();
         let error = client.metrics().await.expect_err(what).to_string();
-        eprintln!("SAID {what}: {error}");
         assert!(error.contains(expected), "{what}: {error}");
     }
 }
@@ -323,11 +446,7 @@ async fn client_says_what_is_wrong_with_a_connection() {
 fn development_certificates_secure_an_overlay_of_processes() {
     let folder = scratch::folder().unwrap();
     let path = |name: &str| folder.path().join(name);
-    let mut config: Value = serde_json::from_str(
-        &fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/one_host_config.json"))
-            .unwrap(),
-    )
-    .unwrap();
+    let mut config: Value = serde_json::from_str(SIX_NODES).unwrap();
     let free: Vec<std::net::TcpListener> =
         NODES.iter().map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap()).collect();
     for (node, listener) in NODES.iter().zip(&free) {
@@ -340,15 +459,17 @@ fn development_certificates_secure_an_overlay_of_processes() {
     let again = overlay(&["certs", "--config", "overlay.json", "--output", "certs"], folder.path());
     assert!(String::from_utf8_lossy(&again.stderr).contains("nothing is overwritten"), "{again:?}");
     let printed = String::from_utf8(certs.stdout).unwrap();
-    let (start, end) = (printed.find('{').unwrap(), printed.rfind('}').unwrap());
-    let security: Value = serde_json::from_str(&printed[start..=end]).unwrap();
-    config["security"] = security["security"].clone();
-    fs::write(path("overlay.json"), config.to_string()).unwrap();
+    let (start, end) = (printed.find('{').unwrap(), printed.rfind("\n\nnext:").unwrap());
+    let printed: Value = serde_json::from_str(&printed[start..end]).expect("an object to paste");
+    assert!(Path::new(printed["security"]["tokens"].as_str().unwrap()).is_absolute());
+    let checked = overlay(&["check-config", "certs/overlay.json"], folder.path());
+    assert!(checked.status.success() && checked.stderr.is_empty(), "{checked:?}");
+    assert!(String::from_utf8_lossy(&checked.stdout).contains("security    TLS, tokens"), "{checked:?}");
     drop(free);
     let log = fs::File::create(path("log")).unwrap();
     let root = fixtures().display().to_string();
     let mut up = Command::new(env!("CARGO_BIN_EXE_overlay-node"))
-        .args(["up", "--config", "overlay.json", "--dataset-root", &root])
+        .args(["up", "--config", "certs/overlay.json", "--dataset-root", &root])
         .current_dir(&folder)
         .env("OVERLAY_LOG", "trace")
         .stdin(Stdio::piped())
@@ -365,18 +486,23 @@ fn development_certificates_secure_an_overlay_of_processes() {
         overlay(&[&query[..], &credentials[..]].concat(), folder.path())
     };
     let (rows, refused) = (asked("certs/client.token"), asked("certs/peer.token"));
+    let in_plaintext = overlay(&["query", "PM2.5", "--leader", &leader], folder.path());
+    let plainly = asked_plainly(&leader, &path("certs"));
     let credentials = ["--ca", "certs/ca.pem", "--token-file", "certs/admin.token"];
-    let stop = ["shutdown", "--all", "--config", "overlay.json"];
+    let stop = ["shutdown", "--all", "--config", "certs/overlay.json"];
     let metrics = overlay(
         &[&["metrics", "--leader", &leader, "--format", "prometheus"], &credentials[..]].concat(),
         folder.path(),
     );
-    let stopped = overlay(&[&stop[..], &credentials[..]].concat(), folder.path());
+    // The configuration knows the CA.
+    let stopped = overlay(&[&stop[..], &credentials[2..]].concat(), folder.path());
     up.wait().unwrap();
     let log = fs::read_to_string(path("log")).unwrap();
     assert!(line.starts_with("ready: A at"), "{line}{log}");
     assert_eq!(String::from_utf8_lossy(&rows.stdout).lines().count(), 3, "{rows:?}");
     assert!(String::from_utf8_lossy(&refused.stderr).contains("role client or admin"), "{refused:?}");
+    assert!(String::from_utf8_lossy(&in_plaintext.stderr).contains("--ca"), "{in_plaintext:?}");
+    assert!(plainly, "a client that does not mark its token is answered");
     assert!(stopped.status.success(), "{stopped:?}");
     let written =
         [log, String::from_utf8(metrics.stdout).unwrap(), String::from_utf8(refused.stderr).unwrap()];
@@ -391,6 +517,95 @@ fn development_certificates_secure_an_overlay_of_processes() {
             "the token `{name}` was written"
         );
     }
+}
+
+#[test]
+fn check_config_tells_of_every_file_that_cannot_be_used() {
+    let files = Files::new();
+    let folder = files.folder.path();
+    files.certify("B", "C", days_from_now(1));
+    files.certify("C", "C", days_from_now(-1));
+    files.certify_by(&authority(), "D", "D", days_from_now(1));
+    files.write("E.key", &fs::read_to_string(files.path("A.key")).unwrap());
+    for missing in ["F.pem", "F.key"] {
+        fs::remove_file(files.path(missing)).unwrap();
+    }
+    files.write(
+        "tokens.json",
+        r#"[{"name": "one", "role": "client", "token": "a-token-of-one-client"}, {"name": "one"}]"#,
+    );
+    let mut config: Value = serde_json::from_str(SIX_NODES).unwrap();
+    let said = |config: &Value| {
+        files.write("overlay.json", &config.to_string());
+        let output = overlay(&["check-config", "overlay.json"], folder);
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let tls = json!({"ca": "ca.pem", "certificate": "{id}.pem", "key": "{id}.key"});
+    config["security"] = json!({"tls": tls, "tokens": "tokens.json"});
+    let text = said(&config);
+    for (line, key) in [
+        ("F.pem: is not on this host: process `F` cannot run here", "security.tls.certificate"),
+        (
+            "tokens.json: not a list of {name, role, token} with role client, peer or admin, at line 1",
+            "security.tokens",
+        ),
+        ("B.pem: its certificate names node `C`, not node `B`", "security.tls.certificate"),
+        ("C.pem: invalid peer certificate: certificate expired", "security.tls.certificate"),
+        ("D.pem: invalid peer certificate: BadSignature", "security.tls.certificate"),
+        ("E.pem: cannot be used: ", "security.tls.certificate"),
+    ] {
+        let found = text
+            .lines()
+            .filter(|said| said.contains(line) && said.contains(&format!("(overlay.json, {key})")));
+        assert_eq!(found.count(), 1, "{line}\n{text}");
+    }
+    assert!(!text.contains("A.pem") && !text.contains("a-token"), "{text}");
+    files.write("tokens.json", r#"[{"name": "one", "role": "client", "token": "a-token-of-one-client"}]"#);
+    config["security"] = json!({"tokens": "tokens.json"});
+    assert!(said(&config).contains("no token of role peer"));
+    config["security"] = json!({"tls": {"ca": "none.pem", "certificate": "{id}.pem", "key": "{id}.key"}});
+    assert!(said(&config).contains("none.pem: cannot be read"));
+}
+
+/// Goal: what was begun can be begun again. Method: a process whose id is no name of a file, and a file that is already there.
+#[test]
+fn certs_writes_everything_or_nothing() {
+    let folder = scratch::folder().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let mut config: Value = serde_json::from_str(SIX_NODES).unwrap();
+    let processes = config["processes"].as_object_mut().unwrap();
+    let worker = json!({"id": "../up", "role": "worker", "team": "pink", "host": "127.0.0.1", "port": 1, "neighbors": ["F"]});
+    processes.insert("../up".to_owned(), worker);
+    fs::write(path("odd.json"), config.to_string()).unwrap();
+    let refused = overlay(&["certs", "--config", "odd.json", "--output", "odd"], folder.path());
+    assert!(
+        String::from_utf8_lossy(&refused.stderr).contains("process `../up` can have no certificate"),
+        "{refused:?}"
+    );
+    fs::write(path("six.json"), SIX_NODES).unwrap();
+    fs::create_dir(path("some")).unwrap();
+    fs::write(path("some/F.key"), "mine").unwrap();
+    let refused = overlay(&["certs", "--config", "six.json", "--output", "some"], folder.path());
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("cannot write some/F.key"), "{refused:?}");
+    assert_eq!(fs::read_dir(path("some")).unwrap().count(), 1);
+    assert!(!path("odd").exists() && !path("up.pem").exists());
+}
+
+/// Asks as other clients do: their HTTP libraries do not know that a token is a secret.
+fn asked_plainly(leader: &str, certs: &Path) -> bool {
+    let token = fs::read_to_string(certs.join("client.token")).unwrap();
+    let security = Security::of_client(Some(&certs.join("ca.pem")), None).unwrap();
+    let asking = async {
+        let endpoint = Endpoint::from_shared(format!("http://{leader}")).unwrap();
+        let channel =
+            channel(endpoint, security.connect(Arc::new(ConnectTcp)), leader, Duration::from_secs(5));
+        let mut request = Request::new(v1::QueryRequest { limit: Some(1), ..v1::QueryRequest::default() });
+        let header = format!("Bearer {}", token.trim_end()).parse().unwrap();
+        request.metadata_mut().insert("authorization", header);
+        OverlayClient::new(channel).query(request).await.is_ok()
+    };
+    tokio::runtime::Runtime::new().unwrap().block_on(asking)
 }
 
 fn overlay(arguments: &[&str], folder: &Path) -> std::process::Output {

@@ -1,7 +1,8 @@
 //! `overlay certs`: a development CA, a certificate for each process, and a token for each role.
 
 use std::fs::{self, OpenOptions};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -10,10 +11,10 @@ use rcgen::{
     KeyUsagePurpose, SanType,
 };
 use ring::rand::{SecureRandom, SystemRandom};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Failure, read_overlay};
-use crate::config::Process;
+use crate::config::{Overlay, Process};
 use crate::security::NODE_NAME;
 
 /// Random bytes of a token; twice as many characters.
@@ -29,9 +30,10 @@ Examples:
   overlay certs --output certs
   overlay certs --config configs/two_hosts_config.json --output certs --days 30
 
-Writes ca.pem and ca.key, ID.pem and ID.key for each process, tokens.json with a token of each role, and each token \
-in a file of its own for --token-file. Nothing is overwritten. Keys and tokens can be read by their owner only; give a host \
-the files of its own processes, ca.pem and tokens.json, and keep ca.key off the hosts.")]
+Writes ca.pem and ca.key, ID.pem and ID.key for each process, tokens.json with a token of each role, each token in a \
+file of its own for --token-file, and overlay.json, the configuration with these in it. Nothing is overwritten. \
+Keys and tokens can be read by their owner only; give a host overlay.json, ca.pem, tokens.json and the files of its own \
+processes, and keep ca.key off the hosts.")]
 pub(crate) struct Certs {
     /// The configuration whose processes get certificates
     #[arg(long, value_name = "FILE", default_value = "configs/one_host_config.json")]
@@ -44,72 +46,127 @@ pub(crate) struct Certs {
     days: u16,
 }
 
+/// A file to write.
+struct Made {
+    name: String,
+    text: String,
+    is_secret: bool,
+}
+
+impl Made {
+    fn new(name: impl Into<String>, text: String) -> Self {
+        Made { name: name.into(), text, is_secret: false }
+    }
+
+    /// Only for its owner.
+    fn secret(name: impl Into<String>, text: String) -> Self {
+        Made { name: name.into(), text, is_secret: true }
+    }
+}
+
 impl Certs {
     pub(crate) fn run(self) -> Result<(), Failure> {
         let overlay = read_overlay(&self.config, None)?;
-        fs::create_dir_all(&self.output)
-            .map_err(|error| format!("cannot make {}: {error}", self.output.display()))?;
         let now = chrono::Utc::now().timestamp();
         let valid = [now - CLOCKS_DIFFER_BY, now + i64::from(self.days) * 86_400];
-        let issuer = authority(valid)?;
-        self.write("ca.pem", &issuer.pem(), false)?;
-        self.write("ca.key", &issuer.key().serialize_pem(), true)?;
-        for process in overlay.processes.values() {
-            let key = KeyPair::generate()?;
-            let certificate = of_process(process, valid)?.signed_by(&key, &issuer)?;
-            self.write(&format!("{}.pem", process.id), &certificate.pem(), false)?;
-            self.write(&format!("{}.key", process.id), &key.serialize_pem(), true)?;
-        }
-        let roles = ["client", "peer", "admin"].map(|role| token().map(|token| (role, token)));
-        let roles: Vec<(&str, String)> = roles.into_iter().collect::<Result<_, _>>()?;
-        for (role, token) in &roles {
-            self.write(&format!("{role}.token"), &format!("{token}\n"), true)?;
-        }
-        let tokens = roles.iter().map(|(role, token)| json!({"name": role, "role": role, "token": token}));
-        let tokens = serde_json::Value::from_iter(tokens);
-        self.write("tokens.json", &format!("{tokens:#}\n"), true)?;
+        let mut made = certificates(&overlay, valid)?;
+        made.extend(tokens()?);
+        made.push(self.secured()?);
+        self.write(&made)?;
         self.say(overlay.processes.len())
     }
 
-    /// Writes a file that must not exist; secrets only for their owner.
-    fn write(&self, name: &str, text: &str, is_secret: bool) -> Result<(), Failure> {
-        let path = self.output.join(name);
-        let mut options = OpenOptions::new();
-        options.write(true).create_new(true);
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::OpenOptionsExt;
-            options.mode(if is_secret { 0o600 } else { 0o644 });
-        }
-        #[cfg(not(unix))]
-        let _ = is_secret;
-        let written = options.open(&path).and_then(|mut file| file.write_all(text.as_bytes()));
-        written.map_err(|error| {
-            let error = format!("cannot write {}: {error}", path.display());
-            Failure::with_help(error, "nothing is overwritten: choose another folder with --output")
-        })
+    /// The configuration with certificates and tokens in it, which stand beside it.
+    fn secured(&self) -> Result<Made, Failure> {
+        let mut config: Value = serde_json::from_slice(&fs::read(&self.config)?)?;
+        config["security"] = security(Path::new(""));
+        Ok(Made::new("overlay.json", format!("{config:#}\n")))
     }
 
-    /// What to put into the configuration, and what then works.
-    fn say(&self, processes: usize) -> Result<(), Failure> {
-        let folder = fs::canonicalize(&self.output).unwrap_or_else(|_| self.output.clone());
-        let file = |name: &str| folder.join(name).display().to_string();
-        let security = json!({"security": {
-            "tls": {"ca": file("ca.pem"), "certificate": file("{id}.pem"), "key": file("{id}.key")},
-            "tokens": file("tokens.json"),
-        }});
-        let shown = |name: &str| Path::new(&self.output).join(name).display().to_string();
-        let mut out = std::io::stdout().lock();
-        writeln!(out, "{}: a CA, {processes} certificates, 3 tokens", self.output.display())?;
-        writeln!(out, "\nadd to the configuration:\n{security:#}")?;
-        writeln!(
-            out,
-            "\nand ask with:\noverlay query PM2.5 5 35 --ca {} --token-file {}",
-            shown("ca.pem"),
-            shown("client.token")
-        )?;
+    /// Writes all files, or none if one of them exists.
+    fn write(&self, made: &[Made]) -> Result<(), Failure> {
+        let failed = |path: &Path, error: std::io::Error| {
+            let error = format!("cannot write {}: {error}", path.display());
+            Failure::with_help(error, "nothing is overwritten: choose another folder with --output")
+        };
+        let there = made.iter().map(|made| self.output.join(&made.name)).find(|path| path.exists());
+        if let Some(path) = there {
+            return Err(failed(&path, ErrorKind::AlreadyExists.into()));
+        }
+        fs::create_dir_all(&self.output).map_err(|error| failed(&self.output, error))?;
+        for Made { name, text, is_secret } in made {
+            let path = self.output.join(name);
+            let mut options = OpenOptions::new();
+            options.write(true).create_new(true);
+            #[cfg(unix)]
+            {
+                use std::os::unix::fs::OpenOptionsExt;
+                options.mode(if *is_secret { 0o600 } else { 0o644 });
+            }
+            #[cfg(not(unix))]
+            let _ = is_secret;
+            let written = options.open(&path).and_then(|mut file| file.write_all(text.as_bytes()));
+            written.map_err(|error| failed(&path, error))?;
+        }
         Ok(())
     }
+
+    /// What to put into another configuration, and what then works.
+    fn say(&self, processes: usize) -> Result<(), Failure> {
+        let folder = fs::canonicalize(&self.output).unwrap_or_else(|_| self.output.clone());
+        let shown = |name: &str| self.output.join(name).display().to_string();
+        let mut out = std::io::stdout().lock();
+        writeln!(out, "{}: a CA, {processes} certificates, 3 tokens", self.output.display())?;
+        writeln!(out, "\n{} is the configuration with this in it:", shown("overlay.json"))?;
+        writeln!(out, "{:#}", json!({ "security": security(&folder) }))?;
+        writeln!(out, "\nnext:\noverlay up --config {}", shown("overlay.json"))?;
+        let (ca, token) = (shown("ca.pem"), shown("client.token"));
+        writeln!(out, "overlay query PM2.5 5 35 --ca {ca} --token-file {token}")?;
+        Ok(())
+    }
+}
+
+fn security(folder: &Path) -> Value {
+    let file = |name: &str| folder.join(name).display().to_string();
+    json!({
+        "tls": {"ca": file("ca.pem"), "certificate": file("{id}.pem"), "key": file("{id}.key")},
+        "tokens": file("tokens.json"),
+    })
+}
+
+/// The CA, and a certificate with its key for each process.
+fn certificates(overlay: &Overlay, valid: [i64; 2]) -> Result<Vec<Made>, Failure> {
+    let issuer = authority(valid)?;
+    let mut made =
+        vec![Made::new("ca.pem", issuer.pem()), Made::secret("ca.key", issuer.key().serialize_pem())];
+    for process in overlay.processes.values() {
+        let id = &process.id;
+        if !id.chars().all(|letter| letter.is_ascii_graphic() && !r#"/\:*?"<>|"#.contains(letter))
+            || id == "ca"
+        {
+            let error =
+                format!("process `{id}` can have no certificate: its id is no name of a file of its own");
+            return Err(Failure::usage(error, "ids of visible ASCII letters, and not `ca`, have one"));
+        }
+        let key = KeyPair::generate()?;
+        let certificate = of_process(process, valid)?.signed_by(&key, &issuer)?;
+        made.push(Made::new(format!("{id}.pem"), certificate.pem()));
+        made.push(Made::secret(format!("{id}.key"), key.serialize_pem()));
+    }
+    Ok(made)
+}
+
+/// A token for each role: all in one file for the nodes, and each in a file of its own for whoever sends it.
+fn tokens() -> Result<Vec<Made>, Failure> {
+    let mut entries = Vec::new();
+    let mut made = Vec::new();
+    for role in ["client", "peer", "admin"] {
+        let token = token()?;
+        entries.push(json!({"name": role, "role": role, "token": token}));
+        made.push(Made::secret(format!("{role}.token"), format!("{token}\n")));
+    }
+    made.push(Made::secret("tokens.json", format!("{:#}\n", Value::from(entries))));
+    Ok(made)
 }
 
 fn authority(valid: [i64; 2]) -> Result<CertifiedIssuer<'static, KeyPair>, rcgen::Error> {
@@ -122,16 +179,25 @@ fn authority(valid: [i64; 2]) -> Result<CertifiedIssuer<'static, KeyPair>, rcgen
 /// For the process's host, and for the node itself, as server and as client.
 fn of_process(process: &Process, valid: [i64; 2]) -> Result<CertificateParams, rcgen::Error> {
     let mut parameters = parameters(&format!("overlay node {}", process.id), valid)?;
-    let host = match process.host.parse() {
-        Ok(ip) => SanType::IpAddress(ip),
-        Err(_) => SanType::DnsName(process.host.as_str().try_into()?),
-    };
     let node = SanType::URI(format!("{NODE_NAME}{}", process.id).try_into()?);
-    parameters.subject_alt_names = vec![host, node];
+    parameters.subject_alt_names = names_of(&process.host)?;
+    parameters.subject_alt_names.push(node);
     parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     parameters.extended_key_usages =
         vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
     Ok(parameters)
+}
+
+/// A host by the name or address that it is configured with; this host by all that it is usually called.
+fn names_of(host: &str) -> Result<Vec<SanType>, rcgen::Error> {
+    let is_this_host = host == "localhost" || host.parse().is_ok_and(|address: IpAddr| address.is_loopback());
+    let usual: &[&str] = if is_this_host { &["localhost", "127.0.0.1", "::1"] } else { &[] };
+    let others = usual.iter().copied().filter(|name| *name != host);
+    let name = |name: &str| match name.parse() {
+        Ok(address) => Ok(SanType::IpAddress(address)),
+        Err(_) => Ok(SanType::DnsName(name.try_into()?)),
+    };
+    [host].into_iter().chain(others).map(name).collect()
 }
 
 fn parameters(name: &str, [from, until]: [i64; 2]) -> Result<CertificateParams, rcgen::Error> {

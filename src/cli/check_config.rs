@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::table::table;
-use super::{Failure, read_overlay};
-use crate::config::{Overlay, Process, json_schema};
+use super::{Failure, read_overlay, tell};
+use crate::config::{Overlay, Problem, Problems, Process, json_schema};
+use crate::security::{self, SecurityError};
 
 /// Check a configuration, or print its JSON schema.
 #[derive(Debug, Args)]
@@ -35,11 +36,35 @@ impl CheckConfig {
             return Ok(writeln!(out, "{:#}", json_schema())?);
         }
         let overlay = read_overlay(&self.config, None)?;
+        self.check_security(&overlay)?;
         writeln!(out, "{} describes {} processes.\n", self.config.display(), overlay.processes.len())?;
         show_processes(&mut out, &overlay)?;
         show_teams(&mut out, &overlay)?;
         show_choices(&mut out, &overlay)?;
         Ok(())
+    }
+
+    /// Checks the files that it names.
+    fn check_security(&self, overlay: &Overlay) -> Result<(), Failure> {
+        let Some(files) = &overlay.security else {
+            return Ok(());
+        };
+        let checked = security::check(overlay, files);
+        let problem = |(key, error): (&str, SecurityError)| Problem {
+            file: self.config.display().to_string(),
+            key: key.to_owned(),
+            what: error.to_string(),
+        };
+        for warning in checked.warnings.into_iter().map(problem) {
+            tell(format!("warning: {warning}"));
+        }
+        match checked.problems.is_empty() {
+            true => Ok(()),
+            false => {
+                let problems = Problems(checked.problems.into_iter().map(problem).collect());
+                Err(Failure::usage(problems, "`overlay certs` makes certificates and tokens for development"))
+            }
+        }
     }
 }
 
@@ -92,6 +117,14 @@ fn show_choices(out: &mut impl Write, overlay: &Overlay) -> std::io::Result<()> 
     writeln!(out, "replicas    {replicas}")?;
     if let Some(root) = &overlay.dataset_root {
         writeln!(out, "dataset     {}", root.display())?;
+    }
+    if let Some(files) = &overlay.security {
+        let used = [("TLS", files.tls.is_some()), ("tokens", files.tokens.is_some())];
+        writeln!(
+            out,
+            "security    {}",
+            joined(used.into_iter().filter(|(_, is_used)| *is_used).map(|(name, _)| name))
+        )?;
     }
     Ok(())
 }

@@ -1,10 +1,11 @@
 //! What a command proves itself by, where nodes want that.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
 use super::Failure;
+use crate::config::Overlay;
 use crate::security::Security;
 
 /// Of commands that talk to nodes.
@@ -24,7 +25,20 @@ impl CredentialArgs {
     /// # Errors
     /// [`Failure::Usage`] if a file cannot be used.
     pub(crate) fn security(&self) -> Result<Security, Failure> {
-        Security::of_client(self.ca.as_deref(), self.token_file.as_deref()).map_err(|error| {
+        self.read(self.ca.as_deref())
+    }
+
+    /// The same for the nodes of a configuration, which knows their CA.
+    ///
+    /// # Errors
+    /// [`Failure::Usage`] if a file cannot be used.
+    pub(crate) fn security_in(&self, overlay: &Overlay) -> Result<Security, Failure> {
+        let configured = overlay.security.as_ref().and_then(|files| files.tls.as_ref());
+        self.read(self.ca.as_deref().or(configured.map(|tls| &*tls.ca)))
+    }
+
+    fn read(&self, ca: Option<&Path>) -> Result<Security, Failure> {
+        Security::of_client(ca, self.token_file.as_deref()).map_err(|error| {
             Failure::usage(error, "`overlay certs` makes certificates and tokens for development")
         })
     }

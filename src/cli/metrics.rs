@@ -22,7 +22,8 @@ Examples:
   overlay metrics --leader 192.168.1.2:60051 --format prometheus
   overlay metrics --all --config configs/two_hosts_config.json --format json
 
-Exits 1 when a node could not be reached; with --all the others are shown all the same.")]
+Exits 1 when a node could not be reached; with --all the others are shown all the same, and the CA is the \
+configuration's.")]
 pub(crate) struct MetricsCommand {
     /// The node to ask
     #[arg(long, value_name = "HOST:PORT", default_value = DEFAULT_LEADER, conflicts_with = "all")]
@@ -51,8 +52,7 @@ enum Format {
 }
 
 /// The next step where a node does not answer.
-pub(crate) const NOT_REACHED: &str =
-    "start it with `overlay up` or `overlay node`, or give the address where it listens";
+pub(crate) const NOT_REACHED: &str = "start it with `overlay up` or `overlay node`, or give the address where it listens, and --ca if it serves TLS";
 
 /// How long a node may take: it only reads counters.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
@@ -67,11 +67,11 @@ struct Asked {
 
 impl MetricsCommand {
     pub(crate) fn run(self) -> Result<(), Failure> {
-        let (runtime, security) = (runtime()?, self.credentials.security()?);
+        let runtime = runtime()?;
         let asked = match self.all {
-            true => runtime.block_on(ask_all(&self.config, &security))?,
+            true => runtime.block_on(ask_all(&self.config, &self.credentials))?,
             false => {
-                let answer = runtime.block_on(ask(&security, &self.leader));
+                let answer = runtime.block_on(ask(&self.credentials.security()?, &self.leader));
                 let answer = answer.map_err(|error| Failure::with_help(error, NOT_REACHED))?;
                 vec![Asked { address: self.leader, process: None, answer: Ok(answer) }]
             }
@@ -91,11 +91,12 @@ impl MetricsCommand {
     }
 }
 
-async fn ask_all(config: &Path, security: &Security) -> Result<Vec<Asked>, Failure> {
+async fn ask_all(config: &Path, credentials: &CredentialArgs) -> Result<Vec<Asked>, Failure> {
     let overlay = read_overlay(config, None)?;
+    let security = credentials.security_in(&overlay)?;
     let asked = overlay.processes.values().map(async |process| {
         let address = process.address();
-        Asked { answer: ask(security, &address).await, process: Some(process.clone()), address }
+        Asked { answer: ask(&security, &address).await, process: Some(process.clone()), address }
     });
     Ok(futures::future::join_all(asked).await)
 }

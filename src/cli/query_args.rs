@@ -161,10 +161,14 @@ pub(crate) fn failure(error: ClientError) -> Failure {
     };
     let unreached = std::error::Error::source(&**status).is_some();
     match status.code() {
-        Code::Unavailable if unreached => Failure::with_help(
+        // What the transport met: where a node serves TLS and is asked without, the code is one or the other.
+        _ if unreached => Failure::with_help(
             error,
-            "start the overlay with `overlay up`, or name a node that runs with --leader HOST:PORT",
+            "start the overlay with `overlay up`, or name a node that runs with --leader HOST:PORT, and --ca if it serves TLS",
         ),
+        Code::Unauthenticated | Code::PermissionDenied => {
+            Failure::with_help(error, "give a token of that role with --token-file FILE")
+        }
         Code::Unavailable => Failure::with_help(
             error,
             "ask again in a moment; with --partial a query goes without days that nobody can answer for",

@@ -29,9 +29,10 @@ Examples:
   overlay shutdown --leader 127.0.0.1:60053 --now
   overlay shutdown --all --config configs/one_host_config.json
 
-A node takes this from loopback or from its own address only; where tokens are on, with one of role admin. Without --now it takes no query \
-any more and finishes what runs within limits.grace_ms. With --all the leader goes first, those \
-nearest to it next, each when those before it have ended, so that what runs still finds its data.")]
+A node takes this from loopback or from its own address only; where tokens are on, with one of role \
+admin, from anywhere. Without --now it takes no query any more and finishes what runs within \
+limits.grace_ms. With --all the leader goes first, those nearest to it next, each when those before \
+it have ended, so that what runs still finds its data; their CA is the configuration's.")]
 pub(crate) struct Shutdown {
     /// The node to stop
     #[arg(long, value_name = "HOST:PORT", default_value = DEFAULT_LEADER, conflicts_with = "all")]
@@ -51,11 +52,11 @@ pub(crate) struct Shutdown {
 
 impl Shutdown {
     pub(crate) fn run(self) -> Result<(), Failure> {
-        let (runtime, security) = (runtime()?, self.credentials.security()?);
+        let runtime = runtime()?;
         match self.all {
-            true => runtime.block_on(stop_all(&self.config, &security, self.now)),
+            true => runtime.block_on(stop_all(&self.config, &self.credentials, self.now)),
             false => {
-                let answer = runtime.block_on(stop(&security, &self.leader, self.now));
+                let answer = runtime.block_on(stop(&self.credentials.security()?, &self.leader, self.now));
                 let answer = answer.map_err(|error| Failure::with_help(error, NOT_REACHED))?;
                 Ok(writeln!(std::io::stdout(), "{}  {answer}", self.leader)?)
             }
@@ -63,8 +64,9 @@ impl Shutdown {
     }
 }
 
-async fn stop_all(config: &Path, security: &Security, now: bool) -> Result<(), Failure> {
+async fn stop_all(config: &Path, credentials: &CredentialArgs, now: bool) -> Result<(), Failure> {
     let overlay = read_overlay(config, None)?;
+    let security = &credentials.security_in(&overlay)?;
     let mut by_distance: BTreeMap<u32, Vec<&Process>> = BTreeMap::new();
     for process in overlay.processes.values() {
         let distance = overlay.distance_from_leader(&process.id).unwrap_or(u32::MAX);

@@ -164,7 +164,7 @@ bounded! {
         /// Milliseconds after which a neighbour that answers no ping is taken for hanging, default one second.
         /// Raising it delays failover and spares slow neighbours.
         keepalive_ms: u64 = 1000, 10..=600_000;
-        /// Milliseconds that connecting to a neighbour may take, default one second.
+        /// Milliseconds that connecting to a neighbour may take, and the TLS handshake of whoever connects, default one second.
         connect_ms: u64 = 1000, 10..=600_000;
         /// Milliseconds between two questions to a neighbour that is not up, default one second. Raising it
         /// delays the return of a neighbour and saves connections.

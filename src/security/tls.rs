@@ -11,15 +11,18 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::ServerCertVerifier;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::server::WebPkiClientVerifier;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::{ClientConfig, InvalidMessage, RootCertStore, ServerConfig};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 use webpki::EndEntityCert;
 
 use super::{SecurityError, read, warn_if_others_can_read};
-use crate::config::NodeId;
+use crate::config::{NodeId, Process, TlsFiles};
 use crate::outside::{Accepted, Connect, Incoming, Peer, Stream};
 
 /// What precedes a node's id in the URI that its certificate names it by, as a subject alternative name.
@@ -40,7 +43,8 @@ pub struct Tls {
 
 impl Tls {
     /// Serves and connects with a certificate; others are checked against the CA.
-    pub(super) fn of_node(ca: &Path, certificate: &Path, key: &Path) -> Result<Self, SecurityError> {
+    pub(super) fn of_node(files: &TlsFiles, id: &NodeId) -> Result<Self, SecurityError> {
+        let (ca, [certificate, key]) = (&*files.ca, &files.files_of(id));
         let roots = roots(ca)?;
         let chain = certificates(certificate)?;
         let key_text = read(key)?;
@@ -51,10 +55,7 @@ impl Tls {
         };
         let unusable =
             |error: rustls::Error| SecurityError::new(certificate, format!("cannot be used: {error}"));
-        let verifier = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider())
-            .allow_unauthenticated()
-            .build()
-            .map_err(|error| SecurityError::new(ca, format!("cannot be used: {error}")))?;
+        let verifier = verifier(roots.clone(), ca)?;
         let mut server = ServerConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
             .map_err(unusable)?
@@ -62,6 +63,9 @@ impl Tls {
             .with_single_cert(chain.clone(), private()?)
             .map_err(unusable)?;
         server.alpn_protocols = vec![HTTP_2.to_vec()];
+        // Every handshake checks the certificate: a session that is taken up again would outlive it.
+        server.session_storage = Arc::new(NoServerSessionStorage {});
+        server.send_tls13_tickets = 0;
         let mut client = ClientConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
             .map_err(unusable)?
@@ -70,6 +74,23 @@ impl Tls {
             .map_err(unusable)?;
         client.alpn_protocols = vec![HTTP_2.to_vec()];
         Ok(Tls { client: Arc::new(client), server: Some(Arc::new(server)) })
+    }
+
+    /// Whether other nodes will take the certificate of a process for what it is.
+    pub(super) fn check_own(files: &TlsFiles, process: &Process) -> Result<(), SecurityError> {
+        let [certificate, _] = files.files_of(&process.id);
+        let refused = |why: String| SecurityError::new(&certificate, why);
+        let unusable = |error: rustls::Error| refused(error.to_string());
+        Self::of_node(files, &process.id)?;
+        let (roots, chain) = (roots(&files.ca)?, certificates(&certificate)?);
+        let host = server_name(&process.address()).map_err(|error| refused(error.to_string()))?;
+        let as_server = WebPkiServerVerifier::builder_with_provider(roots.clone(), provider())
+            .build()
+            .map_err(|error| refused(error.to_string()))?;
+        let now = UnixTime::now();
+        as_server.verify_server_cert(&chain[0], &chain[1..], &host, &[], now).map_err(unusable)?;
+        verifier(roots, &files.ca)?.verify_client_cert(&chain[0], &chain[1..], now).map_err(unusable)?;
+        check_names(&chain[0], &process.id).map_err(refused)
     }
 
     /// Connects without a certificate of its own.
@@ -98,6 +119,13 @@ fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
+/// Whoever connects need not show a certificate; one that it shows must be good.
+fn verifier(roots: Arc<RootCertStore>, ca: &Path) -> Result<Arc<dyn ClientCertVerifier>, SecurityError> {
+    let built =
+        WebPkiClientVerifier::builder_with_provider(roots, provider()).allow_unauthenticated().build();
+    built.map_err(|error| SecurityError::new(ca, format!("cannot be used: {error}")))
+}
+
 fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, SecurityError> {
     let text = read(file)?;
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text.as_bytes()).collect();
@@ -107,7 +135,7 @@ fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, SecurityErr
     }
 }
 
-fn roots(ca: &Path) -> Result<Arc<RootCertStore>, SecurityError> {
+pub(super) fn roots(ca: &Path) -> Result<Arc<RootCertStore>, SecurityError> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(ca)? {
         let added = roots.add(certificate);
@@ -127,15 +155,12 @@ impl Connect for ConnectTls {
         let (connecting, connector) = (self.connect.connect(address), self.connector.clone());
         let (name, node) = (server_name(address), self.node.clone());
         async move {
-            let stream = connector.connect(name?, connecting.await?).await?;
+            let stream = connector.connect(name?, connecting.await?).await.map_err(in_words)?;
             if let Some(expected) = node {
-                let certificates = stream.get_ref().1.peer_certificates();
-                let found = certificates.and_then(|chain| node_of(chain.first()?));
-                if found.as_deref() != Some(&*expected) {
-                    let found = found.map_or_else(|| "no node".to_owned(), |node| format!("node `{node}`"));
-                    let why = format!("its certificate names {found}, not node `{expected}`");
-                    return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
-                }
+                let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
+                let shown = certificates.first().expect("who serves TLS shows a certificate");
+                let checked = check_names(shown, &expected);
+                checked.map_err(|why| io::Error::new(io::ErrorKind::PermissionDenied, why))?;
             }
             Ok(Box::new(stream) as Box<dyn Stream>)
         }
@@ -147,6 +172,16 @@ impl Connect for ConnectTls {
     }
 }
 
+/// What answers in another protocol is called a corrupt message by the TLS library.
+fn in_words(error: io::Error) -> io::Error {
+    match error.get_ref().and_then(|cause| cause.downcast_ref()) {
+        Some(rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType)) => {
+            io::Error::new(error.kind(), "the other end speaks no TLS")
+        }
+        _ => error,
+    }
+}
+
 /// The host of `HOST:PORT`, as certificates name it.
 fn server_name(address: &str) -> io::Result<ServerName<'static>> {
     let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
@@ -154,6 +189,15 @@ fn server_name(address: &str) -> io::Result<ServerName<'static>> {
     let invalid =
         |_| io::Error::new(io::ErrorKind::InvalidInput, format!("no certificate can be for `{host}`"));
     ServerName::try_from(host.to_owned()).map_err(invalid)
+}
+
+fn check_names(certificate: &CertificateDer<'_>, expected: &NodeId) -> Result<(), String> {
+    let found = node_of(certificate);
+    if found.as_deref() == Some(&**expected) {
+        return Ok(());
+    }
+    let found = found.map_or_else(|| "no node".to_owned(), |node| format!("node `{node}`"));
+    Err(format!("its certificate names {found}, not node `{expected}`"))
 }
 
 /// The node that a certificate names.

@@ -18,8 +18,10 @@ use super::{SecurityError, read, warn_if_others_can_read};
 /// Characters of a token: shorter ones can be guessed, longer ones do not fit into a header beside others.
 const TOKEN_LENGTH: std::ops::RangeInclusive<usize> = 16..=4096;
 
-/// What precedes a token in the header `authorization`.
-const SCHEME: &str = "Bearer ";
+/// What precedes a token, and a blank, in the header `authorization`; in any letter case.
+///
+/// Source: RFC 6750, section 2.1, and RFC 9110, section 11.1.
+const SCHEME: &str = "Bearer";
 
 /// What a token is good for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, JsonSchema)]
@@ -104,7 +106,9 @@ impl Tokens {
 
     /// Whose token a header has, and what it is good for. Takes as long for every token of a length.
     pub fn find(&self, authorization: &str) -> Option<(Arc<str>, Credential)> {
-        let presented = hash(authorization.strip_prefix(SCHEME)?);
+        let (_, token) =
+            authorization.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case(SCHEME))?;
+        let presented = hash(token);
         let (mut found, mut index) = (Choice::from(0), 0u64);
         for (position, token) in (0u64..).zip(&self.known) {
             let equal = token.hash.ct_eq(&presented);
@@ -113,6 +117,17 @@ impl Tokens {
         }
         let token = bool::from(found).then(|| &self.known[index as usize])?;
         Some((token.name.clone(), token.role))
+    }
+
+    /// Whether nodes that have no certificates can ask each other.
+    pub(super) fn check_peers(&self, file: &Path) -> Result<(), SecurityError> {
+        match self.of_peers.0 {
+            Some(_) => Ok(()),
+            None => {
+                let what = "no token of role peer: nodes without certificates need one to ask each other";
+                Err(SecurityError::new(file, what))
+            }
+        }
     }
 
     /// What nodes show each other where they have no certificates: the first token of role peer.
@@ -134,7 +149,7 @@ impl Bearer {
     /// A token that [`Tokens::read`] would take.
     fn new(token: &str) -> Self {
         let mut value: MetadataValue<Ascii> =
-            format!("{SCHEME}{token}").parse().expect("visible ASCII makes a header");
+            format!("{SCHEME} {token}").parse().expect("visible ASCII makes a header");
         // The HTTP library neither compresses nor prints it then.
         value.set_sensitive(true);
         Bearer(Some(value))
@@ -190,7 +205,8 @@ mod tests {
         let found = |header: &str| tokens.find(header).map(|(name, role)| (name.to_string(), role));
         assert_eq!(found(&format!("Bearer {SECRET}")), Some(("one".to_owned(), Credential::Client)));
         assert_eq!(found(&format!("Bearer {SECRET}-two")), Some(("two".to_owned(), Credential::Admin)));
-        for header in [SECRET, "Bearer ", "Bearer 0123456789abcde", "bearer 0123456789abcdef", ""] {
+        assert!(found(&format!("bearer {SECRET}")).is_some(), "schemes have no letter case");
+        for header in [SECRET, "Bearer ", "Bearer 0123456789abcde", "Basic 0123456789abcdef", "Bearer", ""] {
             assert_eq!(found(header), None, "{header}");
         }
     }

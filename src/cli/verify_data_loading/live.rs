@@ -88,7 +88,7 @@ pub(super) fn call(overlay: &Overlay) -> Call {
 
 async fn ask_node(process: &Process, overlay: &Overlay) -> LiveNode {
     // Every node answers whoever has its own certificate, or a token of its peers.
-    let files = overlay.security.as_ref().map(|files| Security::of_node(files, &process.id)).transpose();
+    let files = overlay.security.as_ref().map(|files| Security::of_node(files, process)).transpose();
     let (security, unusable) = match files {
         Ok(security) => (security.unwrap_or_default(), None),
         Err(error) => (Security::default(), Some(error.to_string())),
