@@ -556,7 +556,8 @@ fn explained(reply: v1::ExplainReply) -> Result<ExplainedQuery, Malformed> {
     })
 }
 
-fn request(query: &Query, client_id: &str) -> v1::QueryRequest {
+/// The message that asks a query.
+pub fn request(query: &Query, client_id: &str) -> v1::QueryRequest {
     let chunking = &query.chunking;
     let pinned = |(day, version): (&Day, &crate::store::Version)| v1::DayVersion {
         day: day.number(),

@@ -7,6 +7,8 @@ use std::str::FromStr;
 
 use chrono::{Datelike, Days, NaiveDate};
 
+use crate::error::shown;
+
 /// A calendar day in UTC.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Day(NaiveDate);
@@ -45,7 +47,7 @@ impl FromStr for Day {
     type Err = InvalidDay;
 
     fn from_str(text: &str) -> Result<Self, InvalidDay> {
-        let invalid = || InvalidDay(text.chars().take(32).collect());
+        let invalid = || InvalidDay(shown(text));
         if text.len() != 8 || !text.bytes().all(|byte| byte.is_ascii_digit()) {
             return Err(invalid());
         }

@@ -8,6 +8,8 @@
 use std::cmp::Ordering;
 use std::fmt;
 
+use crate::error::shown;
+
 /// Decimals that a concentration may have.
 pub const DECIMALS: u32 = 9;
 
@@ -33,7 +35,7 @@ pub enum InvalidDecimal {
     /// More digits than any measurement has.
     #[error("`{text}` has {digits} significant digits, limit {DIGITS_LIMIT}")]
     TooManyDigits {
-        /// The number as written, cut to 40 characters.
+        /// The number as written, as far as it is shown.
         text: String,
         /// Its significant digits.
         digits: usize,
@@ -52,7 +54,7 @@ impl Decimal {
     /// [`InvalidDecimal`] if it is no number or does not fit into billionths exactly.
     pub fn parse(text: &str) -> Result<Self, InvalidDecimal> {
         let number = Written::parse(text)?;
-        let out_of_range = || InvalidDecimal::OutOfRange(cut(text));
+        let out_of_range = || InvalidDecimal::OutOfRange(shown(text));
         let (billionths, remainder) = number.billionths().ok_or_else(out_of_range)?;
         let limit = i128::from(MAGNITUDE_LIMIT) * i128::from(ONE);
         if remainder || billionths.abs() >= limit {
@@ -122,7 +124,7 @@ struct Written {
 
 impl Written {
     fn parse(text: &str) -> Result<Self, InvalidDecimal> {
-        let invalid = || InvalidDecimal::NotANumber(cut(text));
+        let invalid = || InvalidDecimal::NotANumber(shown(text));
         let text = text.trim();
         let (digits, exponent) = match text.find(['e', 'E']) {
             Some(at) => (&text[..at], text[at + 1..].parse::<i32>().map_err(|_| invalid())?),
@@ -141,7 +143,7 @@ impl Written {
         let significant = all.trim_start_matches('0');
         let trimmed = significant.trim_end_matches('0');
         if trimmed.len() > DIGITS_LIMIT {
-            return Err(InvalidDecimal::TooManyDigits { text: cut(text), digits: trimmed.len() });
+            return Err(InvalidDecimal::TooManyDigits { text: shown(text), digits: trimmed.len() });
         }
         let magnitude: i128 = if trimmed.is_empty() { 0 } else { trimmed.parse().map_err(|_| invalid())? };
         if magnitude == 0 {
@@ -195,10 +197,6 @@ impl Written {
         let rounded = billionths + step;
         Decimal(rounded.clamp(i128::from(i64::MIN), i128::from(i64::MAX)) as i64)
     }
-}
-
-fn cut(text: &str) -> String {
-    text.chars().take(40).collect()
 }
 
 #[cfg(test)]

@@ -15,6 +15,19 @@ use crate::result_set::{LeaseError, TooManyResultSets};
 /// How long a client should wait before it asks again for days that were out of reach: two probes.
 const RETRY_UNAVAILABLE: Duration = Duration::from_secs(2);
 
+/// Characters of a text that somebody sent which are shown to him again.
+const SHOWN: usize = 64;
+
+/// A text short enough, and plain enough, for a message of one line.
+pub fn shown(text: &str) -> String {
+    let plain = |letter: char| if letter.is_control() { '\u{fffd}' } else { letter };
+    let mut shown: String = text.chars().take(SHOWN).map(plain).collect();
+    if text.chars().nth(SHOWN).is_some() {
+        shown.push_str("...");
+    }
+    shown
+}
+
 /// A day that was needed and could not be had.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MissingDay {

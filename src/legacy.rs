@@ -15,13 +15,13 @@ use crate::aggregate::{AggregateOf, AggregateSpec, GroupKey};
 use crate::coordinator::{Asking, ChunkRead};
 use crate::day::Day;
 use crate::decimal::Decimal;
-use crate::error::{MissingDay, QueryError};
+use crate::error::{MissingDay, QueryError, shown};
 use crate::frame::Encoding;
 use crate::plan::{InvalidQuery, Query};
 use crate::predicate::{Place, Predicate, Words};
 use crate::proto::legacy;
 use crate::result_set::{LeaseError, Owner};
-use crate::service::{caller, check_hops, check_id, timeout};
+use crate::service::{caller, check_hops, requests, timeout};
 use crate::state::{NodeState, Stop};
 use crate::verb::Frame;
 
@@ -47,7 +47,7 @@ impl LegacyService {
     fn asking(&self, request: &Request<legacy::QueryRequest>) -> Result<Asking, QueryError> {
         let (identity, deadline) = (caller(request).identity, self.state.deadline(timeout(request)));
         let request = request.get_ref();
-        check_id("client_id", &request.client_id)?;
+        requests::id("client_id", &request.client_id)?;
         self.state.serving()?;
         Ok(Asking {
             query: self.query(request)?,
@@ -295,9 +295,9 @@ impl Params {
         serde_json::from_str(text).map(Params).map_err(|error| {
             let why = match error.classify() {
                 serde_json::error::Category::Data => {
-                    let found: String = text.trim().chars().take(40).collect();
                     format!(
-                        "query_params is {found}: must be a JSON object, such as {{\"parameter\": \"PM2.5\"}}"
+                        "query_params is {}: must be a JSON object, such as {{\"parameter\": \"PM2.5\"}}",
+                        shown(text.trim())
                     )
                 }
                 _ => format!("query_params is not JSON: {error}"),
@@ -327,8 +327,7 @@ impl Params {
             "" | "filter" | "search" => {}
             "aggregate" => query.aggregate = Some(self.aggregate()?),
             other => {
-                let shown: String = other.chars().take(40).collect();
-                let why = format!("unknown query type `{shown}` (types: filter, search, aggregate)");
+                let why = format!("unknown query type `{}` (types: filter, search, aggregate)", shown(other));
                 return Err(InvalidQuery::new("query_type", why));
             }
         }
@@ -359,7 +358,7 @@ impl Params {
     fn aggregate(&mut self) -> Result<AggregateSpec, InvalidQuery> {
         let of = self.text("of")?.unwrap_or_else(|| AggregateOf::Value.name().to_owned());
         let of = AggregateOf::from_name(&of)
-            .ok_or_else(|| format!("of: unknown `{of}` (of: value, raw_concentration, aqi)"))
+            .ok_or_else(|| format!("of: unknown `{}` (of: value, raw_concentration, aqi)", shown(&of)))
             .map_err(|why| InvalidQuery::new("of", why))?;
         let mut group_by = Vec::new();
         if let Some(raw) = self.take("group_by") {
@@ -371,6 +370,7 @@ impl Params {
             for name in names {
                 let key = GroupKey::from_name(&name).ok_or_else(|| {
                     let keys = "parameter, site, agency, day, hour, team";
+                    let name = shown(&name);
                     InvalidQuery::new("group_by", format!("group_by: unknown `{name}` (keys: {keys})"))
                 })?;
                 group_by.push(key);
@@ -384,7 +384,7 @@ impl Params {
         let Some(text) = self.number("limit")? else {
             return Ok(DEFAULT_LIMIT);
         };
-        let invalid = |why: &str| InvalidQuery::new("limit", format!("limit {text}: {why}"));
+        let invalid = |why: &str| InvalidQuery::new("limit", format!("limit {}: {why}", shown(&text)));
         let least = Decimal::at_least(&text);
         let least = least.map_err(|error| InvalidQuery::new("limit", format!("limit: {error}")))?;
         if least < Decimal(0) {
@@ -415,8 +415,8 @@ impl Params {
             }
             Some(b'-' | b'0'..=b'9') => Ok(Some(raw.get().to_owned())),
             _ => {
-                let shown: String = raw.get().chars().take(40).collect();
-                Err(InvalidQuery::new(key, format!("{key} is neither a text nor a number: {shown}")))
+                let found = shown(raw.get());
+                Err(InvalidQuery::new(key, format!("{key} is neither a text nor a number: {found}")))
             }
         }
     }
@@ -432,7 +432,7 @@ impl Params {
         };
         match text.parse::<f64>() {
             Ok(degrees) if degrees.is_finite() => Ok(Some(degrees)),
-            _ => Err(InvalidQuery::new(key, format!("{key}: `{text}` is not a number"))),
+            _ => Err(InvalidQuery::new(key, format!("{key}: `{}` is not a number", shown(&text)))),
         }
     }
 

@@ -6,6 +6,7 @@
 use std::cmp::Ordering;
 
 use crate::decimal::{Decimal, InvalidDecimal};
+use crate::error::shown;
 
 /// What a predicate is made of, as it was written: in any letter case, bounds as texts.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -118,7 +119,7 @@ fn bounds(
     if let (Some(min), Some(max)) = (min, max)
         && Decimal::compare_written(min, max).map_err(no_number("min_value"))? == Ordering::Greater
     {
-        return Err(invalid("min_value", format!("`{min}` is above max_value `{max}`")));
+        return Err(invalid("min_value", format!("`{}` is above max_value `{}`", shown(min), shown(max))));
     }
     Ok(match (least, most) {
         // In order as written, and no concentration lies between: said so that it stays in order.

@@ -1,4 +1,8 @@
 //! `overlay.v1` over the node: messages in, messages out, nothing decided here.
+//!
+//! What a request may hold stands in [`requests`].
+
+pub mod requests;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,22 +16,17 @@ use tonic::{Request, Response, Status};
 use crate::access::Caller;
 use crate::admission::{ClientKey, InFlightPermit, QueryStatus};
 use crate::aggregate;
-use crate::config::{MAX_OWNED_DAYS, NodeId};
+use crate::config::NodeId;
 use crate::coordinator::{Answered, Asking, ChunkRead, Explanation, RequestStatus};
 use crate::error::QueryError;
 use crate::frame;
 use crate::outside::remaining;
-use crate::plan::{Fate, InvalidQuery, Query};
+use crate::plan::{Fate, InvalidQuery};
 use crate::proto::v1;
 use crate::result_set::Owner;
 use crate::state::{NodeState, Stop};
-use crate::verb::{
-    Call, Cause, Count, CountItem, Failure, Inventory, InventoryItem, Read, ReadItem, Selection,
-};
-use crate::wire::{self, Malformed};
-
-/// Bytes of an id that a client chose.
-const MAX_ID_BYTES: usize = 256;
+use crate::verb::{Call, Cause, CountItem, Failure, Inventory, InventoryItem, ReadItem};
+use crate::wire;
 
 /// The client verbs.
 pub struct OverlayService(pub Arc<NodeState>);
@@ -62,12 +61,7 @@ pub(crate) fn timeout<T>(request: &Request<T>) -> Option<Duration> {
 
 /// Refuses a request that has passed this node, too many nodes, or one of an overlong name.
 pub(crate) fn check_hops(state: &NodeState, hops: &[String]) -> Result<(), QueryError> {
-    let most = state.overlay.limits.max_hops;
-    if hops.len() > most {
-        let why = format!("{} hops, limit {most} (limits.max_hops)", hops.len());
-        return Err(InvalidQuery::new("hops", why).into());
-    }
-    hops.iter().try_for_each(|hop| check_id("hops", hop))?;
+    requests::hops(hops, &state.overlay.limits)?;
     let me = &state.process.id;
     match hops.iter().any(|hop| hop == me.as_str()) {
         true => Err(QueryError::Loop(me.to_string())),
@@ -75,49 +69,28 @@ pub(crate) fn check_hops(state: &NodeState, hops: &[String]) -> Result<(), Query
     }
 }
 
-/// Refuses an id that a client chose too long.
-pub(crate) fn check_id(field: &'static str, id: &str) -> Result<(), InvalidQuery> {
-    match id.len() {
-        0..=MAX_ID_BYTES => Ok(()),
-        found => {
-            Err(InvalidQuery::new(field, format!("{field}: an id has {found} bytes, limit {MAX_ID_BYTES}")))
-        }
-    }
-}
-
 impl OverlayService {
-    fn query_of(&self, request: &v1::QueryRequest) -> Result<Query, InvalidQuery> {
-        let found = request.predicate.as_ref().map_or(0, prost::Message::encoded_len);
-        let most = self.0.overlay.limits.filter_bytes;
-        if found > most {
-            let why = format!("the predicate has {found} bytes, limit {most} (limits.filter_bytes)");
-            return Err(InvalidQuery::new("predicate", why));
-        }
-        Ok(wire::query_from(request)?)
-    }
-
     /// What the coordinator is asked.
     fn asking(&self, request: &Request<v1::QueryRequest>) -> Result<Asking, QueryError> {
         self.0.serving()?;
         let (identity, deadline) = (caller(request).identity, self.0.deadline(timeout(request)));
         let request = request.get_ref();
         check_hops(&self.0, &request.hops)?;
-        check_id("request_id", &request.request_id)?;
         let (owner, client) = asker(&identity, &request.client_id)?;
-        let query = self.query_of(request)?;
+        let query = requests::query(request, &self.0.overlay.limits)?;
         Ok(Asking { query, client, owner, request_id: request.request_id.clone(), deadline })
     }
 }
 
 /// Who asks: the name of its token or its address, with the id that the client gave itself.
 fn asker(identity: &str, client_id: &str) -> Result<(Owner, ClientKey), QueryError> {
-    check_id("client_id", client_id)?;
+    requests::id("client_id", client_id)?;
     let owner = Owner { address: identity.to_owned(), client_id: Some(client_id.to_owned()) };
     Ok((owner, ClientKey::new(identity, client_id)))
 }
 
-fn invalid(malformed: Malformed) -> Status {
-    QueryError::Invalid(malformed.into()).to_status()
+fn invalid(invalid: InvalidQuery) -> Status {
+    QueryError::Invalid(invalid).to_status()
 }
 
 fn status(error: QueryError) -> Status {
@@ -215,7 +188,8 @@ impl v1::overlay_server::Overlay for OverlayService {
         self.0.serving().map_err(status)?;
         let (identity, deadline) = (caller(&request).identity, self.0.deadline(timeout(&request)));
         let request = request.into_inner();
-        let query = self.query_of(&request).map_err(|error| status(error.into()))?;
+        let query = requests::query(&request, &self.0.overlay.limits);
+        let query = query.map_err(|error| status(error.into()))?;
         let (_, client) = asker(&identity, &request.client_id).map_err(status)?;
         let explaining = self.0.coordinator.explain(&query, &client);
         let explanation = match tokio::time::timeout_at(deadline, explaining).await {
@@ -395,15 +369,10 @@ fn metrics_reply(state: &NodeState) -> v1::GetMetricsReply {
 }
 
 impl PeerService {
-    /// Checks what is asked and takes one of the places for peers.
-    fn admit(&self, hops: &[String], items: usize) -> Result<InFlightPermit, Status> {
+    /// Takes one of the places for peers.
+    fn admit(&self, hops: &[String]) -> Result<InFlightPermit, Status> {
         let state = &self.0;
         check_hops(state, hops).map_err(status)?;
-        let most = state.overlay.processes.len().max(MAX_OWNED_DAYS);
-        if items > most {
-            let why = format!("{items} items, limit {most} (the days and processes of the configuration)");
-            return Err(status(InvalidQuery::new("items", why).into()));
-        }
         state.peer_requests.try_acquire().map_err(|overloaded| QueryError::from(overloaded).to_status())
     }
 
@@ -416,14 +385,10 @@ impl PeerService {
 #[tonic::async_trait]
 impl v1::peer_server::Peer for PeerService {
     async fn inventory(&self, request: Request<v1::InventoryRequest>) -> ServiceResult<v1::InventoryReply> {
-        let _place = self.admit(&request.get_ref().hops, request.get_ref().nodes.len())?;
+        let _place = self.admit(&request.get_ref().hops)?;
         let v1::InventoryRequest { hops, avoid, .. } = request.get_ref();
         let call = self.call(timeout(&request), hops, avoid, ClientKey::new("", ""));
-        let item = |node: v1::NodeRequest| InventoryItem {
-            node: NodeId::from(node.node.as_str()),
-            known_incarnation: node.known_incarnation,
-        };
-        let items = request.into_inner().nodes.into_iter().map(item).collect();
+        let items = requests::inventory(request.get_ref(), &self.0.overlay).map_err(invalid)?;
         let answers = self.0.relay.relay(&Inventory, items, &call).await;
         let unreachable = |failure: Failure<InventoryItem>| v1::Unreachable {
             node: failure.item.node.to_string(),
@@ -444,19 +409,15 @@ impl v1::peer_server::Peer for PeerService {
     }
 
     async fn count(&self, request: Request<v1::CountRequest>) -> ServiceResult<v1::CountReply> {
-        let _place = self.admit(&request.get_ref().hops, request.get_ref().days.len())?;
+        let _place = self.admit(&request.get_ref().hops)?;
         let timeout = timeout(&request);
         let request = request.into_inner();
         let client = ClientKey::new(request.client_address.as_str(), request.client_id.as_str());
         let call = self.call(timeout, &request.hops, &request.avoid, client);
-        let spec = Count {
-            selection: selection(request.predicate.as_ref(), request.encoding)?,
-            aggregate: request.aggregate.as_ref().map(wire::aggregate_from).transpose().map_err(invalid)?,
-        };
-        let items: Result<Vec<_>, _> = request.days.iter().map(wire::count_item_from).collect();
-        let answers = self.0.relay.relay(&spec, items.map_err(invalid)?, &call).await;
+        let (spec, items) = requests::count(&request, &self.0.overlay).map_err(invalid)?;
+        let answers = self.0.relay.relay(&spec, items.clone(), &call).await;
         if answers.groups.len() > self.0.overlay.limits.max_groups {
-            return Ok(Response::new(self.too_many_groups(&request.days)?));
+            return Ok(Response::new(self.too_many_groups(items)));
         }
         let day = |count: crate::verb::DayCount| v1::DayCount {
             day: count.item.day.number(),
@@ -476,14 +437,13 @@ impl v1::peer_server::Peer for PeerService {
     }
 
     async fn read(&self, request: Request<v1::ReadRequest>) -> ServiceResult<v1::ReadReply> {
-        let _place = self.admit(&request.get_ref().hops, request.get_ref().days.len())?;
+        let _place = self.admit(&request.get_ref().hops)?;
         let timeout = timeout(&request);
         let request = request.into_inner();
         let client = ClientKey::new(request.client_address.as_str(), request.client_id.as_str());
         let call = self.call(timeout, &request.hops, &request.avoid, client);
-        let spec = Read { selection: selection(request.predicate.as_ref(), request.encoding)? };
-        let items: Result<Vec<_>, _> = request.days.iter().map(wire::read_item_from).collect();
-        let answers = self.0.relay.relay(&spec, items.map_err(invalid)?, &call).await;
+        let (spec, items) = requests::read(&request, &self.0.overlay).map_err(invalid)?;
+        let answers = self.0.relay.relay(&spec, items, &call).await;
         let failure = |failure: Failure<ReadItem>| {
             let (day, node) = (failure.item.day, failure.item.node.clone());
             wire::day_failure_to(failure, day, &node)
@@ -499,9 +459,8 @@ impl v1::peer_server::Peer for PeerService {
 
 impl PeerService {
     /// `limits.max_groups` holds at each hop: beyond it every day fails rather than some groups.
-    fn too_many_groups(&self, days: &[v1::DayRequest]) -> Result<v1::CountReply, Status> {
+    fn too_many_groups(&self, items: Vec<CountItem>) -> v1::CountReply {
         let why = aggregate::too_many_groups(self.0.overlay.limits.max_groups);
-        let items: Result<Vec<_>, _> = days.iter().map(wire::count_item_from).collect();
         let failed = |item| Failure {
             item,
             cause: Cause::TooManyGroups,
@@ -509,21 +468,14 @@ impl PeerService {
             nodes_tried: vec![self.0.process.id.clone()],
             been_at: Vec::new(),
         };
-        Ok(v1::CountReply {
-            failures: items.map_err(invalid)?.into_iter().map(failed).map(count_failure).collect(),
+        v1::CountReply {
+            failures: items.into_iter().map(failed).map(count_failure).collect(),
             ..v1::CountReply::default()
-        })
+        }
     }
 }
 
 fn count_failure(failure: Failure<CountItem>) -> v1::DayFailure {
     let (day, node) = (failure.item.day, failure.item.node.clone());
     wire::day_failure_to(failure, day, &node)
-}
-
-fn selection(predicate: Option<&v1::Predicate>, encoding: i32) -> Result<Selection, Status> {
-    Ok(Selection {
-        predicate: Arc::new(wire::predicate_from(predicate).map_err(invalid)?),
-        encoding: wire::encoding_from(encoding).map_err(invalid)?,
-    })
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::aggregate::{AggregateOf, AggregateSpec, GroupId, GroupKey, Groups, KeyValue, Partial};
-use crate::config::{Chunking, NodeId, Team};
+use crate::config::{Chunking, MAX_OWNED_DAYS, NodeId, Team};
 use crate::coverage::{Entry, Outcome, Served};
 use crate::day::{Day, DayRange};
 use crate::decimal::Decimal;
@@ -118,7 +118,8 @@ pub(crate) fn predicate_from(predicate: Option<&v1::Predicate>) -> Result<Predic
     words.resolve().map_err(|error| malformed(error.field, error.why))
 }
 
-pub(crate) fn predicate_to(predicate: &Predicate) -> v1::Predicate {
+/// A predicate as a message, whose bounds are texts so that they are exact.
+pub fn predicate_to(predicate: &Predicate) -> v1::Predicate {
     v1::Predicate {
         parameter: predicate.parameter.clone(),
         min_value: predicate.min.map(|bound| bound.to_string()),
@@ -154,7 +155,8 @@ pub(crate) fn aggregate_from(aggregate: &v1::Aggregate) -> Result<AggregateSpec,
     Ok(AggregateSpec { of, group_by: aggregate.group_by.iter().map(key).collect::<Result<_, _>>()? })
 }
 
-pub(crate) fn aggregate_to(spec: &AggregateSpec) -> v1::Aggregate {
+/// An aggregate as a message.
+pub fn aggregate_to(spec: &AggregateSpec) -> v1::Aggregate {
     let of = match spec.of {
         AggregateOf::Value => v1::AggregateOf::Value,
         AggregateOf::RawConcentration => v1::AggregateOf::RawConcentration,
@@ -211,7 +213,8 @@ pub(crate) fn chunking_strategy_to(strategy: Chunking) -> v1::ChunkingStrategy {
 
 // The coverage ledger.
 
-pub(crate) fn entry_to(entry: &Entry) -> v1::CoverageEntry {
+/// A ledger's entry as a message.
+pub fn entry_to(entry: &Entry) -> v1::CoverageEntry {
     use v1::coverage_entry::Outcome as Message;
     let outcome = match &entry.outcome {
         Outcome::Served(served) => Message::Served(v1::Served {
@@ -233,7 +236,11 @@ pub(crate) fn entry_to(entry: &Entry) -> v1::CoverageEntry {
     v1::CoverageEntry { day: entry.day.number(), team: entry.team.clone(), outcome: Some(outcome) }
 }
 
-pub(crate) fn entry_from(message: &v1::CoverageEntry) -> Result<Entry, Malformed> {
+/// The ledger's entry that a message stands for.
+///
+/// # Errors
+/// [`Malformed`] if it stands for none.
+pub fn entry_from(message: &v1::CoverageEntry) -> Result<Entry, Malformed> {
     use v1::coverage_entry::Outcome as Message;
     let outcome = match message.outcome.as_ref() {
         Some(Message::Served(served)) => Outcome::Served(Served {
@@ -266,8 +273,11 @@ pub(crate) fn owned_to(team: &Team) -> v1::OwnedDays {
     }
 }
 
-/// Owned days in order, none of them twice.
-pub(crate) fn owned_from(messages: &[v1::OwnedDays]) -> Result<Vec<(String, DayRange)>, Malformed> {
+/// Owned days in order, none of them twice, and no more than teams may own.
+///
+/// # Errors
+/// [`Malformed`] if they are not.
+pub fn owned_from(messages: &[v1::OwnedDays]) -> Result<Vec<(String, DayRange)>, Malformed> {
     let wrong = |what: &str| malformed("owned", what);
     let mut owned: Vec<(String, DayRange)> = Vec::with_capacity(messages.len());
     for message in messages {
@@ -280,15 +290,19 @@ pub(crate) fn owned_from(messages: &[v1::OwnedDays]) -> Result<Vec<(String, DayR
         }
         owned.push((message.team.clone(), days));
     }
-    match owned.is_empty() {
-        true => Err(wrong("the node says of no day that it answers for it")),
-        false => Ok(owned),
+    // A range of a few bytes may span ten thousand years, and each of its days is planned for.
+    let most = MAX_OWNED_DAYS;
+    match owned.iter().flat_map(|(_, days)| days.days()).take(most + 1).count() {
+        0 => Err(wrong("the node says of no day that it answers for it")),
+        days if days > most => Err(wrong(&format!("more than {most} days, teams own no more together"))),
+        _ => Ok(owned),
     }
 }
 
 // Frames.
 
-pub(crate) fn frame_to(frame: Frame) -> v1::Frame {
+/// A frame as a message.
+pub fn frame_to(frame: Frame) -> v1::Frame {
     v1::Frame {
         day: frame.day.map_or(0, Day::number),
         version: frame.version.0.to_vec().into(),
@@ -300,7 +314,11 @@ pub(crate) fn frame_to(frame: Frame) -> v1::Frame {
     }
 }
 
-pub(crate) fn frame_from(frame: v1::Frame) -> Result<Frame, Malformed> {
+/// The frame that a message stands for; its digest is not checked.
+///
+/// # Errors
+/// [`Malformed`] if it stands for none.
+pub fn frame_from(frame: v1::Frame) -> Result<Frame, Malformed> {
     Ok(Frame {
         day: (frame.day != 0).then(|| day(frame.day)).transpose()?,
         version: version(&frame.version)?,
@@ -314,7 +332,8 @@ pub(crate) fn frame_from(frame: v1::Frame) -> Result<Frame, Malformed> {
 
 // Peer verbs.
 
-pub(crate) fn count_item_to(item: &CountItem) -> v1::DayRequest {
+/// A day to count as a message.
+pub fn count_item_to(item: &CountItem) -> v1::DayRequest {
     v1::DayRequest {
         day: item.day.number(),
         version: item.version.0.to_vec(),
@@ -337,7 +356,8 @@ pub(crate) fn count_item_from(request: &v1::DayRequest) -> Result<CountItem, Mal
     })
 }
 
-pub(crate) fn read_item_to(item: &ReadItem) -> v1::DayRequest {
+/// A row range to read as a message.
+pub fn read_item_to(item: &ReadItem) -> v1::DayRequest {
     v1::DayRequest {
         day: item.day.number(),
         version: item.version.0.to_vec(),
@@ -454,7 +474,8 @@ pub(crate) fn statistics_from(statistics: &v1::HopStatistics) -> HopStatistics {
     }
 }
 
-pub(crate) fn groups_to(groups: &Groups) -> Vec<v1::GroupPartial> {
+/// Groups as messages.
+pub fn groups_to(groups: &Groups) -> Vec<v1::GroupPartial> {
     let group = |(id, partial): (&GroupId, &Partial)| {
         let mut message = v1::GroupPartial {
             count: partial.count,
@@ -475,7 +496,10 @@ pub(crate) fn groups_to(groups: &Groups) -> Vec<v1::GroupPartial> {
 }
 
 /// Groups of `spec`, whose keys are in the order asked.
-pub(crate) fn groups_from(
+///
+/// # Errors
+/// [`Malformed`] if a group has other keys, values that cannot be, or comes twice.
+pub fn groups_from(
     spec: Option<&AggregateSpec>,
     messages: Vec<v1::GroupPartial>,
 ) -> Result<Groups, Malformed> {
@@ -520,7 +544,8 @@ pub(crate) fn groups_from(
     Ok(groups)
 }
 
-pub(crate) fn inventory_to(inventory: &NodeInventory, unchanged: bool) -> v1::NodeInventory {
+/// An inventory as a message, without days where it is `unchanged`.
+pub fn inventory_to(inventory: &NodeInventory, unchanged: bool) -> v1::NodeInventory {
     let days = if unchanged { &BTreeMap::new() } else { &inventory.days };
     v1::NodeInventory {
         node: inventory.node.to_string(),
@@ -564,7 +589,11 @@ fn day_inventory_to(day: Day, inventory: &DayInventory) -> v1::DayInventory {
     }
 }
 
-pub(crate) fn inventory_from(message: &v1::NodeInventory) -> Result<NodeInventory, Malformed> {
+/// The inventory that a message stands for.
+///
+/// # Errors
+/// [`Malformed`] if it stands for none.
+pub fn inventory_from(message: &v1::NodeInventory) -> Result<NodeInventory, Malformed> {
     let days = message.days.iter().map(|inventory| Ok((day(inventory.day)?, day_inventory_from(inventory)?)));
     let days = days.collect::<Result<BTreeMap<_, _>, _>>()?;
     if days.len() != message.days.len() {
@@ -674,6 +703,7 @@ mod tests {
             &[(20200810, 20200230)],
             &[(20200810, 20200812), (20200812, 20200813)],
             &[(20200811, 20200812), (20200810, 20200810)],
+            &[(20000101, 20991231), (21000101, 21991231)],
         ] {
             assert!(owned(wrong).is_err(), "{wrong:?}");
         }

@@ -4,11 +4,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::json::cut;
 use super::parse::{Draft, DraftProcess, DraftTeam};
 use super::reader::Reader;
 use super::{MAX_OWNED_DAYS, NodeId, Overlay, Process, Role, Team, distances};
 use crate::day::{Day, DayRange};
+use crate::error::shown;
 
 /// The overlay that a draft describes, unless something is missing. Whether it may be used, the reader's
 /// problems say.
@@ -63,7 +63,7 @@ fn teams(drafts: &[DraftTeam], reader: &mut Reader) -> Option<Vec<Team>> {
         if let Some(name) = name
             && !names.insert(name)
         {
-            reader.problem(format!("teams[{index}].name"), format!("two teams are named `{}`", cut(name)));
+            reader.problem(format!("teams[{index}].name"), format!("two teams are named `{}`", shown(name)));
         }
         ranges.extend(draft.days.map(|days| (days, name.unwrap_or("?"), index)));
     }
@@ -78,9 +78,9 @@ fn teams(drafts: &[DraftTeam], reader: &mut Reader) -> Option<Vec<Team>> {
                 format!("teams[{index}]"),
                 format!(
                     "team `{}` ({}) overlaps team `{}` ({}): a day belongs to one team",
-                    cut(name),
+                    shown(name),
                     written(days),
-                    cut(other_name),
+                    shown(other_name),
                     written(&other)
                 ),
             );
@@ -134,10 +134,10 @@ fn members(
         if let Some(team) = process.team.as_deref()
             && !names.contains(&team)
         {
-            let listed: Vec<String> = names.iter().map(|name| cut(name)).collect();
+            let listed: Vec<String> = names.iter().map(|name| shown(name)).collect();
             reader.problem(
-                format!("processes.{}.team", cut(&process.id)),
-                format!("unknown team `{}` (teams: {}){without}", cut(team), listed.join(", ")),
+                format!("processes.{}.team", shown(&process.id)),
+                format!("unknown team `{}` (teams: {}){without}", shown(team), listed.join(", ")),
             );
         }
     }
@@ -151,7 +151,7 @@ fn members(
             .filter(|process| process.team.as_deref() == Some(name) && process.role != Some(Role::Leader))
             .map(|process| process.role)
             .collect();
-        let (name, count) = (cut(name), roles.len());
+        let (name, count) = (shown(name), roles.len());
         if roles.is_empty() {
             reader.problem(key, format!("team `{name}` has no member: it needs a team_leader{without}"));
             continue;
@@ -180,8 +180,8 @@ fn addresses(processes: &[DraftProcess], reader: &mut Reader) {
         let host = host.to_ascii_lowercase();
         if let Some(other) = seen.insert((host.clone(), port), &process.id) {
             reader.problem(
-                format!("processes.{}.port", cut(&process.id)),
-                format!("host {host} and port {port} are also those of process `{}`", cut(other)),
+                format!("processes.{}.port", shown(&process.id)),
+                format!("host {host} and port {port} are also those of process `{}`", shown(other)),
             );
         }
     }
@@ -211,7 +211,8 @@ fn leader(processes: &[DraftProcess], reader: &mut Reader) -> Option<NodeId> {
         [leader] => return Some(NodeId::from(leader.id.as_str())),
         [] => reader.problem("processes", "no process has the role leader: exactly one must"),
         several => {
-            let ids: Vec<String> = several.iter().map(|process| format!("`{}`", cut(&process.id))).collect();
+            let ids: Vec<String> =
+                several.iter().map(|process| format!("`{}`", shown(&process.id))).collect();
             reader.problem(
                 "processes",
                 format!(
@@ -239,8 +240,8 @@ fn edges(processes: &[DraftProcess], reader: &mut Reader) -> Option<BTreeMap<Str
     for process in processes {
         complete &= process.neighbours.is_some();
         for (index, neighbour) in process.neighbours.iter().flatten() {
-            let key = format!("processes.{}.neighbors[{index}]", cut(&process.id));
-            let (here, there) = (cut(&process.id), cut(neighbour));
+            let key = format!("processes.{}.neighbors[{index}]", shown(&process.id));
+            let (here, there) = (shown(&process.id), shown(neighbour));
             if *neighbour == process.id {
                 reader.problem(key, format!("process `{here}` is its own neighbour"));
                 complete = false;
@@ -281,16 +282,16 @@ fn finished(draft: DraftProcess, edges: &BTreeMap<String, BTreeSet<NodeId>>) -> 
 /// Every process can be reached from the leader, within the hops that a request may take.
 fn reach(overlay: &Overlay, reader: &mut Reader) {
     for id in overlay.processes.keys() {
-        let key = format!("processes.{}.neighbors", cut(id));
-        let leader = cut(&overlay.leader);
+        let key = format!("processes.{}.neighbors", shown(id));
+        let leader = shown(&overlay.leader);
         match overlay.distance_from_leader(id) {
             None => reader
-                .problem(key, format!("no path leads from the leader `{leader}` to process `{}`", cut(id))),
+                .problem(key, format!("no path leads from the leader `{leader}` to process `{}`", shown(id))),
             Some(distance) if distance as usize > overlay.limits.max_hops => reader.problem(
                 key,
                 format!(
                     "process `{}` is {distance} edges from the leader `{leader}`, limit {} (limits.max_hops)",
-                    cut(id),
+                    shown(id),
                     overlay.limits.max_hops
                 ),
             ),

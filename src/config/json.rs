@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
+use crate::error::shown;
+
 /// A JSON value; an object keeps every key in the order of the file.
 #[derive(Clone, Debug)]
 pub(super) enum Json {
@@ -43,21 +45,11 @@ impl fmt::Display for Json {
             Json::Whole(value) => write!(formatter, "{value}"),
             Json::Negative(value) => write!(formatter, "{value}"),
             Json::Number(value) => write!(formatter, "{value:?}"),
-            Json::Text(text) => write!(formatter, "the text `{}`", cut(text)),
+            Json::Text(text) => write!(formatter, "the text `{}`", shown(text)),
             Json::Array(_) => formatter.write_str("an array"),
             Json::Object(_) => formatter.write_str("an object"),
         }
     }
-}
-
-/// A text short enough, and plain enough, for a message of one line.
-pub(super) fn cut(text: &str) -> String {
-    let mut cut: String =
-        text.chars().take(64).map(|letter| if letter.is_control() { '\u{fffd}' } else { letter }).collect();
-    if text.chars().nth(64).is_some() {
-        cut.push_str("...");
-    }
-    cut
 }
 
 impl<'de> Deserialize<'de> for Json {

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use super::json::{Json, cut};
+use super::json::Json;
 use super::limits::Bound;
 use super::reader::{Reader, join};
 use super::{
@@ -13,6 +13,7 @@ use super::{
     TlsFiles, check,
 };
 use crate::day::DayRange;
+use crate::error::shown;
 
 /// Keys of the file.
 pub(super) const FILE_KEYS: &[&str] = &[
@@ -195,7 +196,7 @@ impl Reader<'_> {
         {
             self.problem(
                 &key,
-                format!("id `{}` differs from its key `{}` in processes", cut(written), cut(id)),
+                format!("id `{}` differs from its key `{}` in processes", shown(written), shown(id)),
             );
         }
         DraftProcess {
@@ -220,7 +221,7 @@ impl Reader<'_> {
             let key = format!("{key}[{index}]");
             match self.text(&key, "neighbour", item) {
                 Some(id) if seen.insert(id) => neighbours.push((index, id.to_owned())),
-                Some(id) => self.warn(key, format!("neighbour `{}` is listed twice", cut(id))),
+                Some(id) => self.warn(key, format!("neighbour `{}` is listed twice", shown(id))),
                 None => complete = false,
             }
         }

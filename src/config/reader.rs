@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use super::json::{Json, cut};
+use super::json::Json;
 use super::limits::Bound;
 use super::names::Word;
 use super::problem::nearest;
 use super::{Problem, WEIGHT_RANGE};
 use crate::day::Day;
+use crate::error::shown;
 
 /// Characters of an id or a name.
 const NAME_LENGTH: usize = 64;
@@ -86,7 +87,7 @@ impl<'a> Reader<'a> {
         if is_address || is_name {
             return Some(if is_name { text } else { bare }.to_owned());
         }
-        self.problem(key, format!("host `{}` is neither an IP address nor a host name", cut(text)));
+        self.problem(key, format!("host `{}` is neither an IP address nor a host name", shown(text)));
         None
     }
 
@@ -105,7 +106,7 @@ impl<'a> Reader<'a> {
                 key,
                 format!(
                     "{noun} `{}` is unusable: must have 1 to {NAME_LENGTH} characters without blanks",
-                    cut(text)
+                    shown(text)
                 ),
             );
         }
@@ -117,7 +118,7 @@ impl<'a> Reader<'a> {
         let word = T::WORDS.iter().copied().find(|word| word.word() == text);
         if word.is_none() {
             let words: Vec<&str> = T::WORDS.iter().map(|word| word.word()).collect();
-            let (noun, text, words) = (T::NOUN, cut(text), words.join(", "));
+            let (noun, text, words) = (T::NOUN, shown(text), words.join(", "));
             self.problem(key, format!("unknown {noun} `{text}`: must be one of {words}"));
         }
         word
@@ -172,7 +173,7 @@ impl<'a> Reader<'a> {
                     Some(meant) => format!("did you mean `{meant}`?"),
                     None => format!("keys are {}", known.join(", ")),
                 };
-                self.problem(join(key, name), format!("unknown key `{}`: {advice}", cut(name)));
+                self.problem(join(key, name), format!("unknown key `{}`: {advice}", shown(name)));
             }
         }
         Some(entries.into_iter().collect())
@@ -195,7 +196,7 @@ impl<'a> Reader<'a> {
             if seen.insert(name) {
                 first.push((name.as_str(), value));
             } else {
-                self.problem(join(key, name), format!("key `{}` is written twice", cut(name)));
+                self.problem(join(key, name), format!("key `{}` is written twice", shown(name)));
             }
         }
         Some(first)
@@ -217,6 +218,6 @@ impl<'a> Reader<'a> {
 
 /// The key of `name` inside the value at `key`.
 pub(super) fn join(key: &str, name: &str) -> String {
-    let name = cut(name);
+    let name = shown(name);
     if key.is_empty() { name } else { format!("{key}.{name}") }
 }

@@ -8,6 +8,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use super::split::FIELDS;
 use crate::day::Day;
 use crate::decimal::{Decimal, ONE};
+use crate::error::shown;
 use crate::store::{Measure, MeasureEntry, Row, Site, SiteEntry, StoreBuilder, TooManyMeasures};
 
 /// Bytes that a text may have, so that one row always fits into a chunk: 4 texts of a site, each of
@@ -224,7 +225,7 @@ fn text<'a>(name: &str, field: &'a [u8]) -> Result<&'a str, String> {
 }
 
 fn cut(field: &[u8]) -> String {
-    String::from_utf8_lossy(field).chars().take(40).collect()
+    shown(&String::from_utf8_lossy(field))
 }
 
 /// Joins fields into a key. 0xff is in no UTF-8 text, so keys that are remembered are unambiguous.
