@@ -125,6 +125,7 @@ pub mod failover;
 pub mod fault;
 pub mod fluid;
 pub mod for_all;
+pub mod fuzz;
 pub mod load;
 pub mod mutants;
 pub mod oracle;

@@ -252,6 +252,14 @@ impl Oracle {
         Ok(oracle)
     }
 
+    /// The rows of one file of a day, `YYYYMMDD`, that is in memory.
+    pub fn of_file(day: u32, stem: &str, file: &[u8]) -> Oracle {
+        let teams = TeamRange::green_and_pink();
+        let mut oracle = Oracle { teams, rows: Vec::new(), rejected: Vec::new() };
+        oracle.add_file(day, stem, Path::new(stem), file);
+        oracle
+    }
+
     /// Rows that the query selects, in canonical order: day, file stem, row in file.
     pub fn rows(&self, query: &OracleQuery) -> Vec<&OracleRow> {
         let limit = query.limit.unwrap_or(usize::MAX);
@@ -324,8 +332,12 @@ impl Oracle {
     }
 
     fn read_file(&mut self, day: u32, stem: &str, path: &Path) -> Result<(), OracleError> {
-        let file = fs::read(path).map_err(io_error(path))?;
-        for (line, record) in record::read(&file, day) {
+        self.add_file(day, stem, path, &fs::read(path).map_err(io_error(path))?);
+        Ok(())
+    }
+
+    fn add_file(&mut self, day: u32, stem: &str, path: &Path, file: &[u8]) {
+        for (line, record) in record::read(file, day) {
             match record {
                 Ok(fields) => self.rows.push(OracleRow { day, file_stem: stem.into(), line, fields }),
                 Err(reason) => {
@@ -334,7 +346,6 @@ impl Oracle {
                 }
             }
         }
-        Ok(())
     }
 }
 
