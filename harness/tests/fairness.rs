@@ -154,19 +154,21 @@ fn flood<A: Future<Output = Result<(), ClientError>> + 'static>(
             let mut retries = 0_u32;
             loop {
                 let answer = ask(client.clone()).await;
-                let mut seen = seen.lock().unwrap();
-                seen.retried += u64::from(retries == 1);
-                let Err(error) = answer else {
-                    seen.answered += 1;
-                    seen.in_at_first_retry += u64::from(retries == 1);
-                    retries = 0;
-                    continue;
+                let wait = {
+                    let mut seen = seen.lock().unwrap();
+                    seen.retried += u64::from(retries == 1);
+                    let Err(error) = answer else {
+                        seen.answered += 1;
+                        seen.in_at_first_retry += u64::from(retries == 1);
+                        retries = 0;
+                        continue;
+                    };
+                    seen.refused += 1;
+                    retries += 1;
+                    let wait = retry_after(&error);
+                    seen.without_retry_info += u64::from(wait.is_none());
+                    wait
                 };
-                seen.refused += 1;
-                retries += 1;
-                let wait = retry_after(&error);
-                seen.without_retry_info += u64::from(wait.is_none());
-                drop(seen);
                 tokio::time::sleep(wait.unwrap_or(Duration::from_secs(1))).await;
             }
         });
