@@ -19,6 +19,7 @@ use overlay_harness::cluster::{
     Cluster, ClusterSpec, InProcessCluster, ProcessCluster, READY_WITHIN, RunningNode, fixtures, wait_until,
 };
 use overlay_harness::oracle::{Oracle, OracleQuery, TeamRange};
+use overlay_harness::scenario::finds_all;
 use overlay_harness::skip::real_dataset;
 use serde_json::{Value, json};
 use tonic::transport::Endpoint;
@@ -43,6 +44,7 @@ async fn read_survives_the_death_of_a_worker(root: &Path, query: Query, pause: D
         bytes(&read_chunks(&client, &result).await.unwrap())
     };
     let mut cluster = ProcessCluster::start(BINARY, spec()).unwrap();
+    found_each_other(&cluster).await;
     let client = cluster.client("A", "reader").unwrap();
     let result = client.query(&query).await.unwrap();
     let midway = result.chunk_count() * 2 / 3;
@@ -152,6 +154,7 @@ async fn team_that_is_gone_fails_the_query_with_its_days_and_nodes_unless_partia
 async fn hanging_node_does_not_hang_a_query() {
     for hanging in ["C", "D", "E"] {
         let mut cluster = six_processes(json!({"strategies": {"forwarding": "parallel"}}));
+        found_each_other(&cluster).await;
         let client = cluster.client("A", "hang").unwrap();
         let warm = OracleQuery { parameter: Some("CO".to_owned()), ..OracleQuery::default() };
         let (result, _) = ask(&client, &answer::query(&warm, Encoding::Json)).await.unwrap();
@@ -172,6 +175,7 @@ async fn hanging_node_does_not_hang_a_query() {
 #[tokio::test(flavor = "multi_thread")]
 async fn restarted_node_is_used_again() {
     let mut cluster = six_processes(json!({"strategies": {"forwarding": "parallel"}}));
+    found_each_other(&cluster).await;
     let client = cluster.client("A", "restart").unwrap();
     // Another query each time: the answer to an equal one would come from the cache and name who served it first.
     for (id, parameter) in [("F", "SO2"), ("C", "NO2"), ("E", "CO")] {
@@ -283,6 +287,11 @@ fn port_that_is_taken_is_an_error_that_names_it() {
 
 fn six_processes(overrides: Value) -> ProcessCluster {
     ProcessCluster::start(BINARY, ClusterSpec::fixtures().with(overrides)).unwrap()
+}
+
+/// Waits until the leader avoids nobody: those that started after it are avoided until it asks them again.
+async fn found_each_other(cluster: &ProcessCluster) {
+    wait_until(READY_WITHIN, async || finds_all(cluster, "A").await.then_some(())).await.expect("all are up");
 }
 
 fn expected_rows(query: &OracleQuery) -> Vec<Value> {

@@ -373,7 +373,15 @@ impl<'a> Run<'a> {
         if let Fault::Crash { node } | Fault::Revise { node } = fault {
             self.forget(node);
         }
+        self.note_restart(fault);
         Ok(())
+    }
+
+    /// Data change by a restart, which others take for a crash until they have asked again.
+    fn note_restart(&mut self, fault: &Fault) {
+        if let Fault::Revise { node } = fault {
+            self.over.push((self.changed_at, Fault::crash(node)));
+        }
     }
 
     async fn heal(&mut self, fault: &Fault) -> Result<(), Violation> {
@@ -387,6 +395,7 @@ impl<'a> Run<'a> {
         self.faults.remove(fault);
         self.changed_at = Instant::now();
         self.over.push((self.changed_at, fault.clone()));
+        self.note_restart(fault);
         match self.faults.is_empty() {
             true => self.recover().await,
             false => Ok(()),
