@@ -29,7 +29,7 @@ use crate::inventory::Snapshot;
 use crate::metrics::Metrics;
 use crate::outside::{Clock, Compute, Random};
 use crate::placement::Placement;
-use crate::plan::{self, Ask, Fate, Query, QueryPlan};
+use crate::plan::{self, Ask, Fate, PlannedDay, Query, QueryPlan};
 use crate::result_set::{Leases, Owner, ResultSet};
 use crate::verb::{Call, Cause, Frame, HopStatistics, Selection};
 
@@ -307,7 +307,17 @@ impl Coordinator {
         if !self.unknown_holders(&days, &directory.snapshot(), seek).is_empty() {
             self.learn_holders(&days, client, seek).await;
         }
-        plan::plan(query.clone(), days, &self.overlay, &self.placement, &directory.snapshot())
+        let days_again = days.clone();
+        let plan = plan::plan(query.clone(), days, &self.overlay, &self.placement, &directory.snapshot());
+        let gone: BTreeSet<NodeId> =
+            plan.days.iter().filter_map(holders_without_the_version).flatten().collect();
+        if gone.is_empty() {
+            return plan;
+        }
+        // What is known may be old: only what its holders say now is a loss.
+        let call = self.call(client, self.clock.now() + self.gather.relay().probe_time());
+        self.gather.relay().learn(gone, &call).await;
+        plan::plan(query.clone(), days_again, &self.overlay, &self.placement, &directory.snapshot())
     }
 
     fn unknown_holders(&self, days: &[(Day, &str)], snapshot: &Snapshot, seek: bool) -> BTreeSet<NodeId> {
@@ -416,6 +426,14 @@ impl Coordinator {
 
     fn call(&self, client: &ClientKey, deadline: Instant) -> Call {
         Call::new(client.clone(), deadline)
+    }
+}
+
+/// The holders of a day, if none is known to have the version that is expected.
+fn holders_without_the_version(planned: &PlannedDay) -> Option<Vec<NodeId>> {
+    match &planned.fate {
+        Fate::VersionGone { holders, .. } => Some(holders.clone()),
+        _ => None,
     }
 }
 
