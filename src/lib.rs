@@ -38,6 +38,7 @@
 //! | [`store`] | days as columns, the site table, statistics, data versions |
 //! | [`cache`] | a map that holds at most so many bytes |
 //! | [`security`] | certificates and tokens: read from files, shown and checked |
+//! | [`connections`] | the connections that a node accepts: how many, how long they may keep it waiting |
 //! | [`outside`] | clock, randomness, network, computing: what a node takes from outside |
 //! | [`config`] | JSON text -> checked overlay; every problem at once |
 //! | [`predicate`], [`decimal`], [`day`] | the values that everything is written in |
@@ -120,6 +121,7 @@ pub mod chunking;
 pub mod cli;
 pub mod client;
 pub mod config;
+pub mod connections;
 pub mod coordinator;
 pub mod coverage;
 pub mod day;

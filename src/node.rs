@@ -20,6 +20,7 @@ use crate::admission::{
     ClientKey, ComputeLimits, ComputeSlots, InFlight, Order, QueryAdmission, QueryLimits, Weights,
 };
 use crate::config::{NodeId, Overlay, Process, Role};
+use crate::connections::{self, BodiesLayer, Places};
 use crate::coordinator::{Coordinator, Parts};
 use crate::day::Day;
 use crate::gather::Gather;
@@ -146,9 +147,11 @@ impl Node {
         if security.tokens().is_some() && security.tls().is_none() {
             tracing::warn!(node = %process.id, "tokens without TLS: whoever can read the network has them");
         }
+        let places = Places::new(&overlay.limits);
+        let incoming = connections::limited(setup.incoming, places, security.tls().is_some());
         let incoming = match security.tls() {
-            Some(tls) => accept_tls(setup.incoming, tls, overlay.limits.connect()),
-            None => setup.incoming,
+            Some(tls) => accept_tls(incoming, tls, overlay.limits.connect()),
+            None => incoming,
         };
         let setup = Setup { incoming, ..setup };
         let state = wire_together(&setup, &security, process, placement, placed);
@@ -378,8 +381,10 @@ async fn serve(
         .initial_stream_window_size(2 << 20)
         .initial_connection_window_size(8 << 20)
         .max_concurrent_streams(limits.connection_requests)
-        .http2_keepalive_interval(Some(Duration::from_secs(20)))
-        .http2_keepalive_timeout(Some(Duration::from_secs(20)))
+        .http2_max_header_list_size(limits.header_bytes)
+        .http2_keepalive_interval(Some(limits.ping()))
+        .http2_keepalive_timeout(Some(limits.ping()))
+        .layer(BodiesLayer { request: limits.request() })
         .layer(MapResponseLayer::new(dated))
         .layer(GuardLayer(state.access.clone()))
         .add_service(health_service)
@@ -388,7 +393,10 @@ async fn serve(
         .add_service(overlay_service)
         .add_service(peer_service)
         .add_service(legacy_service)
-        .serve_with_incoming_shutdown(incoming, closing.clone().cancelled_owned());
+        .serve_with_incoming_shutdown(
+            connections::watched(incoming, limits),
+            closing.clone().cancelled_owned(),
+        );
     tokio::pin!(server);
     let grace_ends = tokio::select! {
         biased;

@@ -301,6 +301,9 @@ impl Accepted {
 /// The connections of a bound listener.
 pub type Incoming = Pin<Box<dyn tokio_stream::Stream<Item = io::Result<Accepted>> + Send>>;
 
+/// What the listener waits after an error that it would meet again at once, such as too many open files.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+
 /// Accepts connections from a bound TCP listener, without delaying small segments.
 pub fn incoming_tcp(listener: tokio::net::TcpListener) -> Incoming {
     Box::pin(futures::stream::unfold(listener, async |listener| Some((accept(&listener).await, listener))))
@@ -309,7 +312,16 @@ pub fn incoming_tcp(listener: tokio::net::TcpListener) -> Incoming {
 /// The address is the one that came with the connection: asked for later, it is unknown once the other end has reset the
 /// connection, and who comes from nowhere would be taken for this host.
 async fn accept(listener: &tokio::net::TcpListener) -> io::Result<Accepted> {
-    let (stream, address) = listener.accept().await?;
+    let (stream, address) = match listener.accept().await {
+        Ok(accepted) => accepted,
+        // Its client has given up; the next one has nothing to do with that.
+        Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => return Err(error),
+        Err(error) => {
+            tracing::warn!(%error, "no connection can be accepted");
+            tokio::time::sleep(ACCEPT_AGAIN).await;
+            return Err(error);
+        }
+    };
     stream.set_nodelay(true)?;
     Ok(Accepted::new(Box::new(stream), Some(address)))
 }

@@ -3,6 +3,7 @@
 //! What a request may hold stands in [`requests`].
 
 pub mod requests;
+mod streaming;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -137,7 +138,7 @@ impl v1::overlay_server::Overlay for OverlayService {
         let uid = request.uid.clone();
         let result_set = state.coordinator.leases().touch(&uid, &owner, Instant::now());
         let result_set = result_set.map_err(|error| QueryError::from(error).to_status())?;
-        let chunk_count = result_set.chunk_count();
+        let (chunk_count, idle) = (result_set.chunk_count(), state.overlay.limits.idle_stream());
         if request.first_chunk >= chunk_count {
             let index = i64::from(request.first_chunk);
             return Err(QueryError::OutOfRange { index, chunk_count }.to_status());
@@ -168,12 +169,12 @@ impl v1::overlay_server::Overlay for OverlayService {
             }
         };
         let chunks = futures::stream::iter(request.first_chunk..chunk_count).map(ahead).buffered(2);
-        // The place is given back when the client has taken everything, or is gone.
+        // The place is given back when the client has taken everything, is gone, or takes nothing any more.
         let chunks = until_error(chunks).map(move |chunk| {
             let _held = &place;
             chunk
         });
-        Ok(Response::new(chunks.boxed()))
+        Ok(Response::new(streaming::until_idle(chunks.boxed(), idle).boxed()))
     }
 
     async fn cancel(&self, request: Request<v1::CancelRequest>) -> ServiceResult<v1::CancelReply> {

@@ -3,7 +3,7 @@
 //! It is used from inside this workspace: for an overlay of yours, bring a configuration and a dataset.
 //!
 //! Read [`dataset`] for the data that tests run on, [`oracle`] for what the answers should be, [`answer`] for
-//! how an answer is compared with it, [`for_all`] for how a property is tried on random inputs, [`topology`] for who
+//! how an answer is compared with it, [`for_all`] for how a property is tried on random inputs, [`fuzz`] for what decoders are tried on, [`topology`] for who
 //! is there, [`cluster`] for what is asked, [`fault`] for what goes wrong meanwhile, [`load`] for how fast answers
 //! come, [`policies`] for what different ways of sharing a node do to a workload, [`fluid`] being the fairest that
 //! there could be, [`scenario`] for random runs of whole overlays, [`property`] for what must hold in them, [`report`]

@@ -145,6 +145,28 @@ bounded! {
         /// Requests at once on one connection, default 1024; the next one waits at the client. A neighbour sends
         /// all its requests on one connection, so fewer than `peer_requests` slow queries down.
         connection_requests: u32 = 1024, 1..=65_536;
+        /// Connections open at once, default 4096; the next one is told so and closed. Raising it costs some 30 KiB for each,
+        /// and takes an open file of those that the system allows the process.
+        connections: usize = 4096, 1..=1_000_000;
+        /// Connections open at once from one address (of IPv6, its network of 64 bits), default 2048, so that one address
+        /// leaves places to others. Raising it to `connections` or beyond leaves them none.
+        address_connections: usize = 2048, 1..=1_000_000;
+        /// Milliseconds in which a client has to begin to speak HTTP/2, default 10 seconds; then the connection is closed.
+        handshake_ms: u64 = 10_000, 10..=600_000;
+        /// Milliseconds between two pings to a client, and that it may take to answer one, default 20 seconds; then the
+        /// connection is closed. Raising it keeps what silent clients hold for longer.
+        ping_ms: u64 = 20_000, 10..=600_000;
+        /// Bytes of a request's headers, default 16 KiB, each with 32 more; a request with more is refused.
+        header_bytes: u32 = 16_384, 1024..=1_048_576;
+        /// Milliseconds that a request's message may take to arrive after its headers, default 20 seconds; then it is
+        /// answered DEADLINE_EXCEEDED.
+        request_ms: u64 = 20_000, 10..=600_000;
+        /// Milliseconds that the client of a stream of chunks may take nothing, default one minute; then the stream ends with
+        /// DEADLINE_EXCEEDED, which gives back its place among `streams` and the chunks that were read for it.
+        idle_stream_ms: u64 = 60_000, 10..=3_600_000;
+        /// Milliseconds that a client may take nothing of an answer, a stream's too, default two minutes; then its
+        /// connection is closed, which frees what is left of all answers on it.
+        untaken_ms: u64 = 120_000, 10..=3_600_000;
         /// Nodes that a request may have passed, default 32. It must be at least the distance of the farthest
         /// node from the leader.
         max_hops: usize = 32, 1..=1024;
@@ -206,6 +228,31 @@ impl Limits {
     /// `result_max_age_ms`.
     pub fn result_max_age(&self) -> Duration {
         Duration::from_millis(self.result_max_age_ms)
+    }
+
+    /// `handshake_ms`.
+    pub fn handshake(&self) -> Duration {
+        Duration::from_millis(self.handshake_ms)
+    }
+
+    /// `ping_ms`.
+    pub fn ping(&self) -> Duration {
+        Duration::from_millis(self.ping_ms)
+    }
+
+    /// `request_ms`.
+    pub fn request(&self) -> Duration {
+        Duration::from_millis(self.request_ms)
+    }
+
+    /// `idle_stream_ms`.
+    pub fn idle_stream(&self) -> Duration {
+        Duration::from_millis(self.idle_stream_ms)
+    }
+
+    /// `untaken_ms`.
+    pub fn untaken(&self) -> Duration {
+        Duration::from_millis(self.untaken_ms)
     }
 
     /// `keepalive_ms`.

@@ -1,0 +1,128 @@
+//! The connections that a node accepts: how many, and how long the other end of one may keep it waiting.
+//!
+//! | what the other end does | what comes of it | limit |
+//! |---|---|---|
+//! | opens one more than there is a place for | it is told so, and closed | `connections`, `address_connections` |
+//! | does not begin to speak HTTP/2 | the connection is closed | `handshake_ms` |
+//! | answers no ping, also because it reads nothing | the connection is closed | `ping_ms` |
+//! | does not send the message of its request | the request is answered DEADLINE_EXCEEDED | `request_ms` |
+//! | takes nothing more of an answer | the connection is closed | `untaken_ms` |
+//!
+//! Every connection takes a place, also one that would only ask for health: what it will ask is not known when it is
+//! accepted. The places of one address are fewer than all, so that nobody takes them from others.
+//!
+//! Start at [`limited`] and [`watched`]; `places` counts, `watch` is the connection, `bodies` what goes over it.
+
+mod bodies;
+mod places;
+mod watch;
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures::{FutureExt, StreamExt};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+
+use crate::config::Limits;
+use crate::outside::{Accepted, Incoming};
+
+pub use bodies::BodiesLayer;
+pub use places::{Full, Place, Places};
+pub use watch::{Connection, Watched};
+
+/// Lets in the connections that `places` has a place for. Others are told why not, unless their first words have to be
+/// those of TLS, and are closed.
+pub fn limited(incoming: Incoming, places: Places, tls: bool) -> Incoming {
+    let admitted = incoming.filter_map(move |accepted| {
+        let admitted = accepted.map(|accepted| {
+            let peer = accepted.peer().clone();
+            match places.take(peer.address.map(|address| address.ip())) {
+                Ok(place) => {
+                    let stream = Placed { stream: accepted, _place: place };
+                    Some(Accepted::certified(Box::new(stream), peer))
+                }
+                Err(full) => {
+                    tracing::debug!(?peer, %full, "a connection is refused");
+                    if !tls {
+                        tell(accepted, &full.to_string());
+                    }
+                    None
+                }
+            }
+        });
+        std::future::ready(admitted.transpose())
+    });
+    admitted.boxed()
+}
+
+/// Watches connections, so that their other ends keep none of them waiting for longer than `limits` says.
+pub fn watched(
+    incoming: Incoming,
+    limits: &Limits,
+) -> impl tokio_stream::Stream<Item = io::Result<Watched>> + Send + use<> {
+    let (handshake, untaken) = (limits.handshake(), limits.untaken());
+    incoming.map(move |accepted| accepted.map(|accepted| Watched::new(accepted, handshake, untaken)))
+}
+
+/// Writes what fits into the socket at once, which is empty: settings, and why the connection ends.
+fn tell(mut accepted: Accepted, why: &str) {
+    let words = refusal(why);
+    let _ = accepted.write_all(&words).now_or_never();
+    let _ = accepted.shutdown().now_or_never();
+}
+
+/// No settings, then GOAWAY with the code ENHANCE_YOUR_CALM.
+///
+/// Source: RFC 9113, sections 4.1, 6.5 and 6.8.
+fn refusal(why: &str) -> Bytes {
+    const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    const LAST_STREAM: [u8; 4] = [0; 4];
+    const ENHANCE_YOUR_CALM: [u8; 4] = [0, 0, 0, 0xb];
+    let length = (8 + why.len() as u32).to_be_bytes();
+    let head = [length[1], length[2], length[3], 7, 0, 0, 0, 0, 0];
+    [&SETTINGS[..], &head, &LAST_STREAM, &ENHANCE_YOUR_CALM, why.as_bytes()].concat().into()
+}
+
+/// A connection that gives its place back when it ends.
+struct Placed {
+    stream: Accepted,
+    _place: Place,
+}
+
+impl AsyncRead for Placed {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Placed {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

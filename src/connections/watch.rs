@@ -1,0 +1,166 @@
+//! A connection that ends when its other end does not begin to speak, or takes nothing of an answer any more.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep, sleep_until};
+use tonic::transport::server::Connected;
+
+use crate::outside::{Accepted, Peer};
+
+/// Bytes with which a client begins: the preface, and the head of its settings.
+const FIRST_BYTES: usize = 24 + 9;
+
+/// A connection, watched while it is read from, which the server always does.
+pub struct Watched {
+    stream: Accepted,
+    connection: Connection,
+    /// Bytes still to come before the client has begun.
+    first_bytes: usize,
+    untaken: Duration,
+    /// When to look next.
+    look: Pin<Box<Sleep>>,
+}
+
+/// What requests know about the connection that they came on.
+#[derive(Clone)]
+pub struct Connection {
+    /// Who is at the other end.
+    pub peer: Peer,
+    answers: Arc<Mutex<Answers>>,
+}
+
+/// When each answer that is on its way was last taken from.
+#[derive(Default)]
+struct Answers {
+    next: u64,
+    waiting_since: BTreeMap<u64, Instant>,
+}
+
+/// An answer on its way over a connection; dropping it says that it is done.
+pub(super) struct Answer {
+    number: u64,
+    answers: Arc<Mutex<Answers>>,
+}
+
+impl Watched {
+    /// Watches `stream`, which must begin within `handshake`, and take something of each answer within `untaken`.
+    ///
+    /// Must be called inside a runtime.
+    pub fn new(stream: Accepted, handshake: Duration, untaken: Duration) -> Self {
+        let connection = Connection { peer: stream.peer().clone(), answers: Arc::default() };
+        let look = Box::pin(sleep_until(Instant::now() + handshake));
+        Watched { stream, connection, first_bytes: FIRST_BYTES, untaken, look }
+    }
+
+    /// Looks whether time is up, if it is time to look.
+    fn poll_time(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        while self.look.as_mut().poll(cx).is_ready() {
+            let now = Instant::now();
+            let oldest = lock(&self.connection.answers).waiting_since.values().min().copied();
+            let ends = oldest.unwrap_or(now) + self.untaken;
+            if self.first_bytes > 0 || ends <= now {
+                let peer = &self.connection.peer;
+                let why =
+                    if self.first_bytes > 0 { "it did not begin" } else { "it took nothing of an answer" };
+                tracing::debug!(?peer, why, "a connection is closed");
+                return Err(io::Error::new(io::ErrorKind::TimedOut, why));
+            }
+            self.look.as_mut().reset(ends);
+        }
+        Ok(())
+    }
+}
+
+impl Connection {
+    /// An answer that nothing was taken of yet.
+    pub(super) fn answer(&self) -> Answer {
+        let mut answers = lock(&self.answers);
+        let number = answers.next;
+        answers.next += 1;
+        Answer { number, answers: self.answers.clone() }
+    }
+}
+
+impl Answer {
+    /// The other end is to take something: the time runs.
+    pub(super) fn waits(&self) {
+        lock(&self.answers).waiting_since.insert(self.number, Instant::now());
+    }
+
+    /// The other end has taken something, and this side is to give more.
+    pub(super) fn goes_on(&self) {
+        lock(&self.answers).waiting_since.remove(&self.number);
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        self.goes_on();
+    }
+}
+
+fn lock(answers: &Mutex<Answers>) -> MutexGuard<'_, Answers> {
+    answers.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Connected for Watched {
+    type ConnectInfo = Connection;
+
+    fn connect_info(&self) -> Connection {
+        self.connection.clone()
+    }
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.poll_time(cx)?;
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        let bytes = buffer.filled().len() - before;
+        if self.first_bytes > 0 && bytes > 0 {
+            self.first_bytes = self.first_bytes.saturating_sub(bytes);
+            if self.first_bytes == 0 {
+                let ends = Instant::now() + self.untaken;
+                self.look.as_mut().reset(ends);
+                self.poll_time(cx)?;
+            }
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
