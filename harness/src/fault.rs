@@ -86,6 +86,8 @@ pub enum Lie {
     Digest,
     /// The rows counted are not those that are there.
     Count,
+    /// More rows are counted than the day has. Random runs do not draw it.
+    TooMany,
     /// It is for another day.
     OtherDay,
     /// It is of another node.
@@ -185,6 +187,7 @@ impl fmt::Display for Lie {
             Lie::Payload => "changes a payload",
             Lie::Digest => "changes a digest",
             Lie::Count => "counts wrongly",
+            Lie::TooMany => "counts more rows than the day has",
             Lie::OtherDay => "answers for another day",
             Lie::OtherNode => "answers for another node",
         })

@@ -11,7 +11,7 @@ use overlay_harness::answer::{self, assert_equal_rows};
 use overlay_harness::cluster::{
     Cluster, ClusterSpec, Driver, InProcessCluster, READY_WITHIN, fixtures, wait_until,
 };
-use overlay_harness::fault::Fault;
+use overlay_harness::fault::{Fault, Lie};
 use overlay_harness::oracle::{GroupKey, Measure, Oracle, OracleQuery, OracleRow, TeamRange};
 use overlay_harness::topology::TopologyBuilder;
 use serde_json::{Value, json};
@@ -276,4 +276,32 @@ async fn draining_node_is_avoided_from_its_next_answer_on() {
         assert!(served.into_iter().all(|node| node != "E"));
         assert_eq!(coverage::missing(&result.ledger).count(), 0);
     }
+}
+
+/// Goal: no count goes into a result, or into a group, that is beyond what the inventories say. Method: of the holders of each
+/// day one counts more rows than any day has; the answer is the oracle's, and the liar is named.
+#[test]
+fn count_beyond_the_rows_of_a_day_is_not_believed() {
+    let spec = ClusterSpec::fixtures().with(json!({"strategies": {"forwarding": "parallel"}}));
+    let oracle = oracle();
+    let ran = Driver::Simulated { seed: 12 }.run(spec, async |cluster| {
+        let client = cluster.client("A", "c").unwrap();
+        cluster.inject(&Fault::lie("C", Lie::TooMany)).await.unwrap();
+        let ozone = OracleQuery { parameter: Some("OZONE".to_owned()), ..OracleQuery::default() };
+        let result = client.query(&json_query(&ozone)).await.unwrap();
+        assert_eq!(result.manifest.total_records as usize, oracle.count(&ozone));
+        let mean = Query {
+            aggregate: Some(answer::aggregate(Measure::Value, &[GroupKey::Day])),
+            ..json_query(&ozone)
+        };
+        let result = client.query(&mean).await.unwrap();
+        let expected = oracle.aggregate(&ozone, Measure::Value, &[GroupKey::Day]);
+        assert_equal_rows(&"groups", &expected, &all_rows(&client, &result).await);
+        let servers = result.ledger.iter().filter_map(|entry| match &entry.outcome {
+            Outcome::Served(served) => Some(served.node.as_str()),
+            _ => None,
+        });
+        assert!(servers.clone().count() > 0 && !servers.into_iter().any(|node| node == "C"));
+    });
+    ran.unwrap();
 }

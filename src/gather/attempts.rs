@@ -44,6 +44,10 @@ pub(super) trait DayVerb: Verb {
     fn day(item: &Self::Item) -> Day;
     /// The day that an answer is about.
     fn answered_day(answer: &Self::Answer) -> Day;
+    /// The item that an answer is to.
+    fn answered(answer: &Self::Answer) -> &Self::Item;
+    /// How an answer contradicts what is known of the day at its version.
+    fn contradiction(answer: &Self::Answer, wanted: &WantedDay) -> Option<String>;
 }
 
 impl DayVerb for Count {
@@ -58,6 +62,20 @@ impl DayVerb for Count {
 
     fn answered_day(answer: &DayCount) -> Day {
         answer.item.day
+    }
+
+    fn answered(answer: &DayCount) -> &CountItem {
+        &answer.item
+    }
+
+    fn contradiction(answer: &DayCount, wanted: &WantedDay) -> Option<String> {
+        let (DayCount { item, rows_matched, .. }, rows) = (answer, wanted.rows_to_scan);
+        (*rows_matched > rows).then(|| {
+            format!(
+                "node `{}` says that {rows_matched} rows of day {} match, it has {rows}",
+                item.node, item.day
+            )
+        })
     }
 }
 
@@ -74,6 +92,14 @@ impl DayVerb for Read {
 
     fn answered_day((item, _): &(ReadItem, Frame)) -> Day {
         item.day
+    }
+
+    fn answered((item, _): &(ReadItem, Frame)) -> &ReadItem {
+        item
+    }
+
+    fn contradiction(_answer: &(ReadItem, Frame), _wanted: &WantedDay) -> Option<String> {
+        None
     }
 }
 
@@ -245,6 +271,7 @@ impl<'a, V: DayVerb> Attempts<'a, V> {
     /// Commits a try that is whole, or the last one of its reservation.
     fn came_back(&mut self, id: u64, came: Option<Answers<V::Item, V::Answer>>) {
         // One that was cancelled has no reservation any more.
+        let came = came.map(|came| self.believed(came));
         let (Some(came), Some(reservation)) = (came, self.reservations.get_mut(&id)) else { return };
         let is_whole = came.failures.is_empty();
         let is_first_of_two = reservation.tries.len() == 2 && reservation.incomplete.is_none();
@@ -258,6 +285,35 @@ impl<'a, V: DayVerb> Attempts<'a, V> {
             Some(other) if !is_whole => self.commit_better(came, other),
             _ => self.commit(came),
         }
+    }
+
+    /// What of a try does not contradict the inventories. With partial aggregates that is all of it or nothing: they are of
+    /// all its days together, and what one day has too many of cannot be told from the rest.
+    fn believed(&self, mut came: Answers<V::Item, V::Answer>) -> Answers<V::Item, V::Answer> {
+        let contradiction =
+            |answer: &V::Answer| V::contradiction(answer, self.wanted[&V::answered_day(answer)]);
+        let Some(first) = came.answers.iter().find_map(contradiction) else { return came };
+        let all = !came.groups.is_empty();
+        for answer in std::mem::take(&mut came.answers) {
+            let why = match contradiction(&answer) {
+                None if !all => {
+                    came.answers.push(answer);
+                    continue;
+                }
+                why => why.unwrap_or_else(|| first.clone()),
+            };
+            let item = V::answered(&answer).clone();
+            let nodes_tried = vec![item.node().clone()];
+            came.failures.push(Failure {
+                item,
+                cause: Cause::BadAnswer,
+                why,
+                nodes_tried,
+                been_at: Vec::new(),
+            });
+        }
+        came.groups = Groups::default();
+        came
     }
 
     /// Of two tries that both lack something, one is committed. The other one's failures tell whom not to ask again.

@@ -49,6 +49,7 @@ fn count(lie: Lie, reply: &mut v1::CountReply) -> Option<()> {
             day.rows_matched = u64::from(rows(day)) - 1;
         }
         Lie::Count => days.iter_mut().for_each(|day| day.rows_matched = 0),
+        Lie::TooMany => first.rows_matched = u64::from(u32::MAX),
         Lie::OtherRows | Lie::Payload | Lie::Digest => {
             frame(lie, days.iter_mut().find_map(|day| day.first_frame.as_mut())?);
         }
@@ -62,6 +63,7 @@ fn read(lie: Lie, reply: &mut v1::ReadReply) -> Option<()> {
     match lie {
         Lie::Omits => drop(frames.pop()),
         Lie::Repeats => frames.extend(frames.first().cloned()),
+        Lie::TooMany => return None,
         lie => frame(lie, first),
     }
     Some(())
@@ -76,7 +78,7 @@ fn frame(lie: Lie, frame: &mut v1::Frame) {
         Lie::Count => frame.rows += 1,
         Lie::Digest => frame.digest = other(&frame.digest),
         Lie::Payload => frame.payload = [&frame.payload[..], b" "].concat().into(),
-        Lie::Omits | Lie::Repeats => {}
+        Lie::Omits | Lie::Repeats | Lie::TooMany => {}
     }
 }
 
