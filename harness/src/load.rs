@@ -35,23 +35,32 @@ pub use self::results::{
 };
 pub use self::threshold::{InvalidThreshold, Judged, Threshold, UnknownName};
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use fastrand::Rng;
 use goose::GooseError;
+use hyper_util::rt::TokioIo;
 use overlay::client::ClientError;
+use overlay::outside::{ConnectTcp, Stream};
 use overlay::proto::legacy;
 use overlay::proto::legacy::overlay_node_client::OverlayNodeClient;
+use overlay::security::{Bearer, Security};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::{Channel, Endpoint};
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Code, Request, Status};
+use tower::Service;
 
 use self::closed::{Crowd, Loop};
 use self::recorder::Recorder;
 use self::user::{Shared, User};
+
+/// A connection that sends the token along, if there is one.
+type Secured = InterceptedService<Channel, Bearer>;
 
 /// Time between two looks whether the node is ready.
 const POLL_EVERY: Duration = Duration::from_millis(200);
@@ -79,6 +88,8 @@ pub struct LoadPlan {
     pub thresholds: Vec<Threshold>,
     /// Nodes whose metrics are taken before and after, beside the one that is asked.
     pub observed: Vec<ObservedNode>,
+    /// The CA that signs the nodes' certificates, and the token to send.
+    pub security: Security,
     /// Files for goose's own report of a closed loop, each in the format of its ending.
     pub goose_reports: Vec<PathBuf>,
 }
@@ -141,6 +152,7 @@ impl Default for LoadPlan {
             wait: Duration::from_secs(10),
             thresholds: Vec::new(),
             observed: Vec::new(),
+            security: Security::default(),
             goose_reports: Vec::new(),
         }
     }
@@ -192,11 +204,12 @@ impl LoadPlan {
     /// [`LoadError`] if not a single request could be made.
     pub async fn run(&self) -> Result<LoadResults, LoadError> {
         let endpoint = self.endpoint()?;
-        let observer = OverlayNodeClient::new(endpoint.connect_lazy());
+        let lazily = endpoint.connect_with_connector_lazy(self.connector(&endpoint));
+        let observer = OverlayNodeClient::with_interceptor(lazily, self.security.bearer());
         self.wait_until_ready(&observer).await?;
         let users = self.connect(&endpoint).await?;
         let observed = self.observed_nodes(&endpoint);
-        let before = nodes::counters(&observed).await;
+        let before = nodes::counters(&self.security, &observed).await;
 
         let done = CancellationToken::new();
         let sampler = tokio::spawn(nodes::sample_queue(observer, done.clone()));
@@ -205,7 +218,7 @@ impl LoadPlan {
         let arrivals = self.generate(crowd.clone(), &endpoint).await?;
         done.cancel();
         let queue = sampler.await.expect("the sampler does not panic");
-        let after = nodes::counters(&observed).await;
+        let after = nodes::counters(&self.security, &observed).await;
 
         let usage = observed.into_iter().zip(before.into_iter().zip(after)).map(NodeUsage::new).collect();
         Ok(LoadResults::new(self, started_at, &crowd.recorder.finish(), &queue, arrivals, usage))
@@ -248,17 +261,35 @@ impl LoadPlan {
         let shared = Arc::new(Shared::new(self.timeout));
         let mut users = Vec::new();
         for user in 0..self.users {
-            let channel = endpoint.connect().await.map_err(|source| LoadError::Connect {
+            let channel = endpoint.connect_with_connector(self.connector(endpoint)).await;
+            let channel = channel.map_err(|source| LoadError::Connect {
                 user,
                 users: self.users,
                 host: self.host.clone(),
                 source,
             })?;
-            let user = User::new(shared.clone(), format!("load-{user}"), &address(endpoint), channel)?;
+            let channel = Secured::new(channel, self.security.bearer());
+            let (id, address) = (format!("load-{user}"), address(endpoint));
+            let user = User::new(shared.clone(), id, &self.security, &address, channel)?;
             user.connect().await;
             users.push(user);
         }
         Ok(users)
+    }
+
+    /// Connects to the node, by TLS where its CA is known.
+    fn connector(
+        &self,
+        endpoint: &Endpoint,
+    ) -> impl Service<Uri, Response = TokioIo<Box<dyn Stream>>, Error = io::Error, Future: Send>
+    + Send
+    + 'static
+    + use<> {
+        let (connect, address) = (self.security.connect(Arc::new(ConnectTcp)), address(endpoint));
+        tower::service_fn(move |_: Uri| {
+            let connecting = connect.connect(&address);
+            async move { connecting.await.map(TokioIo::new) }
+        })
     }
 
     /// The node that is asked, unless it is among the others.
@@ -274,7 +305,7 @@ impl LoadPlan {
     }
 
     /// Polls the metrics, as old scripts do.
-    async fn wait_until_ready(&self, node: &OverlayNodeClient<Channel>) -> Result<(), LoadError> {
+    async fn wait_until_ready(&self, node: &OverlayNodeClient<Secured>) -> Result<(), LoadError> {
         let started = Instant::now();
         loop {
             let Err(status) = node.clone().get_metrics(self.timed(legacy::MetricsRequest {})).await else {

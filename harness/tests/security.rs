@@ -17,6 +17,7 @@ use overlay::proto::{legacy, legacy::overlay_node_client::OverlayNodeClient, v1}
 use overlay::security::{Bearer, NODE_NAME, Security};
 use overlay_harness::answer::{self, ask, assert_equal_rows};
 use overlay_harness::cluster::{Cluster, ClusterSpec, InProcessCluster, fixtures};
+use overlay_harness::load::{LoadPlan, Mix, ObservedNode, Work};
 use overlay_harness::oracle::{Oracle, OracleQuery, TeamRange};
 use overlay_harness::scratch;
 use prost::Message;
@@ -231,6 +232,26 @@ async fn secured_overlay_answers_whoever_has_a_token_and_fails_over() {
     }
     let old = OldClient::secured(&files.with_token("client"), &cluster.address("A")).unwrap();
     assert_eq!(old.query("filter", r#"{"parameter": "CO"}"#).await.unwrap().status, "ready");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn load_is_generated_with_a_token_and_refused_without() {
+    let files = Files::new();
+    let cluster = cluster(json!({"tls": files.tls(), "tokens": files.tokens()})).await;
+    let work = || Work::Closed { mix: Mix::Smoke, run_time: Duration::from_secs(1) };
+    let plan = |security: Security| LoadPlan {
+        host: cluster.address("A"),
+        work: work(),
+        users: 2,
+        observed: vec![ObservedNode { id: "B".to_owned(), address: cluster.address("B") }],
+        security,
+        ..LoadPlan::default()
+    };
+    let results = plan(files.with_token("client")).run().await.unwrap();
+    assert!(results.total_requests > 0 && results.failures.is_empty(), "{:?}", results.failures);
+    assert!(results.nodes.iter().all(|node| node.after.is_some()), "every node tells its counters");
+    let refused = plan(files.without_token()).run().await.map(drop).unwrap_err();
+    assert!(refused.to_string().contains("a token of role client or admin is needed"), "{refused}");
 }
 
 /// Goal: nodes without certificates know each other by the peer token, wherever they are.

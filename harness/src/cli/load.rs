@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::Args;
 use overlay::config::Overlay;
+use overlay::security::Security;
 
 use super::Failure;
 use crate::load::{
@@ -75,6 +76,12 @@ pub(super) struct Load {
     /// Configuration whose other nodes are asked for their metrics before and after
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Who signs the nodes' certificates, PEM; without it connections are not encrypted
+    #[arg(long, value_name = "FILE", env = "OVERLAY_CA", hide_env_values = true)]
+    ca: Option<PathBuf>,
+    /// File with the token to send
+    #[arg(long, value_name = "FILE", env = "OVERLAY_TOKEN_FILE", hide_env_values = true)]
+    token_file: Option<PathBuf>,
     /// File for the results, JSON
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -123,6 +130,8 @@ impl Load {
             wait: Duration::from_secs(self.wait),
             thresholds: self.threshold.clone(),
             observed: self.config.as_deref().map_or(Ok(Vec::new()), observed)?,
+            security: Security::of_client(self.ca.as_deref(), self.token_file.as_deref())
+                .map_err(Failure::usage)?,
             goose_reports,
         })
     }

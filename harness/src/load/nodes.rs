@@ -5,11 +5,13 @@ use std::time::Duration;
 use overlay::client::{Client, NodeMetrics};
 use overlay::proto::legacy;
 use overlay::proto::legacy::overlay_node_client::OverlayNodeClient;
+use overlay::security::Security;
 use serde::Serialize;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::Request;
-use tonic::transport::Channel;
+
+use super::Secured;
 
 /// Time between two looks at the node's queue.
 const SAMPLE_EVERY: Duration = Duration::from_millis(50);
@@ -70,12 +72,12 @@ pub(super) struct QueueSamples {
 }
 
 /// Asks every node at once.
-pub(super) async fn counters(nodes: &[ObservedNode]) -> Vec<Option<NodeCounters>> {
-    futures::future::join_all(nodes.iter().map(|node| counters_of(&node.address))).await
+pub(super) async fn counters(security: &Security, nodes: &[ObservedNode]) -> Vec<Option<NodeCounters>> {
+    futures::future::join_all(nodes.iter().map(|node| counters_of(security, &node.address))).await
 }
 
-async fn counters_of(address: &str) -> Option<NodeCounters> {
-    let client = Client::new(address, "load-observer").ok()?;
+async fn counters_of(security: &Security, address: &str) -> Option<NodeCounters> {
+    let client = Client::secured(security, address, "load-observer").ok()?;
     let metrics = tokio::time::timeout(ANSWER_WITHIN, client.metrics()).await.ok()?.ok()?;
     Some(NodeCounters::new(&metrics))
 }
@@ -117,7 +119,7 @@ fn exposed(exposition: &str, name: &str) -> f64 {
 
 /// Looks at the node's queue until `done`, and once more.
 pub(super) async fn sample_queue(
-    mut node: OverlayNodeClient<Channel>,
+    mut node: OverlayNodeClient<Secured>,
     done: CancellationToken,
 ) -> QueueSamples {
     let started = Instant::now();

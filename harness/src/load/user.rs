@@ -19,10 +19,11 @@ use overlay::plan::{ChunkingChoice, Query};
 use overlay::predicate::Predicate;
 use overlay::proto::legacy::overlay_node_client::OverlayNodeClient;
 use overlay::proto::v1::overlay_client::OverlayClient;
+use overlay::security::Security;
 use tokio::time::Instant;
-use tonic::transport::Channel;
 use tonic::{Code, Response, Status};
 
+use super::Secured;
 use super::mix::Transaction;
 use super::outcome::{CALLS, Call, Failure, Outcome, Success};
 
@@ -80,8 +81,8 @@ pub(super) struct User {
     shared: Arc<Shared>,
     id: String,
     client: Client,
-    overlay: OverlayClient<Channel>,
-    old: OverlayNodeClient<Channel>,
+    overlay: OverlayClient<Secured>,
+    old: OverlayNodeClient<Secured>,
 }
 
 /// The calls of one transaction, as they are made.
@@ -97,12 +98,13 @@ impl User {
     pub(super) fn new(
         shared: Arc<Shared>,
         id: String,
+        security: &Security,
         address: &str,
-        channel: Channel,
+        channel: Secured,
     ) -> Result<Self, ClientError> {
         Ok(User {
             shared,
-            client: Client::new(address, &id)?,
+            client: Client::secured(security, address, &id)?,
             overlay: OverlayClient::new(channel.clone()),
             old: OverlayNodeClient::new(channel),
             id,
