@@ -10,14 +10,15 @@
 //! goes back on drop, also when its task panics or its client vanishes; nothing here knows the network or the
 //! system's clock (time is tokio's, which a simulation drives).
 //!
-//! Reading order: `fair_queue` (who is next), `slots` (what is free, pure), `appointments` (who comes back when), `queries`,
-//! `compute`, `in_flight`.
+//! Reading order: `fair_queue` (who is next), `slots` (what is free, pure), `lines` (how fast),
+//! `appointments` (who comes back when), `queries`, `compute`, `in_flight`.
 
 mod appointments;
 mod compute;
 mod drain_rate;
 mod fair_queue;
 mod in_flight;
+mod lines;
 mod queries;
 mod slots;
 

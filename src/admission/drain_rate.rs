@@ -50,17 +50,27 @@ impl DrainRate {
 
     /// How long `count` completions take, between 50 ms and 60 s; 1 s while that is unknown.
     pub(super) fn time_for(&self, count: usize, now: Instant) -> Duration {
+        let Some(interval) = self.interval(now) else {
+            return UNKNOWN;
+        };
+        let seconds = interval * count as f64;
+        Duration::from_secs_f64(seconds.min(LONGEST.as_secs_f64())).max(SHORTEST)
+    }
+
+    /// Whether enough was measured lately.
+    pub(super) fn is_known(&self, now: Instant) -> bool {
+        self.interval(now).is_some()
+    }
+
+    /// Seconds between two completions.
+    fn interval(&self, now: Instant) -> Option<f64> {
         let clock = self.clock(now);
         let recent = |at: &&Duration| clock - **at <= WINDOW;
         let measured = self.completions.iter().filter(recent).count();
-        let oldest = self.completions.iter().find(recent);
-        let Some(oldest) = oldest.filter(|_| measured >= 2) else {
-            return UNKNOWN;
-        };
+        let oldest = self.completions.iter().find(recent).filter(|_| measured >= 2)?;
         // Up to now, not up to the last completion: a stalled node drains ever more slowly.
         let elapsed = (clock - *oldest).as_secs_f64();
-        let seconds = elapsed / (measured - 1) as f64 * count as f64;
-        Duration::from_secs_f64(seconds.min(LONGEST.as_secs_f64())).max(SHORTEST)
+        Some(elapsed / (measured - 1) as f64)
     }
 
     fn clock(&self, now: Instant) -> Duration {

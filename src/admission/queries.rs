@@ -11,9 +11,9 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use super::appointments::Appointments;
-use super::drain_rate::DrainRate;
 use super::fair_queue::{ClientKey, Ticket};
-use super::slots::{Plan, QueryLimits, Slots};
+use super::lines::Lines;
+use super::slots::{Plan, QueryLimits, Slots, Waiting};
 use super::{AdmissionError, Overloaded};
 
 /// What a query wants.
@@ -38,7 +38,7 @@ pub enum QueryStatus {
         limiting_factor: String,
         /// Queries that start before it, as things stand.
         position: usize,
-        /// From now, at the measured drain rate.
+        /// From now, at the rate at which queries of its client, or else of all, have started.
         estimated_start: Duration,
     },
     /// It has its slots.
@@ -62,8 +62,7 @@ struct Shared {
 struct State {
     slots: Slots<Waiter>,
     running: BTreeMap<Ticket, Running>,
-    /// Of those who waited, when they start: others may come and go beside them.
-    drain_rate: DrainRate,
+    lines: Lines,
     appointments: Appointments,
     draining: bool,
 }
@@ -104,7 +103,7 @@ impl QueryAdmission {
             appointments: Appointments::new(limits.max_active + limits.queue_length),
             slots: Slots::new(limits),
             running: BTreeMap::new(),
-            drain_rate: DrainRate::default(),
+            lines: Lines::default(),
             draining: false,
         };
         let shared = Arc::new(Shared { state: Mutex::new(state), active: watch::Sender::new(0) });
@@ -160,7 +159,7 @@ impl QueryAdmission {
         let waiting = state.slots.queue().iter();
         let waiting: Vec<_> = waiting.map(|(ticket, _)| ticket).collect();
         state.refuse(&waiting, &AdmissionError::Draining);
-        self.shared.publish(&mut state);
+        self.shared.publish(&state);
     }
 
     /// Waits until no query runs.
@@ -180,8 +179,9 @@ impl QueryAdmission {
         if state.draining {
             return Err(AdmissionError::Draining);
         }
-        let client = query.client.clone();
-        let was_told_to_come = state.appointments.keep(&client, Instant::now());
+        let (client, now) = (query.client.clone(), Instant::now());
+        let was_told_to_come = state.appointments.keep(&client, now);
+        state.lines.join(&client, now);
         let ticket = state.slots.arrive(query.client, query.teams.clone(), waiter);
         let factor = state.slots.limiting_factor(ticket);
         let factor = factor.map(|factor| factor.to_string());
@@ -189,13 +189,13 @@ impl QueryAdmission {
         if let Some(refused) = state.refused_for(ticket, was_told_to_come) {
             let overloaded = state.overloaded(refused).into();
             if refused == ticket {
-                state.slots.leave(ticket);
+                state.leave(ticket);
                 return Err(overloaded);
             }
             state.refuse(&[refused], &overloaded);
             state.grant(None);
         }
-        self.shared.publish(&mut state);
+        self.shared.publish(&state);
         drop(state);
         let place = Place { shared: self.shared.clone(), ticket, client, estimated: query.teams };
         Ok((place, factor, outcome))
@@ -208,20 +208,16 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells those who wait for no query to run, and the drain rate, what has changed.
-    fn publish(&self, state: &mut State) {
+    /// Tells those who wait for no query to run what has changed.
+    fn publish(&self, state: &State) {
         self.active.send_replace(state.slots.active());
-        let busy = !state.slots.queue().is_empty();
-        state.drain_rate.set_busy(busy, Instant::now());
     }
 }
 
 impl State {
     fn grant(&mut self, newcomer: Option<Ticket>) {
         while let Some((ticket, query)) = self.slots.grant_next() {
-            if newcomer != Some(ticket) {
-                self.drain_rate.record(Instant::now());
-            }
+            self.lines.leave(&query.client, newcomer != Some(ticket), Instant::now());
             let running =
                 Running { client: query.client, request_id: query.waiter.request_id, plan: query.plan };
             self.running.insert(ticket, running);
@@ -232,10 +228,17 @@ impl State {
 
     fn refuse(&mut self, waiting: &[Ticket], why: &AdmissionError) {
         for ticket in waiting {
-            if let Some(query) = self.slots.leave(*ticket) {
+            if let Some(query) = self.leave(*ticket) {
                 let _ = query.waiter.outcome.send(Err(why.clone()));
             }
         }
+    }
+
+    /// A query leaves the queue without its slots; `None` if it does not wait (any more).
+    fn leave(&mut self, ticket: Ticket) -> Option<Waiting<Waiter>> {
+        let query = self.slots.leave(ticket)?;
+        self.lines.leave(&query.client, false, Instant::now());
+        Some(query)
     }
 
     /// Who has to go because a newcomer waits, if anybody: there are too many, or it takes the room of those who
@@ -260,10 +263,9 @@ impl State {
         // So that there is room for it and for those who come before it, and some to spare: nobody leaves to the moment.
         let must_leave = (waiting + self.appointments.count() + 1 + limit / 4).saturating_sub(limit) + 1;
         let now = Instant::now();
-        let retry_after = self.drain_rate.time_for(must_leave, now);
-        if let Some(query) = self.slots.queue().get(refused) {
-            self.appointments.make(&query.client, now + retry_after);
-        }
+        let client = &self.slots.queue().get(refused).expect("who is refused waits").client;
+        let retry_after = self.lines.time_for(client, must_leave, must_leave, now);
+        self.appointments.make(client, now + retry_after);
         Overloaded {
             what: ["query waiting", "queries waiting"],
             limit_name: "limits.queue_length",
@@ -277,10 +279,15 @@ impl State {
     fn waiting_status(&self, ticket: Ticket) -> QueryStatus {
         let position = self.slots.position(ticket).unwrap_or(0);
         let limiting_factor = self.slots.limiting_factor(ticket);
+        let queue = self.slots.queue();
+        let estimated_start = queue.get(ticket).map_or(Duration::ZERO, |Waiting { client, .. }| {
+            let earlier = queue.iter().filter(|(other, query)| *other < ticket && query.client == *client);
+            self.lines.time_for(client, earlier.count() + 1, position + 1, Instant::now())
+        });
         QueryStatus::Waiting {
             limiting_factor: limiting_factor.map_or_else(String::new, |factor| factor.to_string()),
             position,
-            estimated_start: self.drain_rate.time_for(position + 1, Instant::now()),
+            estimated_start,
         }
     }
 }
@@ -300,11 +307,11 @@ impl Drop for Place {
         if let Some(query) = state.running.remove(&self.ticket) {
             state.slots.finish(&query.client, &query.plan);
         } else {
-            state.slots.leave(self.ticket);
+            state.leave(self.ticket);
         }
         // Also when a waiter left: it may have held a reservation.
         state.grant(None);
-        self.shared.publish(&mut state);
+        self.shared.publish(&state);
     }
 }
 
