@@ -85,6 +85,8 @@
 //! - One client leaves a quarter of the slots to others, and one address an eighth, also while nobody else asks: slots are
 //!   not what is scarce, and whoever comes starts at once.
 //! - Of one client's pieces of work those of the query with the nearest deadline go first, so that its queries end one by one.
+//! - Threads that compute have a low priority where the system has priorities for threads: a light query passes several nodes,
+//!   and beside threads that scan it would wait at each of them for the processor, which no queue of ours sees.
 //! - Whoever is refused by a full queue has an appointment: room is kept for it from others that come meanwhile. A client is
 //!   all of its requests; which of them comes at the time does not matter.
 //! - Putting a chunk of the old contract together is charged to nobody: it copies at most `chunk_bytes`.
