@@ -1,6 +1,8 @@
 //! The command line of the harness: one file a command.
 
+mod abandon;
 mod failover;
+mod fairness;
 mod generate;
 mod load;
 mod mutants;
@@ -37,6 +39,10 @@ enum Command {
     Failover(failover::Failover),
     /// Run processes under mixed load and random faults for a long time
     Soak(soak::Soak),
+    /// Measure light clients beside one that asks for everything
+    Fairness(fairness::Fairness),
+    /// Let clients open queries and vanish, and see what is left of them
+    Abandon(abandon::Abandon),
     /// Compare ways of sharing a node under one workload, in virtual time
     Policies(policies::Policies),
 }
@@ -73,6 +79,8 @@ pub fn main() -> ExitCode {
         Command::Mutants(mutants) => mutants.run(),
         Command::Failover(failover) => failover.run(),
         Command::Soak(soak) => soak.run(),
+        Command::Fairness(fairness) => fairness.run(),
+        Command::Abandon(abandon) => abandon.run(),
         Command::Policies(policies) => policies.run(),
     };
     match done {

@@ -6,7 +6,7 @@
 //! how an answer is compared with it, [`for_all`] for how a property is tried on random inputs, [`fuzz`] for what decoders are tried on, [`topology`] for who
 //! is there, [`cluster`] for what is asked, [`fault`] for what goes wrong meanwhile, [`load`] for how fast answers
 //! come, [`policies`] for what different ways of sharing a node do to a workload, [`fluid`] being the fairest that
-//! there could be, [`scenario`] for random runs of whole overlays, [`property`] for what must hold in them, [`report`]
+//! there could be, [`rivals`] for clients that share a node, which [`fairness`] and [`abandon`] measure over processes, [`scenario`] for random runs of whole overlays, [`property`] for what must hold in them, [`report`]
 //! for what is shown afterwards, [`snapshot`] for what snapshots leave out, [`skip`] for what a machine
 //! cannot offer, [`scratch`] for where files go that nobody keeps, and [`mutants`] for what the tests are worth.
 //!
@@ -115,6 +115,7 @@
 //! wrongly is put into its answers by a proxy before it, in `cluster/sim/forge.rs`. Whether answers depend on it is decided in
 //! `scenario/reach.rs`. Real drivers refuse it until they can do it. Then let `tests/determinism.rs` inject it.
 
+pub mod abandon;
 pub mod answer;
 pub mod calendar;
 pub mod cli;
@@ -122,6 +123,7 @@ pub mod cluster;
 pub mod dataset;
 pub mod drain;
 pub mod failover;
+pub mod fairness;
 pub mod fault;
 pub mod fluid;
 pub mod for_all;
@@ -132,6 +134,7 @@ pub mod oracle;
 pub mod policies;
 pub mod property;
 pub mod report;
+pub mod rivals;
 pub mod scenario;
 pub mod scratch;
 pub mod skip;

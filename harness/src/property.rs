@@ -340,8 +340,19 @@ pub fn nothing_is_held_at_rest(
     metrics: &NodeMetrics,
     leases_are_over: bool,
 ) -> Result<(), Violation> {
-    let is_asked = |gauge: &&&str| leases_are_over || ![RESULT_SETS, RESULT_SET_BYTES].contains(*gauge);
-    let held = HELD.iter().filter(is_asked).filter_map(|gauge| {
+    let mut held = held(metrics);
+    held.retain(|line| {
+        leases_are_over || ![RESULT_SETS, RESULT_SET_BYTES].iter().any(|gauge| line.starts_with(gauge))
+    });
+    match held.is_empty() {
+        true => Ok(()),
+        false => Err(Violation::of("nothing_is_held_at_rest", format!("{node}: {}", held.join(", ")))),
+    }
+}
+
+/// The gauges of what is given back that are not zero.
+pub fn held(metrics: &NodeMetrics) -> Vec<String> {
+    let held = HELD.iter().filter_map(|gauge| {
         let line = metrics.exposition.lines().find(|line| line.starts_with(gauge));
         match line {
             Some(line) if line.ends_with(" 0") => None,
@@ -349,11 +360,7 @@ pub fn nothing_is_held_at_rest(
             None => Some(format!("{gauge} is not among the metrics")),
         }
     });
-    let held: Vec<String> = held.collect();
-    match held.is_empty() {
-        true => Ok(()),
-        false => Err(Violation::of("nothing_is_held_at_rest", format!("{node}: {}", held.join(", ")))),
-    }
+    held.collect()
 }
 
 /// When a client is gone, so is the work for it, on every node. Its results stay until their leases end.
