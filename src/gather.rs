@@ -1,7 +1,7 @@
 //! Counts and reads for the node that plans: chooses a holder for each day, and another one for the days that come
 //! back unanswered, under the caller's deadline.
 //!
-//! What is sent, sent again and taken stands in [`attempts`]. How a request gets to its holder is [`crate::relay`]'s.
+//! What is sent, sent again and taken stands in `attempts`. How a request gets to its holder is [`crate::relay`]'s.
 
 mod attempts;
 
