@@ -1,12 +1,15 @@
 //! Counts, extremes, sums and means by group: exact, so that the answer does not depend on who added first.
 //!
-//! A [`Partial`] is computed where the data are and merged on the way up; only the node that answers a client
-//! turns sums into means. The limit on groups is the caller's.
+//! A [`Tally`] adds rows up where the data are, [`Groups`] of several nodes are merged on the way up, and only the node
+//! that answers a client turns sums into means. The limit on groups is the caller's.
 
-use std::collections::{BTreeMap, HashMap};
+mod groups;
+mod tally;
+
+pub use groups::{Groups, KeyValue, NotGroups};
+pub use tally::Tally;
 
 use crate::decimal::{Decimal, ONE};
-use crate::store::{DayBatch, Store};
 
 /// What is aggregated. Rows without it are left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -90,30 +93,6 @@ pub struct AggregateSpec {
     pub group_by: Vec<GroupKey>,
 }
 
-/// The value of one key.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum KeyValue {
-    /// A parameter, site, agency or team.
-    Text(Box<str>),
-    /// A day or an hour.
-    Number(u32),
-}
-
-/// A group: the values of its keys in the order asked.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct GroupId(pub Vec<KeyValue>);
-
-impl GroupId {
-    /// About how many bytes it takes.
-    pub fn bytes(&self) -> usize {
-        let text = |value: &KeyValue| match value {
-            KeyValue::Text(text) => text.len(),
-            KeyValue::Number(_) => 0,
-        };
-        size_of::<Self>() + self.0.iter().map(|value| size_of::<KeyValue>() + text(value)).sum::<usize>()
-    }
-}
-
 /// A group's rows so far. At least one: a group without rows does not exist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Partial {
@@ -139,141 +118,6 @@ impl Partial {
         self.max = self.max.max(other.max);
         self.sum = self.sum.saturating_add(other.sum);
     }
-}
-
-/// Groups in the order of their keys.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Groups(BTreeMap<GroupId, Partial>);
-
-impl Groups {
-    /// Adds `rows` of one day, which `team` owns.
-    pub fn add(&mut self, spec: &AggregateSpec, store: &Store, batch: &DayBatch, rows: &[u32], team: &str) {
-        let place = PlaceGroups::new(store, spec);
-        let measures = measure_groups(store, spec);
-        let by_hour = spec.group_by.contains(&GroupKey::Hour);
-        // A group inside a day, as one number: place, measure, hour.
-        let group_of = |row: usize| {
-            let hour = if by_hour { batch.minute[row] / 60 } else { 0 };
-            let measure = measures.get(usize::from(batch.measure[row])).copied().unwrap_or(0);
-            u64::from(place.of(batch.site[row])) << 24 | u64::from(measure) << 8 | u64::from(hour)
-        };
-        let mut partials: HashMap<u64, Partial> = HashMap::new();
-        // Rows of a site, and so of a group, often follow each other.
-        let mut last: Option<(u64, Partial)> = None;
-        for row in rows {
-            let value = match spec.of {
-                AggregateOf::Value => batch.value.get(*row),
-                AggregateOf::RawConcentration => batch.raw_concentration.get(*row),
-                AggregateOf::Aqi => batch.aqi(*row).map(|aqi| Decimal(i64::from(aqi) * ONE)),
-            };
-            let Some(value) = value else { continue };
-            let group = group_of(*row as usize);
-            match &mut last {
-                Some((current, partial)) if *current == group => partial.merge(&Partial::of(value)),
-                _ => {
-                    if let Some((group, partial)) = last.replace((group, Partial::of(value))) {
-                        merge_into(partials.entry(group), &partial);
-                    }
-                }
-            }
-        }
-        if let Some((group, partial)) = last {
-            merge_into(partials.entry(group), &partial);
-        }
-        for (group, partial) in partials {
-            let keys = spec.group_by.iter().map(|key| match key {
-                GroupKey::Parameter => {
-                    let measure = &store.measures()[(group >> 8 & 0xffff) as usize];
-                    KeyValue::Text(measure.parameter.clone())
-                }
-                GroupKey::Site => KeyValue::Text(place.names(store, group >> 24).0.into()),
-                GroupKey::Agency => KeyValue::Text(place.names(store, group >> 24).1.into()),
-                GroupKey::Day => KeyValue::Number(batch.day.number()),
-                GroupKey::Hour => KeyValue::Number((group & 0xff) as u32),
-                GroupKey::Team => KeyValue::Text(team.into()),
-            });
-            self.insert(GroupId(keys.collect()), partial);
-        }
-    }
-
-    /// Adds a group, merging it into one with the same keys.
-    pub fn insert(&mut self, id: GroupId, partial: Partial) {
-        self.0.entry(id).and_modify(|sum| sum.merge(&partial)).or_insert(partial);
-    }
-
-    /// Adds all groups of `other`.
-    pub fn merge(&mut self, other: Groups) {
-        for (id, partial) in other.0 {
-            self.insert(id, partial);
-        }
-    }
-
-    /// Number of groups.
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Whether there is no group.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// The groups in the order of their keys.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&GroupId, &Partial)> {
-        self.0.iter()
-    }
-
-    /// The groups in the order of their keys.
-    pub fn into_vec(self) -> Vec<(GroupId, Partial)> {
-        self.0.into_iter().collect()
-    }
-}
-
-fn merge_into(entry: std::collections::hash_map::Entry<'_, u64, Partial>, partial: &Partial) {
-    entry.and_modify(|sum| sum.merge(partial)).or_insert(*partial);
-}
-
-/// Which sites are one group: those that share the names asked for.
-struct PlaceGroups {
-    /// By site code, the smallest code of a site in the same group; empty if places don't matter.
-    groups: Vec<u32>,
-}
-
-impl PlaceGroups {
-    fn new(store: &Store, spec: &AggregateSpec) -> Self {
-        let by_site = spec.group_by.contains(&GroupKey::Site);
-        let by_agency = spec.group_by.contains(&GroupKey::Agency);
-        if !by_site && !by_agency {
-            return PlaceGroups { groups: Vec::new() };
-        }
-        let mut firsts = HashMap::new();
-        let groups = store.sites().iter().zip(0..).map(|(site, code)| {
-            let site_name = by_site.then_some(&*site.site_name);
-            let agency_name = by_agency.then_some(&*site.agency_name);
-            *firsts.entry((site_name, agency_name)).or_insert(code)
-        });
-        PlaceGroups { groups: groups.collect() }
-    }
-
-    fn of(&self, site: u32) -> u32 {
-        self.groups.get(site as usize).copied().unwrap_or(0)
-    }
-
-    fn names<'a>(&self, store: &'a Store, group: u64) -> (&'a str, &'a str) {
-        let site = &store.sites()[group as usize];
-        (&site.site_name, &site.agency_name)
-    }
-}
-
-/// By measure code, the smallest code of a measure in the same group: those that share a parameter. Empty if
-/// parameters don't matter.
-fn measure_groups(store: &Store, spec: &AggregateSpec) -> Vec<u16> {
-    if !spec.group_by.contains(&GroupKey::Parameter) {
-        return Vec::new();
-    }
-    let mut firsts = HashMap::new();
-    let measures = store.measures().iter().zip(0..=u16::MAX);
-    measures.map(|(measure, code)| *firsts.entry(&*measure.parameter).or_insert(code)).collect()
 }
 
 /// The mean of a group: its exact sum over its count, rounded once, to the nearest double, ties to even.
@@ -313,22 +157,39 @@ pub fn too_many_groups(limit: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use proptest::prelude::*;
 
     use super::*;
+    use crate::store::Store;
     use crate::store::samples::{self, Sample};
 
-    fn groups(store: &Store, of: AggregateOf, group_by: &[GroupKey]) -> Groups {
-        let group_by = group_by.to_vec();
-        let batch = store.days().next().unwrap();
-        let rows: Vec<u32> = (0..batch.row_count()).collect();
-        let mut groups = Groups::default();
-        groups.add(&AggregateSpec { of, group_by }, store, batch, &rows, "green");
-        groups
+    /// The groups of rows of the first day.
+    fn groups_of(store: &Store, spec: &AggregateSpec, rows: &[u32]) -> Groups {
+        let mut tally = Tally::new(store, spec);
+        tally.add(store.days().next().unwrap(), rows, &Arc::from("green"));
+        tally.into_groups(store)
     }
 
-    fn text(text: &str) -> KeyValue {
-        KeyValue::Text(text.into())
+    fn groups(store: &Store, of: AggregateOf, group_by: &[GroupKey]) -> Vec<(String, Partial)> {
+        let spec = AggregateSpec { of, group_by: group_by.to_vec() };
+        let rows: Vec<u32> = (0..store.days().next().unwrap().row_count()).collect();
+        shown(&groups_of(store, &spec, &rows))
+    }
+
+    /// Each group as its keys with commas between, and what was added up.
+    fn shown(groups: &Groups) -> Vec<(String, Partial)> {
+        let key = |key| match key {
+            KeyValue::Text(text) => text.to_owned(),
+            KeyValue::Number(number) => number.to_string(),
+        };
+        let keys = |group| groups.keys(group).map(key).collect::<Vec<_>>().join(", ");
+        (0..groups.len()).map(|group| (keys(group), groups.partials()[group])).collect()
+    }
+
+    fn expected(groups: &[(&str, Partial)]) -> Vec<(String, Partial)> {
+        groups.iter().map(|(keys, partial)| ((*keys).to_owned(), *partial)).collect()
     }
 
     fn partial(count: u64, min: &str, max: &str, sum: &str) -> Partial {
@@ -350,42 +211,74 @@ mod tests {
 
     #[test]
     fn without_keys_all_rows_with_a_value_are_one_group() {
-        let all = groups(&six_rows(), AggregateOf::Value, &[]).into_vec();
-        assert_eq!(all, [(GroupId(vec![]), partial(4, "-2", "7", "10.5"))]);
-        let aqi = groups(&six_rows(), AggregateOf::Aqi, &[]).into_vec();
-        assert_eq!(aqi, [(GroupId(vec![]), partial(3, "10", "12", "33"))]);
-        assert!(groups(&six_rows(), AggregateOf::RawConcentration, &[]).is_empty());
+        let of = |of| groups(&six_rows(), of, &[]);
+        assert_eq!(of(AggregateOf::Value), expected(&[("", partial(4, "-2", "7", "10.5"))]));
+        assert_eq!(of(AggregateOf::Aqi), expected(&[("", partial(3, "10", "12", "33"))]));
+        assert_eq!(of(AggregateOf::RawConcentration), []);
     }
 
     #[test]
     fn sites_that_share_a_name_are_one_group_and_groups_are_ordered_by_keys() {
-        let by_site = groups(&six_rows(), AggregateOf::Value, &[GroupKey::Site, GroupKey::Hour]);
-        let id = |name: &str, hour: u32| GroupId(vec![text(name), KeyValue::Number(hour)]);
         assert_eq!(
-            by_site.into_vec(),
-            [
-                (id("Site 0", 1), partial(2, "-2", "1.5", "-0.5")),
-                (id("Site 1", 1), partial(1, "7", "7", "7")),
-                (id("Site 1", 2), partial(1, "4", "4", "4")),
-            ]
+            groups(&six_rows(), AggregateOf::Value, &[GroupKey::Site, GroupKey::Hour]),
+            expected(&[
+                ("Site 0, 1", partial(2, "-2", "1.5", "-0.5")),
+                ("Site 1, 1", partial(1, "7", "7", "7")),
+                ("Site 1, 2", partial(1, "4", "4", "4")),
+            ])
         );
     }
 
     #[test]
     fn keys_come_in_the_order_asked() {
         let keys = [GroupKey::Team, GroupKey::Day, GroupKey::Agency, GroupKey::Parameter];
-        let groups = groups(&six_rows(), AggregateOf::Aqi, &keys).into_vec();
-        let id = |agency: &str, parameter: &str| {
-            let day = KeyValue::Number(20200810);
-            GroupId(vec![text("green"), day, text(agency), text(parameter)])
-        };
         assert_eq!(
-            groups,
-            [
-                (id("Agency 0", "PM2.5"), partial(2, "10", "11", "21")),
-                (id("Agency 1", "OZONE"), partial(1, "12", "12", "12")),
-            ]
+            groups(&six_rows(), AggregateOf::Aqi, &keys),
+            expected(&[
+                ("green, 20200810, Agency 0, PM2.5", partial(2, "10", "11", "21")),
+                ("green, 20200810, Agency 1, OZONE", partial(1, "12", "12", "12")),
+            ])
         );
+    }
+
+    fn columns(texts: &[&str], codes: &[u32], counts: &[u64]) -> Result<Groups, NotGroups> {
+        let texts = texts.iter().map(|text| Box::from(*text)).collect();
+        let partials = counts.iter().map(|count| partial(*count, "1", "2", "3")).collect();
+        Groups::from_columns(&[GroupKey::Site, GroupKey::Hour], texts, codes.to_vec(), partials)
+    }
+
+    #[test]
+    fn columns_that_are_no_groups_are_refused() {
+        let good = columns(&["a", "b"], &[0, 1, 0, 23, 1, 0], &[1, 1, 1]).unwrap();
+        let keys: Vec<String> = shown(&good).into_iter().map(|(keys, _)| keys).collect();
+        assert_eq!(keys, ["a, 1", "a, 23", "b, 0"]);
+        let refused = |texts, codes, counts| columns(texts, codes, counts).unwrap_err().to_string();
+        assert!(refused(&["a"], &[0, 1, 0], &[1]).contains("more or fewer keys"));
+        assert!(refused(&["a"], &[0, 1], &[1, 1]).contains("more or fewer keys"));
+        assert!(refused(&["b", "a"], &[0, 1, 1, 1], &[1, 1]).contains("texts are not in order"));
+        assert!(refused(&["a", "a"], &[0, 1, 1, 1], &[1, 1]).contains("texts are not in order"));
+        assert!(refused(&["a"], &[0, 1], &[0]).contains("counts nothing"));
+        assert!(refused(&["a"], &[0, 24], &[1]).contains("hour does not exist"));
+        assert!(refused(&["a"], &[1, 1], &[1]).contains("one of its texts"));
+        assert!(refused(&["a", "b"], &[0, 1], &[1]).contains("a text is of no group"));
+        assert!(refused(&["a"], &[0, 2, 0, 1], &[1, 1]).contains("groups are not in order"));
+        assert!(refused(&["a"], &[0, 1, 0, 1], &[1, 1]).contains("one comes twice"));
+    }
+
+    #[test]
+    fn groups_of_nodes_with_other_texts_are_merged_by_their_keys() {
+        let mut groups = columns(&["b", "d"], &[0, 1, 0, 2, 1, 0], &[1, 2, 3]).unwrap();
+        groups.merge(columns(&["a", "b", "c"], &[0, 9, 1, 2, 1, 3, 2, 5], &[10, 20, 30, 40]).unwrap());
+        let counts: Vec<(String, u64)> =
+            shown(&groups).into_iter().map(|(keys, partial)| (keys, partial.count)).collect();
+        let of = |keys: &str, count| (keys.to_owned(), count);
+        assert_eq!(
+            counts,
+            [of("a, 9", 10), of("b, 1", 1), of("b, 2", 22), of("b, 3", 30), of("c, 5", 40), of("d, 0", 3)]
+        );
+        groups.truncate(2);
+        groups.merge(Groups::default());
+        assert_eq!((groups.len(), groups.codes()), (2, [0, 9, 1, 1].as_slice()));
     }
 
     #[test]
@@ -441,19 +334,13 @@ mod tests {
                 Sample { value: Some(text), site: index % 5, minute: index as u16 * 20, ..Sample::default() }
             }).collect();
             let store = samples::store(&rows);
-            let batch = store.days().next().unwrap();
             let spec = AggregateSpec { of: AggregateOf::Value, group_by: vec![GroupKey::Site, GroupKey::Agency] };
-            let all: Vec<u32> = (0..batch.row_count()).collect();
+            let all: Vec<u32> = (0..values.len() as u32).collect();
             let (left, right) = all.split_at(cut.min(all.len()));
-            let of = |rows: &[u32]| {
-                let mut groups = Groups::default();
-                groups.add(&spec, &store, batch, rows, "green");
-                groups
-            };
-            let mut merged = of(right);
-            merged.merge(of(left));
-            prop_assert_eq!(&merged, &of(&all));
-            let sum: i128 = merged.iter().map(|(_, partial)| partial.sum).sum();
+            let mut merged = groups_of(&store, &spec, right);
+            merged.merge(groups_of(&store, &spec, left));
+            prop_assert_eq!(&merged, &groups_of(&store, &spec, &all));
+            let sum: i128 = merged.partials().iter().map(|partial| partial.sum).sum();
             prop_assert_eq!(sum, values.iter().map(|value| i128::from(*value) * 10_000_000).sum::<i128>());
         }
     }

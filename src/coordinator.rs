@@ -18,7 +18,7 @@ use futures::FutureExt;
 use tokio::time::Instant;
 
 use crate::admission::{ClientKey, ComputeSlots, QueryAdmission, QueryCost, QueryStatus};
-use crate::aggregate::{GroupId, Partial};
+use crate::aggregate::Groups;
 use crate::cache::ByteCache;
 use crate::config::{NodeId, Overlay};
 use crate::coverage;
@@ -52,7 +52,7 @@ pub struct Coordinator {
     leases: Leases,
     results: ByteCache<Arc<str>, Arc<ResultSet>>,
     chunks: ByteCache<(Arc<str>, u32), Arc<Vec<Frame>>>,
-    aggregates: ByteCache<Arc<str>, Arc<Vec<(GroupId, Partial)>>>,
+    aggregates: ByteCache<Arc<str>, Arc<Groups>>,
     /// One at a time, or many readers of a large aggregate would be many copies.
     recounts: ComputeSlots,
     computing: ComputeSlots,

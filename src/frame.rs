@@ -8,13 +8,15 @@ mod arrow;
 mod decode;
 mod json;
 
+use std::ops::Range;
+
 use arrow_schema::ArrowError;
 use bytes::Bytes;
 
 pub use arrow::{END_OF_STREAM, arrow_schema, groups_schema, groups_schema_message, schema_message};
 pub use decode::{decode_arrow, json_row_count};
 
-use crate::aggregate::{AggregateSpec, GroupId, KeyValue, Partial};
+use crate::aggregate::{AggregateOf, AggregateSpec, GroupKey, Groups};
 use crate::store::{DayBatch, Digest, Store, WorstRowBytes, json_text_bytes};
 
 /// How rows are written.
@@ -72,13 +74,13 @@ pub fn encode_rows(store: &Store, batch: &DayBatch, rows: &[u32], encoding: Enco
     }
 }
 
-/// The payload of groups, in their order. Aggregates have no legacy form: both JSON encodings give the same.
+/// The payload of some groups, in their order. Aggregates have no legacy form: both JSON encodings give the same.
 ///
 /// Shape: the keys in the order asked, then count, min, max and mean.
-pub fn encode_groups(spec: &AggregateSpec, groups: &[(GroupId, Partial)], encoding: Encoding) -> Bytes {
+pub fn encode_groups(of: AggregateOf, groups: &Groups, range: Range<usize>, encoding: Encoding) -> Bytes {
     match encoding {
-        Encoding::Arrow => arrow::encode_groups(spec, groups),
-        Encoding::Json | Encoding::JsonLegacy => json::encode_groups(spec, groups),
+        Encoding::Arrow => arrow::encode_groups(of, groups, range),
+        Encoding::Json | Encoding::JsonLegacy => json::encode_groups(of, groups, range),
     }
 }
 
@@ -116,20 +118,25 @@ pub fn frame_overhead_bytes(encoding: Encoding) -> u32 {
 }
 
 /// The most bytes that any of `groups` adds to a payload, by encoding.
-pub fn worst_group_bytes(spec: &AggregateSpec, groups: &[(GroupId, Partial)]) -> WorstRowBytes {
-    let text = |value: &KeyValue, bytes: fn(&str) -> usize| match value {
-        KeyValue::Text(text) => bytes(text),
-        // A day has 8 digits and quotes in JSON; in Arrow it is a text of 8 bytes, an hour one byte.
-        KeyValue::Number(_) => 10,
-    };
-    let longest = |bytes: fn(&str) -> usize| {
-        let of = |id: &GroupId| id.0.iter().map(|value| text(value, bytes)).sum::<usize>();
-        groups.iter().map(|(id, _)| of(id)).max().unwrap_or(0)
+pub fn worst_group_bytes(groups: &Groups) -> WorstRowBytes {
+    let bytes_of =
+        |bytes: fn(&str) -> usize| -> Vec<usize> { groups.texts().iter().map(|text| bytes(text)).collect() };
+    let group_by = groups.group_by();
+    let longest = |bytes: Vec<usize>| {
+        let of = |group: &[u32]| -> usize {
+            let key = |(key, code): (&GroupKey, &u32)| match key {
+                // A day has 8 digits and quotes in JSON; in Arrow it is a text of 8 bytes, an hour one byte.
+                GroupKey::Day | GroupKey::Hour => 10,
+                _ => bytes[*code as usize],
+            };
+            group_by.iter().zip(group).map(key).sum()
+        };
+        groups.codes().chunks_exact(group_by.len().max(1)).map(of).max().unwrap_or(0)
     };
     // Each key: an offset of 4 bytes, and a validity bit as each of the four numbers of 8 bytes has.
-    let columns = spec.group_by.len() + 4;
-    let arrow = longest(str::len) + spec.group_by.len() * 4 + columns.div_ceil(8) + 4 * 8;
-    let json = longest(json_text_bytes) + json::group_skeleton_bytes(spec);
+    let columns = group_by.len() + 4;
+    let arrow = longest(bytes_of(str::len)) + group_by.len() * 4 + columns.div_ceil(8) + 4 * 8;
+    let json = longest(bytes_of(json_text_bytes)) + json::group_skeleton_bytes(group_by);
     WorstRowBytes { arrow: arrow as u32, json: json as u32, json_legacy: json as u32 }
 }
 

@@ -7,7 +7,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::aggregate::{AggregateOf, AggregateSpec, GroupId, GroupKey, Groups, KeyValue, Partial};
+use crate::aggregate::{AggregateOf, AggregateSpec, GroupKey, Groups, Partial};
 use crate::config::{Chunking, MAX_OWNED_DAYS, NodeId, Team};
 use crate::coverage::{Entry, Outcome, Served};
 use crate::day::{Day, DayRange};
@@ -474,74 +474,47 @@ pub(crate) fn statistics_from(statistics: &v1::HopStatistics) -> HopStatistics {
     }
 }
 
-/// Groups as messages.
-pub fn groups_to(groups: &Groups) -> Vec<v1::GroupPartial> {
-    let group = |(id, partial): (&GroupId, &Partial)| {
-        let mut message = v1::GroupPartial {
-            count: partial.count,
-            min_e9: partial.min.0,
-            max_e9: partial.max.0,
-            sum_e9: partial.sum.to_be_bytes().to_vec(),
-            ..v1::GroupPartial::default()
-        };
-        for value in &id.0 {
-            match value {
-                KeyValue::Text(text) => message.text_keys.push(text.to_string()),
-                KeyValue::Number(number) => message.number_keys.push(*number),
-            }
-        }
-        message
+/// Groups as a message; none where there are none.
+pub fn groups_to(groups: &Groups) -> Option<v1::Groups> {
+    let partials = groups.partials();
+    let message = || v1::Groups {
+        texts: groups.texts().iter().map(|text| text.to_string()).collect(),
+        keys: groups.codes().to_vec(),
+        counts: partials.iter().map(|partial| partial.count).collect(),
+        min_e9: partials.iter().map(|partial| partial.min.0).collect(),
+        max_e9: partials.iter().map(|partial| partial.max.0).collect(),
+        sums_e9: partials.iter().flat_map(|partial| partial.sum.to_be_bytes()).collect(),
     };
-    groups.iter().map(group).collect()
+    (!groups.is_empty()).then(message)
 }
 
 /// Groups of `spec`, whose keys are in the order asked.
 ///
 /// # Errors
-/// [`Malformed`] if a group has other keys, values that cannot be, or comes twice.
-pub fn groups_from(
-    spec: Option<&AggregateSpec>,
-    messages: Vec<v1::GroupPartial>,
-) -> Result<Groups, Malformed> {
-    let mut groups = Groups::default();
+/// [`Malformed`] if there are groups that were not asked for, or if they are none, as
+/// [`Groups::from_columns`] says.
+pub fn groups_from(spec: Option<&AggregateSpec>, message: Option<v1::Groups>) -> Result<Groups, Malformed> {
+    let Some(message) = message else { return Ok(Groups::default()) };
     let wrong = |what: &str| malformed("groups", what);
-    for (index, message) in messages.into_iter().enumerate() {
-        let spec = spec.ok_or_else(|| wrong("none were asked for"))?;
-        let (mut texts, mut numbers) = (message.text_keys.into_iter(), message.number_keys.into_iter());
-        let key = |key: &GroupKey| match key {
-            GroupKey::Day | GroupKey::Hour => numbers.next().map(KeyValue::Number),
-            _ => texts.next().map(|text| KeyValue::Text(text.into())),
-        };
-        let values: Option<Vec<_>> = spec.group_by.iter().map(key).collect();
-        let values = values.ok_or_else(|| wrong("a group lacks keys"))?;
-        if texts.next().is_some() || numbers.next().is_some() {
-            return Err(wrong("a group has more keys than were asked for"));
-        }
-        let is_valid = |(key, value): (&GroupKey, &KeyValue)| match (key, value) {
-            (GroupKey::Hour, KeyValue::Number(hour)) => *hour < 24,
-            (GroupKey::Day, KeyValue::Number(number)) => day(*number).is_ok(),
-            _ => true,
-        };
-        if !spec.group_by.iter().zip(&values).all(is_valid) {
-            return Err(wrong("a group's day or hour does not exist"));
-        }
-        let sum: [u8; 16] =
-            message.sum_e9.as_slice().try_into().map_err(|_| wrong("a sum is not 16 bytes"))?;
-        let partial = Partial {
-            count: message.count,
-            min: Decimal(message.min_e9),
-            max: Decimal(message.max_e9),
-            sum: i128::from_be_bytes(sum),
-        };
-        if partial.count == 0 || partial.min > partial.max {
-            return Err(wrong("a group counts nothing"));
-        }
-        groups.insert(GroupId(values), partial);
-        if groups.len() != index + 1 {
-            return Err(wrong("a group comes twice"));
-        }
+    let spec = spec.ok_or_else(|| wrong("none were asked for"))?;
+    let (sums, rest) = message.sums_e9.as_chunks::<16>();
+    let count = message.counts.len();
+    if count == 0 {
+        return Err(wrong("there is none"));
     }
-    Ok(groups)
+    if [message.min_e9.len(), message.max_e9.len(), sums.len()] != [count; 3] || !rest.is_empty() {
+        return Err(wrong("the columns are not of one length"));
+    }
+    let values = message.counts.iter().zip(&message.min_e9).zip(&message.max_e9).zip(sums);
+    let partial = |(((count, min), max), sum): (((&u64, &i64), &i64), &[u8; 16])| Partial {
+        count: *count,
+        min: Decimal(*min),
+        max: Decimal(*max),
+        sum: i128::from_be_bytes(*sum),
+    };
+    let texts = message.texts.into_iter().map(String::into_boxed_str).collect();
+    Groups::from_columns(&spec.group_by, texts, message.keys, values.map(partial).collect())
+        .map_err(|why| wrong(&why.to_string()))
 }
 
 /// An inventory as a message, without days where it is `unchanged`.
@@ -653,34 +626,35 @@ fn day_inventory_from(message: &v1::DayInventory) -> Result<DayInventory, Malfor
 mod tests {
     use super::*;
 
-    /// Goal: nothing that a neighbour sends becomes another group than it names.
     #[test]
-    fn groups_have_the_keys_that_were_asked_for_and_values_that_exist() {
-        let spec = AggregateSpec {
-            of: AggregateOf::Value,
-            group_by: vec![GroupKey::Hour, GroupKey::Site, GroupKey::Day],
+    fn columns_of_groups_are_as_long_as_there_are_groups() {
+        let spec = AggregateSpec { of: AggregateOf::Value, group_by: vec![GroupKey::Hour, GroupKey::Site] };
+        let two = v1::Groups {
+            texts: vec!["here".to_owned()],
+            keys: vec![1, 0, 23, 0],
+            counts: vec![1, 2],
+            min_e9: vec![-5, 6],
+            max_e9: vec![-5, 7],
+            sums_e9: [i128::from(-5), 13].map(i128::to_be_bytes).concat(),
         };
-        let groups = |texts: &[&str], numbers: &[u32]| {
-            let group = v1::GroupPartial {
-                text_keys: texts.iter().map(|text| (*text).to_owned()).collect(),
-                number_keys: numbers.to_vec(),
-                count: 1,
-                sum_e9: vec![0; 16],
-                ..v1::GroupPartial::default()
-            };
-            groups_from(Some(&spec), vec![group])
-        };
-        assert_eq!(groups(&["here"], &[23, 20200810]).unwrap().len(), 1);
-        let wrong: [(&[&str], &[u32]); 6] = [
-            (&[], &[23, 20200810]),
-            (&["here"], &[23]),
-            (&["here", "there"], &[23, 20200810]),
-            (&["here"], &[23, 20200810, 1]),
-            (&["here"], &[300, 20200810]),
-            (&["here"], &[23, 20200832]),
+        let groups = groups_from(Some(&spec), Some(two.clone())).unwrap();
+        assert_eq!((groups.partials()[0].sum, groups.partials()[1].sum), (-5, 13));
+        assert_eq!(groups_to(&groups), Some(two.clone()));
+        assert_eq!(groups_from(None, None).unwrap().len(), 0);
+        assert!(groups_from(None, Some(two.clone())).is_err(), "no aggregate was asked for");
+        let cut: [fn(&mut v1::Groups); 7] = [
+            |groups| groups.counts.truncate(1),
+            |groups| groups.min_e9.truncate(1),
+            |groups| groups.max_e9.truncate(1),
+            |groups| groups.sums_e9.truncate(16),
+            |groups| groups.sums_e9.truncate(31),
+            |groups| groups.keys.truncate(3),
+            |groups| *groups = v1::Groups::default(),
         ];
-        for (texts, numbers) in wrong {
-            assert!(groups(texts, numbers).is_err(), "{texts:?} {numbers:?}");
+        for cut in cut {
+            let mut groups = two.clone();
+            cut(&mut groups);
+            assert!(groups_from(Some(&spec), Some(groups.clone())).is_err(), "{groups:?}");
         }
     }
 

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
-use overlay::aggregate::{AggregateOf, AggregateSpec, GroupKey, Groups};
+use overlay::aggregate::{AggregateOf, AggregateSpec, GroupKey, Tally};
 use overlay::decimal::Decimal;
 use overlay::frame::{
     Encoding, decode_arrow, encode_rows, frame_overhead_bytes, json_keys, json_row_count, schema_message,
@@ -82,11 +82,11 @@ fn pm25_between_5_and_35_selects_what_others_counted() {
 fn aggregates_count_every_row_with_a_value() {
     let Some(store) = store() else { return };
     let spec = AggregateSpec { of: AggregateOf::Value, group_by: vec![GroupKey::Site, GroupKey::Day] };
-    let mut groups = Groups::default();
+    let mut tally = Tally::new(store, &spec);
     for (batch, rows) in selections(store, &Predicate::default()) {
-        groups.add(&spec, store, batch, &rows, "green");
+        tally.add(batch, &rows, &"green".into());
     }
-    let counted: u64 = groups.iter().map(|(_, partial)| partial.count).sum();
+    let counted: u64 = tally.into_groups(store).partials().iter().map(|partial| partial.count).sum();
     assert_eq!(counted, 1_167_525 - 8_943);
 }
 

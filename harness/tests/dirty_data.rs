@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-use overlay::aggregate::Groups;
+use overlay::aggregate::Tally;
 use overlay::config::Overlay;
 use overlay::day::Day;
 use overlay::frame::{self, Encoding};
@@ -231,13 +231,13 @@ fn check_aggregate(
     keys: &[GroupKey],
 ) {
     let spec = answer::aggregate(measure, keys);
-    let mut groups = Groups::default();
+    let mut tally = Tally::new(store, &spec);
     for (batch, team, rows) in selected(store, &answer::query(asked, Encoding::Json), overlay) {
-        groups.add(&spec, store, batch, &rows, team);
+        tally.add(batch, &rows, &team.into());
     }
-    let mut groups = groups.into_vec();
+    let mut groups = tally.into_groups(store);
     groups.truncate(asked.limit.unwrap_or(usize::MAX));
-    let found = array(&frame::encode_groups(&spec, &groups, Encoding::Json));
+    let found = array(&frame::encode_groups(spec.of, &groups, 0..groups.len(), Encoding::Json));
     let expected = oracle.aggregate(asked, measure, keys);
     assert_equal_rows(&format!("{measure:?} by {keys:?} of {asked}"), &expected, &found);
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::admission::Requester;
-use crate::aggregate::{self, AggregateSpec, GroupId, Groups, Partial};
+use crate::aggregate::{self, Groups};
 use crate::chunking::{ChunkBounds, MAX_CHUNKS};
 use crate::config::NodeId;
 use crate::coverage::{self, Entry, Outcome, Served};
@@ -52,7 +52,7 @@ impl Coordinator {
             Some(_) => format!("{key}|partial {:016x}", self.random.bits()).into(),
         };
         let result_set = match &plan.query.aggregate {
-            Some(spec) => self.cut_groups(key, &plan, spec, ledger, groups),
+            Some(_) => self.cut_groups(key, &plan, ledger, groups),
             None => self.cut_rows(key, &plan, ledger),
         }
         .map_err(RunError::Failed)?;
@@ -216,7 +216,6 @@ impl Coordinator {
         &self,
         key: Arc<str>,
         plan: &QueryPlan,
-        spec: &AggregateSpec,
         mut ledger: Vec<Entry>,
         groups: Groups,
     ) -> Result<ResultSet, QueryError> {
@@ -229,7 +228,7 @@ impl Coordinator {
         let total = groups.len() as u64;
         let plan = QueryPlan { bounds: plan.bounds.large_enough_for(total), ..plan.clone() };
         let bounds = ChunkBounds {
-            worst_row_bytes: plan.query.encoding.of(&frame::worst_group_bytes(spec, &groups)),
+            worst_row_bytes: plan.query.encoding.of(&frame::worst_group_bytes(&groups)),
             ..plan.bounds
         };
         let chunk_rows = checked_chunks(&bounds, &[total], plan.query.limit)?;
@@ -242,16 +241,16 @@ impl Coordinator {
         &self,
         key: &Arc<str>,
         plan: &QueryPlan,
-        groups: Groups,
-    ) -> Result<Arc<Vec<(GroupId, Partial)>>, QueryError> {
+        mut groups: Groups,
+    ) -> Result<Arc<Groups>, QueryError> {
         let max_groups = self.overlay.limits.max_groups;
         if groups.len() > max_groups {
             let message = aggregate::too_many_groups(max_groups);
             return Err(QueryError::TooLarge { limit: "limits.max_groups", message });
         }
         let limit = plan.query.limit.unwrap_or(u64::MAX).min(usize::MAX as u64) as usize;
-        let groups: Vec<_> = groups.into_vec().into_iter().take(limit).collect();
-        let bytes: usize = groups.iter().map(|(id, _)| id.bytes() + size_of::<Partial>()).sum();
+        groups.truncate(limit);
+        let bytes = groups.bytes();
         let groups = Arc::new(groups);
         self.aggregates.insert(key.clone(), groups.clone(), bytes + key.len());
         Ok(groups)
@@ -263,7 +262,7 @@ impl Coordinator {
         result_set: &ResultSet,
         requester: &Requester,
         call: &Call,
-    ) -> Result<Arc<Vec<(GroupId, Partial)>>, QueryError> {
+    ) -> Result<Arc<Groups>, QueryError> {
         let rows = result_set.plan.cost_by_team().into_values().sum();
         let _alone = self.recounts.acquire(requester, rows).await?;
         if let Some(groups) = self.aggregates.get(&result_set.key) {

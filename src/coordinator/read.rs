@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use crate::admission::{ClientKey, Requester};
-use crate::aggregate::{AggregateSpec, GroupId, Partial};
+use crate::aggregate::{AggregateOf, Groups};
 use crate::config::NodeId;
 use crate::coverage;
 use crate::day::Day;
@@ -19,9 +19,6 @@ use crate::result_set::{Owner, ResultSet};
 use crate::verb::{Call, Frame, Read};
 
 use super::{ChunkRead, Coordinator, unread};
-
-/// The groups of a whole aggregate.
-type AllGroups = Arc<Vec<(GroupId, Partial)>>;
 
 impl Coordinator {
     /// Reads a chunk, as often as wanted while the lease lasts.
@@ -80,7 +77,7 @@ impl Coordinator {
                         // Before the permit: whoever waits for groups keeps nobody from reading rows.
                         let groups = self.groups(&result_set, &requester, &call).await?;
                         let _permit = self.reads.acquire(&requester, rows).await?;
-                        self.group_frames(&result_set, spec, groups, range, &requester).await?
+                        self.group_frames(&result_set, spec.of, groups, range, &requester).await?
                     }
                     None => {
                         let _permit = self.reads.acquire(&requester, rows).await?;
@@ -130,10 +127,10 @@ impl Coordinator {
         result_set: &ResultSet,
         requester: &Requester,
         call: &Call,
-    ) -> Result<AllGroups, QueryError> {
+    ) -> Result<Arc<Groups>, QueryError> {
         match self.aggregates.get(&result_set.key) {
             Some(groups) => Ok(groups),
-            None if result_set.total_records == 0 => Ok(AllGroups::default()),
+            None if result_set.total_records == 0 => Ok(Arc::default()),
             None => self.aggregate_again(result_set, requester, call).await,
         }
     }
@@ -141,8 +138,8 @@ impl Coordinator {
     async fn group_frames(
         &self,
         result_set: &ResultSet,
-        spec: &AggregateSpec,
-        groups: AllGroups,
+        of: AggregateOf,
+        groups: Arc<Groups>,
         range: Range<u64>,
         requester: &Requester,
     ) -> Result<Vec<Frame>, QueryError> {
@@ -152,11 +149,11 @@ impl Coordinator {
         let cost = (range.end - range.start) * SCANNED_ROWS_PER_ENCODED_ROW;
         let permit = self.computing.acquire(requester, cost).await?;
         let records = range.start as usize..range.end as usize;
-        let (spec, encoding) = (spec.clone(), result_set.plan.query.encoding);
+        let encoding = result_set.plan.query.encoding;
         // Equal versions give equal groups, so the range that was cut from them is there.
         let (_owner, work) = self.metrics.orphans().tie();
         let encode = move || {
-            let payload = frame::encode_groups(&spec, &groups[records], encoding);
+            let payload = frame::encode_groups(of, &groups, records, encoding);
             drop((permit, work));
             payload
         };

@@ -7,6 +7,7 @@
 //! Source: Arrow columnar format, IPC streaming.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::{Arc, LazyLock};
 
 use arrow_array::types::Int32Type;
@@ -22,7 +23,7 @@ use arrow_schema::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use bytes::Bytes;
 use chrono::NaiveDate;
 
-use crate::aggregate::{AggregateSpec, GroupId, GroupKey, KeyValue, Partial, mean};
+use crate::aggregate::{AggregateOf, AggregateSpec, GroupKey, Groups, Partial, mean};
 use crate::day::Day;
 use crate::store::{Column, DayBatch, Store};
 
@@ -137,31 +138,32 @@ pub(super) fn encode_rows(store: &Store, batch: &DayBatch, rows: &[u32]) -> Byte
     )
 }
 
-pub(super) fn encode_groups(spec: &AggregateSpec, groups: &[(GroupId, Partial)]) -> Bytes {
-    let key = |(index, key): (usize, &GroupKey)| -> ArrayRef {
-        let values = groups.iter().map(|(id, _)| &id.0[index]);
+pub(super) fn encode_groups(of: AggregateOf, groups: &Groups, range: Range<usize>) -> Bytes {
+    let group_by = groups.group_by();
+    let codes = &groups.codes()[range.start * group_by.len()..range.end * group_by.len()];
+    let column = |(column, key): (usize, &GroupKey)| -> ArrayRef {
+        let codes = codes.iter().skip(column).step_by(group_by.len());
         match key {
-            GroupKey::Hour => Arc::new(Int8Array::from_iter_values(values.map(|value| match value {
-                KeyValue::Number(hour) => *hour as i8,
-                KeyValue::Text(_) => -1,
-            }))),
-            _ => Arc::new(StringArray::from_iter_values(values.map(|value| match value {
-                KeyValue::Text(text) => text.to_string(),
-                KeyValue::Number(day) => format!("{day:08}"),
-            }))),
+            GroupKey::Hour => Arc::new(Int8Array::from_iter_values(codes.map(|hour| *hour as i8))),
+            GroupKey::Day => Arc::new(StringArray::from_iter_values(codes.map(|day| format!("{day:08}")))),
+            _ => {
+                let texts = codes.map(|code| &*groups.texts()[*code as usize]);
+                Arc::new(StringArray::from_iter_values(texts))
+            }
         }
     };
-    let partials = || groups.iter().map(|(_, partial)| partial);
+    let partials = || groups.partials()[range.clone()].iter();
     let numbers = |number: fn(&Partial) -> f64| -> ArrayRef {
         Arc::new(Float64Array::from_iter_values(partials().map(number)))
     };
     let counts = partials().map(|partial| partial.count);
-    let mut columns: Vec<ArrayRef> = spec.group_by.iter().enumerate().map(key).collect();
+    let mut columns: Vec<ArrayRef> = group_by.iter().enumerate().map(column).collect();
     columns.push(Arc::new(UInt64Array::from_iter_values(counts)));
     columns.push(numbers(|partial| partial.min.to_f64()));
     columns.push(numbers(|partial| partial.max.to_f64()));
     columns.push(numbers(mean));
-    encode(&groups_schema(spec), columns)
+    let spec = AggregateSpec { of, group_by: group_by.to_vec() };
+    encode(&groups_schema(&spec), columns)
 }
 
 fn concentrations(column: &Column, rows: &[u32]) -> ArrayRef {

@@ -1,11 +1,12 @@
 //! JSON: compact objects separated by commas, without the brackets of the array.
 
 use std::io::Write;
+use std::ops::Range;
 
 use bytes::Bytes;
 
 use super::arrow::key_name;
-use crate::aggregate::{AggregateOf, AggregateSpec, GroupId, KeyValue, Partial, mean};
+use crate::aggregate::{AggregateOf, GroupKey, Groups, KeyValue, mean};
 use crate::decimal::{Decimal, ONE};
 use crate::store::{DayBatch, Measure, Site, Store};
 
@@ -116,26 +117,30 @@ fn measure_fragments(measure: &Measure) -> (Vec<u8>, Vec<u8>) {
     (parameter, unit)
 }
 
-pub(super) fn encode_groups(spec: &AggregateSpec, groups: &[(GroupId, Partial)]) -> Bytes {
-    let mut out = Vec::new();
-    let number = |out: &mut Vec<u8>, value: Decimal| match spec.of {
+pub(super) fn encode_groups(of: AggregateOf, groups: &Groups, range: Range<usize>) -> Bytes {
+    let names = groups.group_by().iter().map(|key| format!("\"{}\":", key_name(*key))).collect::<Vec<_>>();
+    let number = |out: &mut Vec<u8>, value: Decimal| match of {
         AggregateOf::Aqi => write_whole(out, value.0 / ONE),
         AggregateOf::Value | AggregateOf::RawConcentration => write_decimal(out, value),
     };
-    for (id, partial) in groups {
+    let mut out = Vec::new();
+    for group in range {
         out.extend_from_slice(if out.is_empty() { b"{" } else { b",{" });
-        for (key, value) in spec.group_by.iter().zip(&id.0) {
-            out.extend_from_slice(format!("\"{}\":", key_name(*key)).as_bytes());
+        for ((key, name), value) in groups.group_by().iter().zip(&names).zip(groups.keys(group)) {
+            out.extend_from_slice(name.as_bytes());
             match value {
                 KeyValue::Text(text) => write_json(&mut out, text),
-                KeyValue::Number(number) if key_name(*key) == "date" => {
-                    out.extend_from_slice(format!("\"{number:08}\"").as_bytes());
+                KeyValue::Number(day) if *key == GroupKey::Day => {
+                    out.extend_from_slice(format!("\"{day:08}\"").as_bytes());
                 }
-                KeyValue::Number(number) => write_json(&mut out, number),
+                KeyValue::Number(number) => write_whole(&mut out, number.into()),
             }
             out.push(b',');
         }
-        out.extend_from_slice(format!("\"count\":{},\"min\":", partial.count).as_bytes());
+        let partial = &groups.partials()[group];
+        out.extend_from_slice(b"\"count\":");
+        write_json(&mut out, &partial.count);
+        out.extend_from_slice(b",\"min\":");
         number(&mut out, partial.min);
         out.extend_from_slice(b",\"max\":");
         number(&mut out, partial.max);
@@ -147,10 +152,10 @@ pub(super) fn encode_groups(spec: &AggregateSpec, groups: &[(GroupId, Partial)])
 }
 
 /// The most bytes that a group takes beside its keys' values: names, punctuation and numbers.
-pub(super) fn group_skeleton_bytes(spec: &AggregateSpec) -> usize {
+pub(super) fn group_skeleton_bytes(group_by: &[GroupKey]) -> usize {
     let key = |key: &_| r#""":,"#.len() + key_name(*key).len();
     // 2^64 has 20 digits, a decimal a sign, 10 digits, a point and 9 more, a double at most 24 characters.
-    spec.group_by.iter().map(key).sum::<usize>()
+    group_by.iter().map(key).sum::<usize>()
         + r#"{"count":,"min":,"max":,"mean":},"#.len()
         + (20 + 21 + 21 + 24)
 }

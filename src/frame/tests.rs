@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::io::Cursor;
 
 use arrow_array::cast::AsArray;
@@ -8,7 +9,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::aggregate::{AggregateOf, GroupKey, Groups};
+use crate::aggregate::{Partial, Tally};
 use crate::store::Site;
 use crate::store::samples::{self, Sample};
 
@@ -123,7 +124,7 @@ fn arrow_columns_hold_the_rows() {
     assert_eq!(dictionary(&batch, "full_aqs_id").0, ["840000000000", "840000000001"]);
 }
 
-fn some_groups(of: AggregateOf) -> (AggregateSpec, Vec<(GroupId, Partial)>) {
+fn some_groups(of: AggregateOf) -> (AggregateSpec, Groups) {
     let group_by = vec![GroupKey::Day, GroupKey::Hour, GroupKey::Site, GroupKey::Team];
     let spec = AggregateSpec { of, group_by };
     let store = samples::store(&[
@@ -131,9 +132,13 @@ fn some_groups(of: AggregateOf) -> (AggregateSpec, Vec<(GroupId, Partial)>) {
         Sample { value: Some("1.5"), aqi: Some(4), ..Sample::default() },
         Sample { value: Some("-7"), aqi: Some(5), site: 1, ..Sample::default() },
     ]);
-    let mut groups = Groups::default();
-    groups.add(&spec, &store, store.days().next().unwrap(), &[0, 1, 2], "green");
-    (spec, groups.into_vec())
+    let mut tally = Tally::new(&store, &spec);
+    tally.add(store.days().next().unwrap(), &[0, 1, 2], &"green".into());
+    (spec, tally.into_groups(&store))
+}
+
+fn encode_all(of: AggregateOf, groups: &Groups, encoding: Encoding) -> Bytes {
+    encode_groups(of, groups, 0..groups.len(), encoding)
 }
 
 #[test]
@@ -143,9 +148,9 @@ fn groups_are_json_objects_with_their_keys_first() {
         r#"{"date":"20200810","hour":1,"site_name":"Site 0","team":"green","count":2,"min":1.0,"max":1.5,"mean":1.25},"#,
         r#"{"date":"20200810","hour":1,"site_name":"Site 1","team":"green","count":1,"min":-7.0,"max":-7.0,"mean":-7.0}"#,
     );
-    assert_eq!(encode_groups(&spec, &groups, Encoding::Json), expected);
+    assert_eq!(encode_all(spec.of, &groups, Encoding::Json), expected);
     let (spec, groups) = some_groups(AggregateOf::Aqi);
-    let payload = encode_groups(&spec, &groups, Encoding::JsonLegacy);
+    let payload = encode_all(spec.of, &groups, Encoding::JsonLegacy);
     let payload = std::str::from_utf8(&payload).unwrap();
     assert!(payload.contains(r#""count":2,"min":3,"max":4,"mean":3.5}"#), "{payload}");
 }
@@ -153,7 +158,7 @@ fn groups_are_json_objects_with_their_keys_first() {
 #[test]
 fn groups_are_an_arrow_batch() {
     let (spec, groups) = some_groups(AggregateOf::Value);
-    let payload = encode_groups(&spec, &groups, Encoding::Arrow);
+    let payload = encode_all(spec.of, &groups, Encoding::Arrow);
     let batch = decode_arrow(&groups_schema_message(&spec), &payload).unwrap();
     assert_eq!(batch.schema(), groups_schema(&spec));
     assert_eq!(batch.column(0).as_string::<i32>().value(0), "20200810");
@@ -164,11 +169,11 @@ fn groups_are_an_arrow_batch() {
 #[test]
 fn no_groups_are_an_empty_frame() {
     let spec = AggregateSpec { of: AggregateOf::Value, group_by: vec![] };
-    let payload = encode_groups(&spec, &[], Encoding::Json);
+    let payload = encode_all(spec.of, &Groups::default(), Encoding::Json);
     assert_eq!(json_row_count(&payload, &json_keys(Some(&spec))).unwrap(), 0);
-    let payload = encode_groups(&spec, &[], Encoding::Arrow);
+    let payload = encode_all(spec.of, &Groups::default(), Encoding::Arrow);
     assert_eq!(decode_arrow(&groups_schema_message(&spec), &payload).unwrap().num_rows(), 0);
-    assert_eq!(worst_group_bytes(&spec, &[]).arrow, 33);
+    assert_eq!(worst_group_bytes(&Groups::default()).arrow, 33);
 }
 
 #[test]
@@ -206,7 +211,7 @@ fn json_keys_are_those_that_are_written() {
     let row = encode(&two_rows(), &[0], Encoding::Json);
     assert_eq!(json_keys(None), keys(std::str::from_utf8(&row).unwrap()));
     let (spec, groups) = some_groups(AggregateOf::Value);
-    let group = encode_groups(&spec, &groups[..1], Encoding::Json);
+    let group = encode_groups(spec.of, &groups, 0..1, Encoding::Json);
     assert_eq!(json_keys(Some(&spec)), keys(std::str::from_utf8(&group).unwrap()));
 }
 
@@ -285,22 +290,25 @@ proptest! {
 
     #[test]
     fn group_payloads_keep_their_bound(
-        ids in prop::collection::vec(("\\PC{0,9}", 0u32..24), 0..9),
+        ids in prop::collection::btree_set(("\\PC{0,9}", 0u32..24), 0..9),
         (count, min, sum) in (1u64.., any::<i64>(), any::<i128>()),
     ) {
-        let spec = AggregateSpec { of: AggregateOf::Value, group_by: vec![GroupKey::Site, GroupKey::Hour] };
         let partial = Partial {
             count,
             min: crate::decimal::Decimal(min),
-            max: crate::decimal::Decimal(i64::MIN),
+            max: crate::decimal::Decimal(i64::MAX),
             sum,
         };
-        let groups: Vec<_> = ids.into_iter().map(|(site, hour)| {
-            (GroupId(vec![KeyValue::Text(site.into()), KeyValue::Number(hour)]), partial)
-        }).collect();
-        let worst = worst_group_bytes(&spec, &groups);
+        let texts: BTreeSet<&str> = ids.iter().map(|(site, _)| &**site).collect();
+        let place = |site: &str| texts.iter().position(|text| *text == site).unwrap() as u32;
+        let codes = ids.iter().flat_map(|(site, hour)| [place(site), *hour]).collect();
+        let group_by = [GroupKey::Site, GroupKey::Hour];
+        let partials = vec![partial; ids.len()];
+        let texts = texts.iter().map(|text| Box::from(*text)).collect();
+        let groups = Groups::from_columns(&group_by, texts, codes, partials).unwrap();
+        let worst = worst_group_bytes(&groups);
         for (encoding, row_bytes) in [(Encoding::Arrow, worst.arrow), (Encoding::Json, worst.json)] {
-            let payload = encode_groups(&spec, &groups, encoding);
+            let payload = encode_all(AggregateOf::Value, &groups, encoding);
             let bound = frame_overhead_bytes(encoding) as usize + groups.len() * row_bytes as usize;
             prop_assert!(payload.len() <= bound, "{encoding:?}: {} > {bound}", payload.len());
         }
@@ -319,7 +327,7 @@ proptest! {
     ) {
         let (mut schema, mut payload) = if groups {
             let (spec, groups) = some_groups(AggregateOf::Value);
-            (groups_schema_message(&spec).to_vec(), encode_groups(&spec, &groups, Encoding::Arrow).to_vec())
+            (groups_schema_message(&spec).to_vec(), encode_all(spec.of, &groups, Encoding::Arrow).to_vec())
         } else {
             (schema_message().to_vec(), encode(&two_rows(), &[0, 1], Encoding::Arrow).to_vec())
         };

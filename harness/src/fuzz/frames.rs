@@ -4,7 +4,7 @@ use arrow_array::cast::AsArray;
 use arrow_array::types::Int32Type;
 use arrow_array::{Array, RecordBatch};
 use arrow_schema::DataType;
-use overlay::aggregate::{AggregateOf, AggregateSpec, GroupKey, Groups};
+use overlay::aggregate::{AggregateOf, AggregateSpec, GroupKey, Tally};
 use overlay::frame::{self, Encoding};
 
 use super::{Seed, pair, paired, sample, tagged};
@@ -77,10 +77,10 @@ fn spec() -> AggregateSpec {
 pub(super) fn seeds() -> Vec<Seed> {
     let tagged = |tag: u8, bytes: &[u8]| [&[tag], bytes].concat();
     let rows = |encoding| sample::rows_frame(&[0, 1, 2, 3], 0, encoding).payload;
-    let mut groups = Groups::default();
-    groups.add(&spec(), sample::store(), sample::batch(), &[0, 1, 2, 3], "green");
-    let groups = groups.into_vec();
-    let groups = |encoding| frame::encode_groups(&spec(), &groups, encoding);
+    let mut tally = Tally::new(sample::store(), &spec());
+    tally.add(sample::batch(), &[0, 1, 2, 3], &"green".into());
+    let groups = tally.into_groups(sample::store());
+    let groups = |encoding| frame::encode_groups(spec().of, &groups, 0..groups.len(), encoding);
     let schema = frame::schema_message();
     let no_rows = frame::encode_rows(sample::store(), sample::batch(), &[], Encoding::Arrow);
     vec![

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
 
-use overlay::aggregate::{AggregateOf, AggregateSpec, GroupKey, Groups};
+use overlay::aggregate::{AggregateOf, AggregateSpec, GroupKey, Tally};
 use overlay::config::NodeId;
 use overlay::frame::{self, Encoding};
 use overlay::inventory::{Directory, NodeInventory};
@@ -55,15 +55,15 @@ fn count(bytes: &[u8], right_digests: bool, aggregate: Option<AggregateSpec>) {
 
 fn groups_are_of_the_days(spec: &Count, answers: &Answers<CountItem, DayCount>) {
     let matched: u64 = answers.answers.iter().map(|answer| answer.rows_matched).sum();
-    let grouped: u64 = answers.groups.iter().map(|(_, partial)| partial.count).sum();
+    let grouped: u64 = answers.groups.partials().iter().map(|partial| partial.count).sum();
     assert!(grouped <= matched, "{grouped} rows in groups, {matched} match");
     let again = wire::groups_from(spec.aggregate.as_ref(), wire::groups_to(&answers.groups));
     assert_eq!(again.expect("groups are messages"), answers.groups);
     let Some(aggregate) = &spec.aggregate else { return };
-    let groups: Vec<_> = answers.groups.clone().into_vec();
+    let groups = &answers.groups;
     for encoding in [Encoding::Arrow, Encoding::Json] {
-        let payload = frame::encode_groups(aggregate, &groups, encoding);
-        let bytes = u64::from(encoding.of(&frame::worst_group_bytes(aggregate, &groups)));
+        let payload = frame::encode_groups(aggregate.of, groups, 0..groups.len(), encoding);
+        let bytes = u64::from(encoding.of(&frame::worst_group_bytes(groups)));
         let most = bytes * groups.len() as u64 + u64::from(frame::frame_overhead_bytes(encoding));
         assert!(payload.len() as u64 <= most, "{encoding:?}: {} bytes, {most} at most", payload.len());
     }
@@ -203,8 +203,9 @@ pub(super) fn seeds() -> Vec<Seed> {
         nodes: vec![state],
         ..v1::CountReply::default()
     };
-    let mut groups = Groups::default();
-    groups.add(&spec(), sample::store(), sample::batch(), &[0, 1, 3], "green");
+    let mut tally = Tally::new(sample::store(), &spec());
+    tally.add(sample::batch(), &[0, 1, 3], &"green".into());
+    let groups = tally.into_groups(sample::store());
     let groups = v1::CountReply { groups: wire::groups_to(&groups), ..rows.clone() };
     let frame = wire::frame_to(sample::rows_frame(&[1, 3], 1, Encoding::Json));
     let read = v1::ReadReply { frames: vec![frame], ..v1::ReadReply::default() };

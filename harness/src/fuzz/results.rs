@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use overlay::aggregate::{AggregateOf, AggregateSpec, GroupKey, Groups};
+use overlay::aggregate::{AggregateOf, AggregateSpec, GroupKey, Tally};
 use overlay::client::QueryResult;
 use overlay::config::MAX_OWNED_DAYS;
 use overlay::coverage::{self, Outcome};
@@ -183,10 +183,10 @@ fn chunk(frames: Vec<overlay::verb::Frame>, is_last: bool) -> v1::Chunk {
 }
 
 fn groups_frame() -> overlay::verb::Frame {
-    let mut groups = Groups::default();
-    groups.add(&spec(), sample::store(), sample::batch(), &[0, 1, 3], "green");
-    let groups = groups.into_vec();
-    let payload = frame::encode_groups(&spec(), &groups, Encoding::Json);
+    let mut tally = Tally::new(sample::store(), &spec());
+    tally.add(sample::batch(), &[0, 1, 3], &"green".into());
+    let groups = tally.into_groups(sample::store());
+    let payload = frame::encode_groups(spec().of, &groups, 0..groups.len(), Encoding::Json);
     let ledger = vec![coverage::Entry {
         day: sample::day(sample::DAY),
         team: "green".to_owned(),

@@ -1,8 +1,10 @@
 //! Frames encoded again from the files, against the digests that the client got.
 
+use std::sync::Arc;
+
 use super::super::output::counted;
 use super::{Claim, Report};
-use crate::aggregate::Groups;
+use crate::aggregate::Tally;
 use crate::day::Day;
 use crate::frame;
 use crate::result_set::days_of_range;
@@ -57,15 +59,16 @@ pub(super) fn check_group_frames(
     report: &mut Report,
 ) {
     let Some(spec) = &claim.query.aggregate else { return };
-    let mut groups = Groups::default();
+    let mut tally = Tally::new(store, spec);
     for (day, rows) in matches {
         let entry = claim.ledger.iter().find(|entry| entry.day == *day);
         if let (Some(batch), Some(entry)) = (store.day(*day), entry) {
-            groups.add(spec, store, batch, rows, &entry.team);
+            tally.add(batch, rows, &Arc::from(entry.team.as_str()));
         }
     }
     let limit = claim.query.limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
-    let groups: Vec<_> = groups.into_vec().into_iter().take(limit).collect();
+    let mut groups = tally.into_groups(store);
+    groups.truncate(limit);
     report.compare("groups", groups.len() as u64, claim.proof.total_records);
     let ranges: Vec<_> = (0u32..).zip(claim.chunk_ranges()).filter(|(_, range)| !range.is_empty()).collect();
     report.compare("frames", claim.frames.len(), ranges.len());
@@ -78,12 +81,13 @@ pub(super) fn check_group_frames(
             header(record.chunk, record.first_row, u64::from(record.rows)),
             expected.clone(),
         );
-        match groups.get(range.start as usize..range.end as usize) {
-            Some(groups) => {
-                let payload = frame::encode_groups(spec, groups, claim.query.encoding);
+        let records = range.start as usize..range.end as usize;
+        match records.end <= groups.len() {
+            true => {
+                let payload = frame::encode_groups(spec.of, &groups, records, claim.query.encoding);
                 report.compare(format_args!("{expected}, digest"), frame::digest(&payload), claimed.digest);
             }
-            None => report.differences.push(format!("{expected}: found no such groups")),
+            false => report.differences.push(format!("{expected}: found no such groups")),
         }
     }
     report.checked.push(format!("frames  {} of groups encoded again", counted(ranges.len() as u64, "frame")));

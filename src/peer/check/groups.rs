@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::aggregate::{AggregateOf, AggregateSpec, GroupId, GroupKey, Groups, KeyValue, Partial};
+use crate::aggregate::{AggregateOf, AggregateSpec, GroupKey, Groups, KeyValue, Partial};
 use crate::decimal::{Decimal, MAGNITUDE_LIMIT, ONE};
 use crate::predicate::Predicate;
 use crate::verb::DayCount;
@@ -19,25 +19,40 @@ pub(super) fn check(
     groups: &Groups,
     days: &[DayCount],
 ) -> Result<(), String> {
-    add_up(groups.iter().map(|(_, of)| of), days.iter().map(|day| day.rows_matched), "")?;
-    let mut by_day: BTreeMap<u32, Vec<&Partial>> = BTreeMap::new();
-    for (id, partial) in groups.iter() {
-        check_values(spec.of, predicate, partial)?;
-        for (key, value) in spec.group_by.iter().zip(&id.0) {
-            if !is_possible(*key, value, predicate, days) {
-                let id = shown(id);
-                return Err(format!("group {id} is of no row that was asked for: its {}", key.name()));
+    add_up(groups.partials().iter(), days.iter().map(|day| day.rows_matched), "")?;
+    let width = groups.group_by().len();
+    for (key, column) in groups.group_by().iter().zip(0..) {
+        let codes = || groups.codes().iter().skip(column).step_by(width).copied();
+        let counted: BTreeMap<u32, u64> =
+            days.iter().map(|of| (of.item.day.number(), of.rows_matched)).collect();
+        let possible = |text: &str| is_possible(*key, text, predicate, days);
+        let wrong = match key {
+            GroupKey::Hour => None,
+            GroupKey::Day => codes().position(|day| !counted.contains_key(&day)),
+            _ => {
+                let possible: Vec<bool> = groups.texts().iter().map(|text| possible(text)).collect();
+                codes().position(|code| !possible[code as usize])
             }
-            if let (GroupKey::Day, KeyValue::Number(day)) = (key, value) {
-                by_day.entry(*day).or_default().push(partial);
+        };
+        if let Some(group) = wrong {
+            let id = shown(groups, group);
+            return Err(format!("group {id} is of no row that was asked for: its {}", key.name()));
+        }
+        if *key == GroupKey::Day {
+            let mut by_day: BTreeMap<u32, Vec<&Partial>> = BTreeMap::new();
+            for (day, partial) in codes().zip(groups.partials()) {
+                by_day.entry(day).or_default().push(partial);
+            }
+            for (day, partials) in by_day {
+                add_up(
+                    partials.into_iter(),
+                    counted.get(&day).copied().into_iter(),
+                    &format!(" of day {day}"),
+                )?;
             }
         }
     }
-    for (number, partials) in by_day {
-        let of_day = days.iter().filter(|day| day.item.day.number() == number);
-        add_up(partials.into_iter(), of_day.map(|day| day.rows_matched), &format!(" of day {number}"))?;
-    }
-    Ok(())
+    groups.partials().iter().try_for_each(|partial| check_values(spec.of, predicate, partial))
 }
 
 fn add_up<'a>(
@@ -74,27 +89,25 @@ fn check_values(of: AggregateOf, predicate: &Predicate, partial: &Partial) -> Re
     }
 }
 
-/// Whether a row that the predicate selects, of a day that was counted, can have this key.
-fn is_possible(key: GroupKey, value: &KeyValue, predicate: &Predicate, days: &[DayCount]) -> bool {
-    let has = |part: &Option<String>, name: &str| {
-        part.as_ref().is_none_or(|part| name.to_lowercase().contains(part.as_str()))
-    };
-    match (key, value) {
-        (GroupKey::Day, KeyValue::Number(day)) => days.iter().any(|of| of.item.day.number() == *day),
-        (GroupKey::Team, KeyValue::Text(team)) => days.iter().any(|of| *of.item.team == **team),
-        (GroupKey::Parameter, KeyValue::Text(name)) => {
-            predicate.parameter.as_ref().is_none_or(|wanted| name.to_uppercase() == *wanted)
+/// Whether a row that the predicate selects, of a day that was counted, can have this text as its key.
+fn is_possible(key: GroupKey, text: &str, predicate: &Predicate, days: &[DayCount]) -> bool {
+    let has =
+        |part: &Option<String>| part.as_ref().is_none_or(|part| text.to_lowercase().contains(part.as_str()));
+    match key {
+        GroupKey::Team => days.iter().any(|of| *of.item.team == *text),
+        GroupKey::Parameter => {
+            predicate.parameter.as_ref().is_none_or(|wanted| text.to_uppercase() == *wanted)
         }
-        (GroupKey::Site, KeyValue::Text(name)) => has(&predicate.site, name),
-        (GroupKey::Agency, KeyValue::Text(name)) => has(&predicate.agency, name),
-        _ => true,
+        GroupKey::Site => has(&predicate.site),
+        GroupKey::Agency => has(&predicate.agency),
+        GroupKey::Day | GroupKey::Hour => false,
     }
 }
 
-fn shown(id: &GroupId) -> String {
-    let value = |value: &KeyValue| match value {
+fn shown(groups: &Groups, group: usize) -> String {
+    let value = |value| match value {
         KeyValue::Text(text) => text.chars().take(40).collect(),
         KeyValue::Number(number) => number.to_string(),
     };
-    format!("({})", id.0.iter().map(value).collect::<Vec<String>>().join(", "))
+    format!("({})", groups.keys(group).map(value).collect::<Vec<String>>().join(", "))
 }

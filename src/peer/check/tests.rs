@@ -41,13 +41,13 @@ fn spec() -> Count {
 
 /// One of two days counted, with one group, the other one failed.
 fn honest() -> v1::CountReply {
-    let group = v1::GroupPartial {
-        text_keys: ["Ozone", "Simi Valley", "green"].map(str::to_owned).to_vec(),
-        number_keys: vec![20200810],
-        count: 3,
-        min_e9: 5 * ONE,
-        max_e9: 35 * ONE,
-        sum_e9: i128::from(50 * ONE).to_be_bytes().to_vec(),
+    let groups = v1::Groups {
+        texts: ["Ozone", "Simi Valley", "green"].map(str::to_owned).to_vec(),
+        keys: vec![0, 1, 20200810, 2],
+        counts: vec![3],
+        min_e9: vec![5 * ONE],
+        max_e9: vec![35 * ONE],
+        sums_e9: i128::from(50 * ONE).to_be_bytes().to_vec(),
     };
     let counted = v1::DayCount {
         day: 20200810,
@@ -61,10 +61,14 @@ fn honest() -> v1::CountReply {
     v1::CountReply {
         days: vec![counted],
         failures: vec![failed],
-        groups: vec![group],
+        groups: Some(groups),
         nodes: vec![v1::NodeState { node: "B".to_owned(), ..v1::NodeState::default() }],
         ..v1::CountReply::default()
     }
+}
+
+fn groups_of(reply: &mut v1::CountReply) -> &mut v1::Groups {
+    reply.groups.as_mut().unwrap()
 }
 
 fn counted(lie: impl FnOnce(&mut v1::CountReply)) -> Result<usize, String> {
@@ -80,7 +84,7 @@ fn answer_that_does_not_add_up_is_refused() {
     let silent = counted(|reply| reply.failures.clear());
     assert_eq!(silent.unwrap_err(), "(20200811, \"B\") is neither answered nor failed");
     assert_eq!(counted(|_| ()), Ok(1), "one row lacks the aggregated column");
-    let double = counted(|reply| reply.groups[0].count = 5);
+    let double = counted(|reply| groups_of(reply).counts[0] = 5);
     assert_eq!(double.unwrap_err(), "the groups count 5 rows, the days have 4 that match");
 }
 
@@ -90,7 +94,7 @@ fn count_that_contradicts_its_request_is_refused() {
     type Lie = fn(&mut v1::CountReply);
     let group_of = |text: &'static str| {
         move |reply: &mut v1::CountReply| {
-            reply.groups[0].text_keys[1] = text.to_owned();
+            groups_of(reply).texts[1] = text.to_owned();
         }
     };
     let lies: [(Lie, &str); 16] = [
@@ -109,16 +113,16 @@ fn count_that_contradicts_its_request_is_refused() {
             },
             "node `X`, which the overlay does not have",
         ),
-        (|reply| reply.groups[0].min_e9 = 4 * ONE, "values from 4.0 to 35.0"),
-        (|reply| reply.groups[0].max_e9 = 36 * ONE, "values from 5.0 to 36.0"),
-        (|reply| reply.groups[0].min_e9 = 36 * ONE, "counts nothing"),
+        (|reply| groups_of(reply).min_e9[0] = 4 * ONE, "values from 4.0 to 35.0"),
+        (|reply| groups_of(reply).max_e9[0] = 36 * ONE, "values from 5.0 to 36.0"),
+        (|reply| groups_of(reply).min_e9[0] = 36 * ONE, "counts nothing"),
         (
-            |reply| reply.groups[0].sum_e9 = i128::from(ONE).to_be_bytes().to_vec(),
+            |reply| groups_of(reply).sums_e9 = i128::from(ONE).to_be_bytes().to_vec(),
             "has the sum 1000000000e-9",
         ),
-        (|reply| reply.groups[0].text_keys[0] = "CO".to_owned(), "its parameter"),
-        (|reply| reply.groups[0].text_keys[2] = "pink".to_owned(), "its team"),
-        (|reply| reply.groups[0].number_keys[0] = 20200811, "its day"),
+        (|reply| groups_of(reply).texts[0] = "CO".to_owned(), "its parameter"),
+        (|reply| groups_of(reply).texts[2] = "pink".to_owned(), "its team"),
+        (|reply| groups_of(reply).keys[2] = 20200811, "its day"),
     ];
     for (lie, said) in lies {
         let refused = counted(lie).unwrap_err();
@@ -133,7 +137,7 @@ fn groups_of_a_day_count_no_more_rows_than_match_on_it() {
     let mut reply = honest();
     reply.failures.clear();
     reply.days.push(v1::DayCount { day: 20200811, rows_matched: 9, ..reply.days[0].clone() });
-    reply.groups[0].count = 5;
+    groups_of(&mut reply).counts[0] = 5;
     let days = [item(20200810), item(20200811)];
     let refused = count(&spec(), &days, &nodes(), reply).unwrap_err();
     assert_eq!(refused, "the groups of day 20200810 count 5 rows, the days have 4 that match");

@@ -43,7 +43,7 @@ fn count(lie: Lie, reply: &mut v1::CountReply) -> Option<()> {
         Lie::OtherDay => first.day = NO_DAY,
         Lie::OtherNode => first.node.push('x'),
         // Without frames and groups, any count is plausible.
-        Lie::Count if groups.is_empty() => {
+        Lie::Count if groups.is_none() => {
             let rows = |day: &v1::DayCount| day.first_frame.as_ref().map_or(0, |frame| frame.rows);
             let day = days.iter_mut().find(|day| rows(day) > 0)?;
             day.rows_matched = u64::from(rows(day)) - 1;
