@@ -28,8 +28,8 @@ use crate::scenario::step::{Form, Question};
 use crate::scenario::{Trouble, excuses, finds_all};
 use crate::topology::Topology;
 
-/// A call that takes longer was disturbed: undisturbed ones take some milliseconds, also on a busy machine.
-const DISTURBED: Duration = Duration::from_millis(500);
+/// A call was disturbed if it took so many times as long as the slowest one without a fault.
+const DISTURBED: u32 = 2;
 
 /// How long an overlay that is healed may take until the leader has found everybody.
 const RECOVERS_WITHIN: Duration = Duration::from_secs(60);
@@ -80,7 +80,8 @@ pub struct Row {
     pub calls: u64,
     /// The slowest of them, in milliseconds.
     pub slowest_ms: u64,
-    /// From the fault to the end of the last call that failed or took more than half a second, in milliseconds.
+    /// From the fault to the end of the last call that failed, or took twice as long as the slowest one without a fault, in
+    /// milliseconds.
     pub disturbed_ms: u64,
     /// From the end of the fault until the leader had found everybody, in milliseconds.
     pub found_again_ms: u64,
@@ -94,7 +95,7 @@ pub struct Row {
 /// All trials.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Table {
-    /// In the order in which they were made; the first is without a fault.
+    /// In the order in which they were made. The first on each overlay is without a fault.
     pub rows: Vec<Row>,
     /// Why no edge was cut, if none was.
     pub edges_skipped: Option<String>,
@@ -115,6 +116,12 @@ pub enum FailoverError {
     /// A client could not be made, or the leader did not find everybody again.
     #[error("{0}")]
     Stuck(String),
+}
+
+impl Trial {
+    fn without_fault(name: &str) -> Self {
+        Trial { name: name.to_owned(), faults: Vec::new() }
+    }
 }
 
 impl Plan {
@@ -181,8 +188,12 @@ impl Plan {
         let (record, stop) = (Arc::new(Record::default()), CancellationToken::new());
         let draining = tokio::spawn(drain.run(clients, self.pause, record.clone(), stop.clone()));
         let stopping = stop.drop_guard();
+        let mut usual = Duration::MAX;
         for trial in trials {
-            let row = self.trial(cluster, trial, &record).await?;
+            let row = self.trial(cluster, trial, &record, usual).await?;
+            if trial.faults.is_empty() {
+                usual = Duration::from_millis(row.slowest_ms);
+            }
             progress(&row);
             table.rows.push(row);
         }
@@ -195,6 +206,7 @@ impl Plan {
         cluster: &mut dyn Cluster,
         trial: &Trial,
         record: &Record,
+        usual: Duration,
     ) -> Result<Row, FailoverError> {
         drop(record.take());
         let began = Instant::now();
@@ -217,13 +229,14 @@ impl Plan {
             )));
         }
         tokio::time::sleep(self.trial / 2).await;
-        Ok(row(trial, &record.take(), began, found_again))
+        Ok(row(trial, &record.take(), began, found_again, usual))
     }
 }
 
-fn row(trial: &Trial, seen: &Sightings, began: Instant, found_again: Duration) -> Row {
+/// `usual` is what the slowest call took without a fault.
+fn row(trial: &Trial, seen: &Sightings, began: Instant, found_again: Duration, usual: Duration) -> Row {
     let days_out_of_reach = out_of_reach(&trial.faults).len();
-    let disturbed = |call: &&SeenCall| !call.answered || call.took > DISTURBED;
+    let disturbed = |call: &&SeenCall| !call.answered || call.took > usual.saturating_mul(DISTURBED);
     let ended = |call: &SeenCall| (call.began + call.took).saturating_duration_since(began);
     let last = seen.calls.iter().filter(disturbed).map(ended).max().unwrap_or_default();
     let slowest = seen.calls.iter().map(|call| call.took).max().unwrap_or_default();
@@ -271,7 +284,7 @@ fn of_nodes() -> Vec<Trial> {
     let others = ["B", "C", "D", "E", "F"];
     let kill = |node: &str| Trial { name: format!("kill -9 {node}"), faults: vec![Fault::crash(node)] };
     let stop = |node: &str| Trial { name: format!("SIGSTOP {node}"), faults: vec![Fault::hang(node)] };
-    let mut trials = vec![Trial { name: "none".to_owned(), faults: Vec::new() }];
+    let mut trials = vec![Trial::without_fault("none")];
     trials.extend(others.map(kill));
     trials.extend(others.map(stop));
     trials.push(Trial {
@@ -293,7 +306,8 @@ fn of_edges() -> Vec<Trial> {
         name: format!("cut {left} | {right}"),
         faults: vec![Fault::partition(left, right)],
     };
-    Topology::six_nodes().edges.iter().map(cut).collect()
+    let edges = Topology::six_nodes().edges;
+    std::iter::once(Trial::without_fault("none, hosts apart")).chain(edges.iter().map(cut)).collect()
 }
 
 impl Table {
@@ -309,6 +323,7 @@ impl fmt::Display for Table {
         let header = [
             "fault",
             "days lost",
+            "calls",
             "right",
             "incomplete",
             "days named",
@@ -325,6 +340,7 @@ impl fmt::Display for Table {
         for row in &self.rows {
             let numbers = [
                 row.days_out_of_reach as u64,
+                row.calls,
                 row.right,
                 row.incomplete,
                 row.days_named,
@@ -372,7 +388,7 @@ mod tests {
         sightings.answers.insert(Seen::Right, 5);
         sightings.answers.insert(seen, 5);
         let trial = Trial { name: fault.to_string(), faults: vec![fault] };
-        row(&trial, &sightings, Instant::now(), Duration::ZERO).as_promised
+        row(&trial, &sightings, Instant::now(), Duration::ZERO, Duration::MAX).as_promised
     }
 
     #[test]
@@ -392,9 +408,15 @@ mod tests {
             took: Duration::from_millis(took_ms),
             answered,
         };
+        let disturbed_ms = |calls, usual_ms| {
+            let seen = Sightings { calls, ..Sightings::default() };
+            let usual = Duration::from_millis(usual_ms);
+            let row = row(&Trial::without_fault("some"), &seen, began, Duration::ZERO, usual);
+            (row.disturbed_ms, row.slowest_ms)
+        };
         let calls = vec![call(10, 2_000, true), call(2_500, 100, false), call(3_000, 400, true)];
-        let trial = Trial { name: "some".to_owned(), faults: Vec::new() };
-        let row = row(&trial, &Sightings { calls, ..Sightings::default() }, began, Duration::ZERO);
-        assert_eq!((row.disturbed_ms, row.slowest_ms), (2_600, 2_000));
+        assert_eq!(disturbed_ms(calls.clone(), 200), (2_600, 2_000));
+        assert_eq!(disturbed_ms(calls.clone(), 199), (3_400, 2_000));
+        assert_eq!(disturbed_ms(calls[..1].to_vec(), 1_000), (0, 2_000));
     }
 }

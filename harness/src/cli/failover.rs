@@ -16,9 +16,10 @@ use crate::failover::{Plan, node_binary};
 Each trial goes on for --trial; then the fault ends, and the next one begins when the leader has found everybody. \
 Caches of the leader are off, so that every call needs the nodes behind it.
 
-The columns: days that no way led to; answers right to the last byte; answers that said which days they lack; errors \
-that named the days; other errors; wrong answers; the slowest call; from the fault to the end of the last call that \
-failed or took more than half a second; from the fault's end until the leader had found everybody.
+The columns: days that no way led to; queries and chunks; answers right to the last byte; answers that said which days \
+they lack; errors that named the days; other errors; wrong answers; the slowest call; from the fault to the end of the \
+last call that failed, or took twice as long as the slowest one without a fault; from the fault's end until the leader \
+had found everybody.
 
 Exit codes: 0 as promised; 1 a wrong answer, or a refusal though a way was left; 2 the arguments are not understood.")]
 pub(super) struct Failover {

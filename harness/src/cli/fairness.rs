@@ -34,7 +34,7 @@ pub(super) struct Fairness {
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=1000))]
     connections: u16,
     /// What it asks for
-    #[arg(long, value_enum, default_value = "rows")]
+    #[arg(long, value_enum, default_value = "groups")]
     heavy: Heavy,
     /// How long each measurement goes on
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = run_time)]
