@@ -148,7 +148,7 @@ impl Neighbour {
         let reply = self
             .within(call, |timeout| async move { client.inventory(timed(request, timeout)).await })
             .await?;
-        check::inventory(items, reply).map_err(|what| self.bad_answer(what))
+        check::inventory(items, &self.nodes, reply).map_err(|what| self.bad_answer(what))
     }
 
     /// Has this neighbour, and others through it, count days.
@@ -224,7 +224,8 @@ impl Neighbour {
                         node,
                         address,
                         why: status.message().to_owned(),
-                        retry_after: retry_after.unwrap_or(RETRY_OVERLOADED),
+                        retry_after: retry_after
+                            .map_or(RETRY_OVERLOADED, |after| after.min(wire::LONGEST_RETRY)),
                     }
                 }
                 Code::DeadlineExceeded => PeerError::TimedOut { node, address, waited },

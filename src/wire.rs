@@ -423,9 +423,12 @@ pub(crate) fn cause_from(failure: &v1::DayFailure) -> Cause {
     }
 }
 
-/// When to come back, as another node has it; nobody is put off for longer than an hour.
+/// Nobody is put off for longer, whatever another node says.
+pub(crate) const LONGEST_RETRY: Duration = Duration::from_secs(3600);
+
+/// When to come back, as another node has it.
 pub(crate) fn retry_after(ms: u64) -> Duration {
-    Duration::from_millis(ms).min(Duration::from_secs(3600))
+    Duration::from_millis(ms).min(LONGEST_RETRY)
 }
 
 pub(crate) fn state_to(state: &NodeState) -> v1::NodeState {

@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::config::NodeId;
 use crate::day::Day;
+use crate::error;
 use crate::frame;
 use crate::proto::v1;
 use crate::store::Version;
@@ -24,12 +25,16 @@ use crate::wire::{self, Malformed};
 /// Bytes that a payload may have: those of the largest chunk that can be configured, and of what a frame has beside rows.
 const MAX_PAYLOAD_BYTES: usize = (3 << 20) + (64 << 10);
 
-/// What a neighbour says that nodes hold.
+/// Characters of a reason that are kept.
+const MAX_WHY: usize = 1000;
+
+/// What a neighbour says that nodes hold; `nodes` are those of the overlay.
 ///
 /// # Errors
 /// What is wrong with the answer, in words.
 pub fn inventory(
     items: &[InventoryItem],
+    nodes: &BTreeSet<NodeId>,
     reply: v1::InventoryReply,
 ) -> Result<Answers<InventoryItem, InventoryAnswer>, String> {
     let mut asked: Asked<'_, String, InventoryItem> =
@@ -59,9 +64,9 @@ pub fn inventory(
                 Some(retry_after) => Cause::Overloaded { retry_after },
                 None => Cause::Unreachable,
             },
-            why: failure.why,
-            nodes_tried: wire::node_ids(&failure.nodes_tried),
-            been_at: wire::node_ids(&failure.been_at),
+            why: reason(failure.why),
+            nodes_tried: known(&failure.nodes_tried, nodes)?,
+            been_at: known(&failure.been_at, nodes)?,
         });
     }
     asked.none_left()?;
@@ -85,7 +90,7 @@ pub fn count(
         states: reply.nodes.iter().map(wire::state_from).collect(),
         ..Answers::default()
     };
-    check_nodes(&answers, nodes)?;
+    check_nodes(&answers, items.iter().map(|item| &item.node), nodes)?;
     for count in reply.days {
         let day = wire::day(count.day).map_err(text)?;
         let item = asked.take((day, NodeId::from(count.node.as_str())))?;
@@ -117,7 +122,7 @@ pub fn count(
     for failure in reply.failures {
         let day = wire::day(failure.day).map_err(text)?;
         let item = asked.take((day, NodeId::from(failure.node.as_str())))?.clone();
-        answers.failures.push(day_failure(item, failure));
+        answers.failures.push(day_failure(item, failure, nodes)?);
     }
     asked.none_left()?;
     if let Some(aggregate) = &spec.aggregate {
@@ -141,7 +146,7 @@ pub fn read(
         states: reply.nodes.iter().map(wire::state_from).collect(),
         ..Answers::default()
     };
-    check_nodes(&answers, nodes)?;
+    check_nodes(&answers, items.iter().map(|item| &item.node), nodes)?;
     for message in reply.frames {
         let frame = wire::frame_from(message).map_err(text)?;
         let day = frame.day.ok_or("a frame names no day")?;
@@ -152,7 +157,7 @@ pub fn read(
     for failure in reply.failures {
         let day = wire::day(failure.day).map_err(text)?;
         let item = asked.take((day, NodeId::from(failure.node.as_str())))?.clone();
-        answers.failures.push(day_failure(item, failure));
+        answers.failures.push(day_failure(item, failure, nodes)?);
     }
     asked.none_left()?;
     Ok(answers)
@@ -179,13 +184,21 @@ impl<'a, K: Ord + std::fmt::Debug, I> Asked<'a, K, I> {
     }
 }
 
-/// Checks that states and statistics are of nodes that there are: the former are kept by node.
-fn check_nodes<I, A>(answers: &Answers<I, A>, nodes: &BTreeSet<NodeId>) -> Result<(), String> {
-    let states = answers.states.iter().map(|state| state.node.as_str());
-    let statistics = answers.statistics.iter().map(|of| of.node.as_str());
-    match states.chain(statistics).find(|node| !nodes.contains(*node)) {
+/// Checks that states are of nodes that were asked for something, since a state can take a node out of use, and
+/// statistics of nodes that there are.
+fn check_nodes<'a, I, A>(
+    answers: &Answers<I, A>,
+    asked: impl Iterator<Item = &'a NodeId>,
+    nodes: &BTreeSet<NodeId>,
+) -> Result<(), String> {
+    let asked: BTreeSet<&NodeId> = asked.collect();
+    if let Some(state) = answers.states.iter().find(|state| !asked.contains(&state.node)) {
+        let node = error::shown(state.node.as_str());
+        return Err(format!("it tells how node `{node}` is, of which nothing was asked"));
+    }
+    match answers.statistics.iter().find(|of| !nodes.contains(of.node.as_str())) {
         None => Ok(()),
-        Some(stranger) => Err(format!("it tells of node `{stranger}`, which the overlay does not have")),
+        Some(of) => Err(stranger(&of.node)),
     }
 }
 
@@ -212,14 +225,33 @@ fn check_frame(
     Ok(())
 }
 
-fn day_failure<I>(item: I, failure: v1::DayFailure) -> Failure<I> {
-    Failure {
+fn day_failure<I>(item: I, failure: v1::DayFailure, nodes: &BTreeSet<NodeId>) -> Result<Failure<I>, String> {
+    Ok(Failure {
         item,
         cause: wire::cause_from(&failure),
-        why: failure.why,
-        nodes_tried: wire::node_ids(&failure.nodes_tried),
-        been_at: wire::node_ids(&failure.been_at),
+        why: reason(failure.why),
+        nodes_tried: known(&failure.nodes_tried, nodes)?,
+        been_at: known(&failure.been_at, nodes)?,
+    })
+}
+
+/// Nodes that a failure names, each once.
+fn known(named: &[String], nodes: &BTreeSet<NodeId>) -> Result<Vec<NodeId>, String> {
+    let node = |name: &String| nodes.get(name.as_str()).ok_or_else(|| stranger(name));
+    let named: BTreeSet<&NodeId> = named.iter().map(node).collect::<Result<_, _>>()?;
+    Ok(named.into_iter().cloned().collect())
+}
+
+/// A reason, which goes into errors, ledgers and logs.
+fn reason(mut why: String) -> String {
+    if let Some((end, _)) = why.char_indices().nth(MAX_WHY) {
+        why.truncate(end);
     }
+    why
+}
+
+fn stranger(name: &str) -> String {
+    format!("it tells of node `{}`, which the overlay does not have", error::shown(name))
 }
 
 fn text(malformed: Malformed) -> String {

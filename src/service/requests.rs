@@ -2,6 +2,7 @@
 //!
 //! Pure: the limits are arguments, and who asks is checked elsewhere.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::config::{Limits, MAX_OWNED_DAYS, Overlay};
@@ -62,6 +63,9 @@ pub fn count(request: &v1::CountRequest, overlay: &Overlay) -> Result<(Count, Ve
     id("client_id", &request.client_id)?;
     days(&request.days)?;
     group_by(request.aggregate.as_ref())?;
+    if request.aggregate.is_some() && request.days.iter().any(|day| day.first_rows > 0) {
+        return Err(InvalidQuery::new("first_rows", "first_rows: an aggregate has no rows".to_owned()));
+    }
     let spec = Count {
         selection: selection(request.predicate.as_ref(), request.encoding, overlay)?,
         aggregate: request.aggregate.as_ref().map(wire::aggregate_from).transpose()?,
@@ -108,9 +112,14 @@ fn passed_on(passed: &[String], avoid: &[String], overlay: &Overlay) -> Result<(
 
 fn days(days: &[v1::DayRequest]) -> Result<(), InvalidQuery> {
     at_most("days", days.len(), MAX_OWNED_DAYS, "the days that teams may own")?;
+    let mut asked = BTreeSet::new();
     days.iter().try_for_each(|day| {
         id("node", &day.node)?;
-        id("team", &day.team)
+        id("team", &day.team)?;
+        match asked.insert(day.day) {
+            true => Ok(()),
+            false => Err(InvalidQuery::new("days", format!("days: day {} comes twice", day.day))),
+        }
     })
 }
 
@@ -194,6 +203,26 @@ mod tests {
             refused,
             [hops, group_by, versions, hops, avoid, days, group_by, hops, avoid, days, hops, avoid, nodes]
         );
+    }
+
+    /// Goal: nobody has the same rows encoded again and again by one request.
+    #[test]
+    fn day_is_asked_for_once_and_has_no_rows_beside_groups() {
+        let overlay = overlay();
+        let day = v1::DayRequest { day: 20200810, version: vec![1; 16], first_rows: 1, ..Default::default() };
+        let counting = |days: Vec<v1::DayRequest>, aggregate| {
+            count(&v1::CountRequest { days, aggregate, ..Default::default() }, &overlay)
+                .map(|(_, items)| items.len())
+        };
+        let reading = |days: Vec<v1::DayRequest>| {
+            read(&v1::ReadRequest { days, ..Default::default() }, &overlay).map(|(_, items)| items.len())
+        };
+        assert_eq!((counting(vec![day.clone()], None), reading(vec![day.clone()])), (Ok(1), Ok(1)));
+        let twice = vec![day.clone(), day.clone()];
+        assert_eq!(counting(twice.clone(), None).unwrap_err().why, "days: day 20200810 comes twice");
+        assert_eq!(reading(twice).unwrap_err().why, "days: day 20200810 comes twice");
+        let mean = v1::Aggregate { of: 1, group_by: Vec::new() };
+        assert_eq!(counting(vec![day], Some(mean)).unwrap_err().field, "first_rows");
     }
 
     #[test]

@@ -94,7 +94,7 @@ fn sign(frame: &mut v1::Frame) {
 fn inventory(bytes: &[u8]) {
     let Ok(reply) = v1::InventoryReply::decode(bytes) else { return };
     let items = [InventoryItem { node: "B".into(), known_incarnation: 7 }];
-    let Ok(answers) = check::inventory(&items, reply) else { return };
+    let Ok(answers) = check::inventory(&items, nodes(), reply) else { return };
     assert_eq!(answers.answers.len() + answers.failures.len(), items.len());
     for answer in answers.answers {
         let again = wire::inventory_from(&wire::inventory_to(&answer.inventory, answer.unchanged));

@@ -1,6 +1,6 @@
 //! Partial aggregates against the days that they are of, and against what can be asked and held.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::aggregate::{AggregateOf, AggregateSpec, GroupKey, Groups, KeyValue, Partial};
 use crate::decimal::{Decimal, MAGNITUDE_LIMIT, ONE};
@@ -19,49 +19,47 @@ pub(super) fn check(
     groups: &Groups,
     days: &[DayCount],
 ) -> Result<(), String> {
-    add_up(groups.partials().iter(), days.iter().map(|day| day.rows_matched), "")?;
+    let mut matched: BTreeMap<u32, u64> = BTreeMap::new();
+    let mut teams: BTreeSet<&str> = BTreeSet::new();
+    for day in days {
+        matched.insert(day.item.day.number(), day.rows_matched);
+        teams.insert(&day.item.team);
+    }
+    let sum = |counts: &mut dyn Iterator<Item = u64>| counts.fold(0, u64::saturating_add);
+    let counts = || groups.partials().iter().map(|partial| partial.count);
+    add_up(sum(&mut counts()), sum(&mut matched.values().copied()), "")?;
     let width = groups.group_by().len();
     for (key, column) in groups.group_by().iter().zip(0..) {
         let codes = || groups.codes().iter().skip(column).step_by(width).copied();
-        let counted: BTreeMap<u32, u64> =
-            days.iter().map(|of| (of.item.day.number(), of.rows_matched)).collect();
-        let possible = |text: &str| is_possible(*key, text, predicate, days);
+        let mut possible = vec![None; groups.texts().len()];
         let wrong = match key {
             GroupKey::Hour => None,
-            GroupKey::Day => codes().position(|day| !counted.contains_key(&day)),
-            _ => {
-                let possible: Vec<bool> = groups.texts().iter().map(|text| possible(text)).collect();
-                codes().position(|code| !possible[code as usize])
-            }
+            GroupKey::Day => codes().position(|day| !matched.contains_key(&day)),
+            _ => codes().position(|code| {
+                let text = &groups.texts()[code as usize];
+                let is_possible = || is_possible(*key, text, predicate, &teams);
+                !*possible[code as usize].get_or_insert_with(is_possible)
+            }),
         };
         if let Some(group) = wrong {
             let id = shown(groups, group);
             return Err(format!("group {id} is of no row that was asked for: its {}", key.name()));
         }
         if *key == GroupKey::Day {
-            let mut by_day: BTreeMap<u32, Vec<&Partial>> = BTreeMap::new();
-            for (day, partial) in codes().zip(groups.partials()) {
-                by_day.entry(day).or_default().push(partial);
+            let mut grouped: BTreeMap<u32, u64> = BTreeMap::new();
+            for (day, count) in codes().zip(counts()) {
+                let of_day = grouped.entry(day).or_default();
+                *of_day = of_day.saturating_add(count);
             }
-            for (day, partials) in by_day {
-                add_up(
-                    partials.into_iter(),
-                    counted.get(&day).copied().into_iter(),
-                    &format!(" of day {day}"),
-                )?;
+            for (day, grouped) in grouped {
+                add_up(grouped, matched[&day], &format!(" of day {day}"))?;
             }
         }
     }
     groups.partials().iter().try_for_each(|partial| check_values(spec.of, predicate, partial))
 }
 
-fn add_up<'a>(
-    partials: impl Iterator<Item = &'a Partial>,
-    matched: impl Iterator<Item = u64>,
-    of: &str,
-) -> Result<(), String> {
-    let matched = matched.fold(0, u64::saturating_add);
-    let grouped = partials.map(|partial| partial.count).fold(0, u64::saturating_add);
+fn add_up(grouped: u64, matched: u64, of: &str) -> Result<(), String> {
     match grouped <= matched {
         true => Ok(()),
         false => Err(format!("the groups{of} count {grouped} rows, the days have {matched} that match")),
@@ -89,12 +87,12 @@ fn check_values(of: AggregateOf, predicate: &Predicate, partial: &Partial) -> Re
     }
 }
 
-/// Whether a row that the predicate selects, of a day that was counted, can have this text as its key.
-fn is_possible(key: GroupKey, text: &str, predicate: &Predicate, days: &[DayCount]) -> bool {
+/// Whether a row that the predicate selects, of a day of these teams, can have this text as its key.
+fn is_possible(key: GroupKey, text: &str, predicate: &Predicate, teams: &BTreeSet<&str>) -> bool {
     let has =
         |part: &Option<String>| part.as_ref().is_none_or(|part| text.to_lowercase().contains(part.as_str()));
     match key {
-        GroupKey::Team => days.iter().any(|of| *of.item.team == *text),
+        GroupKey::Team => teams.contains(text),
         GroupKey::Parameter => {
             predicate.parameter.as_ref().is_none_or(|wanted| text.to_uppercase() == *wanted)
         }

@@ -97,7 +97,7 @@ fn count_that_contradicts_its_request_is_refused() {
             groups_of(reply).texts[1] = text.to_owned();
         }
     };
-    let lies: [(Lie, &str); 16] = [
+    let lies: [(Lie, &str); 19] = [
         (|reply| reply.days[0].day = 20200812, "was not asked for"),
         (|reply| reply.days[0].node = "C".to_owned(), "was not asked for"),
         (|reply| reply.days.push(reply.days[0].clone()), "answered twice"),
@@ -105,7 +105,13 @@ fn count_that_contradicts_its_request_is_refused() {
         (|reply| reply.days[0].attempt = 2, "by attempt 2, this is attempt 1"),
         (|reply| reply.days[0].rows_matched = u64::MAX, "no day has so many"),
         (|reply| reply.days[0].first_frame = Some(v1::Frame::default()), "version: 0 bytes"),
-        (|reply| reply.nodes[0].node = "X".to_owned(), "node `X`, which the overlay does not have"),
+        (|reply| reply.nodes[0].node = "A".to_owned(), "how node `A` is, of which nothing was asked"),
+        (
+            |reply| reply.failures[0].nodes_tried.push("X".to_owned()),
+            "node `X`, which the overlay does not have",
+        ),
+        (|reply| reply.failures[0].been_at.push("X".to_owned()), "node `X`, which the overlay does not have"),
+        (|reply| reply.failures[0].day = 20200810, "was not asked for, or is answered twice"),
         (
             |reply| {
                 let of_stranger = v1::HopStatistics { node: "X".to_owned(), ..v1::HopStatistics::default() };
@@ -130,6 +136,17 @@ fn count_that_contradicts_its_request_is_refused() {
     }
     assert!(counted(group_of("Simi Hill")).unwrap_err().contains("its site"));
     assert_eq!(counted(group_of("VALLEY")), Ok(1), "letter case does not count");
+}
+
+/// Goal: what a neighbour says of a failure is no longer than what can be kept, and no longer than it has to be.
+#[test]
+fn what_is_said_of_a_failure_is_bounded() {
+    let mut reply = honest();
+    reply.failures[0].why = "é".repeat(5000);
+    reply.failures[0].been_at = ["B", "A", "B"].map(str::to_owned).to_vec();
+    let answers = count(&spec(), &[item(20200810), item(20200811)], &nodes(), reply).unwrap();
+    let failure = &answers.failures[0];
+    assert_eq!((failure.why.chars().count(), failure.been_at.len()), (1000, 2));
 }
 
 #[test]
@@ -175,7 +192,7 @@ fn inventory_with(lie: impl FnOnce(&mut v1::DayInventory)) -> Result<usize, Stri
     let node = v1::NodeInventory { node: "B".to_owned(), days: vec![day], ..v1::NodeInventory::default() };
     let asked = [InventoryItem { node: NodeId::from("B"), known_incarnation: 0 }];
     let reply = v1::InventoryReply { nodes: vec![node], unreachable: Vec::new() };
-    inventory(&asked, reply).map(|answers| answers.answers.len())
+    inventory(&asked, &nodes(), reply).map(|answers| answers.answers.len())
 }
 
 /// Goal: no day is pruned, and no chunk cut, by statistics that cannot be. Method: as for counts.
