@@ -61,6 +61,8 @@ pub struct Coordinator {
     /// Until when nodes are not asked again for a query's sake that took long to answer, or not to. Held while nodes are
     /// asked: one question serves all.
     sought: tokio::sync::Mutex<BTreeMap<NodeId, Instant>>,
+    /// When a node was last asked because a query wants a version that it is not known to have.
+    doubted: tokio::sync::Mutex<BTreeMap<NodeId, Instant>>,
     clock: Clock,
     random: Random,
     compute: Compute,
@@ -188,6 +190,7 @@ impl Coordinator {
             runs,
             requests: Requests::default(),
             sought: tokio::sync::Mutex::default(),
+            doubted: tokio::sync::Mutex::default(),
             clock: parts.clock,
             random: parts.random,
             compute: parts.compute,
@@ -315,9 +318,23 @@ impl Coordinator {
             return plan;
         }
         // What is known may be old: only what its holders say now is a loss.
-        let call = self.call(client, self.clock.now() + self.gather.relay().probe_time());
-        self.gather.relay().learn(gone, &call).await;
+        self.ask_again(gone, client).await;
         plan::plan(query.clone(), days_again, &self.overlay, &self.placement, &directory.snapshot())
+    }
+
+    /// Asks nodes what they hold now, one question at a time for all queries: what was asked while a query waited for its
+    /// turn was asked for it, too.
+    async fn ask_again(&self, mut nodes: BTreeSet<NodeId>, client: &ClientKey) {
+        let came = self.clock.now();
+        let mut asked = self.doubted.lock().await;
+        nodes.retain(|node| asked.get(node).is_none_or(|then| *then < came));
+        if nodes.is_empty() {
+            return;
+        }
+        let now = self.clock.now();
+        let call = self.call(client, now + self.gather.relay().probe_time());
+        self.gather.relay().learn(nodes.iter().cloned(), &call).await;
+        asked.extend(nodes.into_iter().map(|node| (node, now)));
     }
 
     fn unknown_holders(&self, days: &[(Day, &str)], snapshot: &Snapshot, seek: bool) -> BTreeSet<NodeId> {
@@ -395,7 +412,7 @@ impl Coordinator {
     fn keep(&self, ran: &Ran) {
         if ran.is_whole() {
             let result_set = &ran.result_set;
-            let bytes = result_set.bytes() + result_set.key.len();
+            let bytes = result_set.bytes();
             self.results.insert(result_set.key.clone(), result_set.clone(), bytes);
         }
     }

@@ -3,7 +3,7 @@
 //! All computing goes through the compute slots, in pieces of at most a quantum of rows. A selection is
 //! kept as an evictable cache entry: scanning a day again is cheaper than remembering it for sure.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -55,7 +55,8 @@ pub struct Holder {
 
 struct Data {
     store: Arc<Store>,
-    rejected: Vec<RejectedRow>,
+    /// What others are told of the days placed here.
+    days: BTreeMap<Day, DayInventory>,
     unowned_days: Vec<String>,
 }
 
@@ -87,7 +88,10 @@ impl Holder {
 
     /// Takes the data, once; from then on the holder is ready.
     pub fn set_loaded(&self, loaded: Loaded, unowned_days: Vec<String>) {
-        let data = Data { store: Arc::new(loaded.store), rejected: loaded.rejected, unowned_days };
+        let rejected = rejected_by_day(&loaded.rejected);
+        let inventory = |day: &Day| (*day, day_inventory(&loaded.store, &rejected, *day));
+        let days = self.placed.iter().map(inventory).collect();
+        let data = Data { store: Arc::new(loaded.store), days, unowned_days };
         assert!(self.loaded.set(data).is_ok(), "data are loaded once");
     }
 
@@ -131,11 +135,12 @@ impl Holder {
         }
     }
 
-    /// What this node holds.
-    pub fn inventory(&self) -> NodeInventory {
+    /// What this node holds; without its days for who knows them from this incarnation.
+    pub fn inventory(&self, known_incarnation: u64) -> NodeInventory {
         let state = self.state();
         let data = self.loaded.get();
-        let days = data.map(|data| self.placed.iter().map(|day| (*day, day_inventory(data, *day))).collect());
+        let is_known = state.incarnation == known_incarnation;
+        let days = data.filter(|_| !is_known).map(|data| data.days.clone());
         NodeInventory {
             node: state.node,
             incarnation: state.incarnation,
@@ -419,12 +424,12 @@ impl Holder {
     }
 }
 
-fn day_inventory(data: &Data, day: Day) -> DayInventory {
-    match data.store.day(day) {
+fn day_inventory(store: &Store, rejected: &BTreeMap<String, Vec<String>>, day: Day) -> DayInventory {
+    match store.day(day) {
         Some(batch) => DayInventory {
             version: batch.version,
             statistics: Arc::new(batch.statistics.clone()),
-            rejected: data.rejected.iter().filter(|row| is_of(row, day)).map(|row| row.to_string()).collect(),
+            rejected: rejected.get(&day.to_string()).cloned().unwrap_or_default(),
         },
         None => {
             DayInventory { version: Version::of_no_data(), statistics: Arc::default(), rejected: Vec::new() }
@@ -432,10 +437,16 @@ fn day_inventory(data: &Data, day: Day) -> DayInventory {
     }
 }
 
-/// A day's folder, wherever the dataset's root lies, has the day's name: `data/20200810/20200810-01.csv`.
-fn is_of(row: &RejectedRow, day: Day) -> bool {
-    let folder = row.file.parent().and_then(Path::file_name);
-    folder.is_some_and(|folder| folder == day.to_string().as_str())
+/// Rejected rows in words, by their folder. A day's folder, wherever the dataset's root lies, has the day's name:
+/// `data/20200810/20200810-01.csv`.
+fn rejected_by_day(rows: &[RejectedRow]) -> BTreeMap<String, Vec<String>> {
+    let mut by_day: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for row in rows {
+        if let Some(folder) = row.file.parent().and_then(Path::file_name) {
+            by_day.entry(folder.to_string_lossy().into_owned()).or_default().push(row.to_string());
+        }
+    }
+    by_day
 }
 
 /// Cuts `rows` into half-open pieces of at most `quantum`.

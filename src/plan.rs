@@ -454,6 +454,7 @@ impl QueryPlan {
         let asks: usize = self.asks().map(|(_, ask)| ask.holders.len() * size_of::<NodeId>()).sum();
         size_of::<Self>()
             + self.query.predicate.bytes()
+            + self.query.expected_versions.len() * (size_of::<(Day, Version)>() + 16)
             + self.days.len() * (size_of::<PlannedDay>() + 16)
             + asks
     }

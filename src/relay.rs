@@ -131,7 +131,7 @@ impl Verb for Inventory {
         _call: &Call,
     ) -> Answers<InventoryItem, InventoryAnswer> {
         let answer = |item: InventoryItem| {
-            let inventory = holder.inventory();
+            let inventory = holder.inventory(item.known_incarnation);
             InventoryAnswer {
                 unchanged: inventory.ready && inventory.incarnation == item.known_incarnation,
                 inventory,

@@ -8,7 +8,7 @@ mod leases;
 
 use std::sync::Arc;
 
-use crate::coverage::{self, Entry};
+use crate::coverage::{self, Entry, Outcome};
 use crate::day::Day;
 use crate::plan::QueryPlan;
 use crate::store::Version;
@@ -92,9 +92,19 @@ impl ResultSet {
 
     /// About how many bytes this value takes.
     pub fn bytes(&self) -> usize {
+        let texts = |entry: &Entry| match &entry.outcome {
+            Outcome::Missing { why, nodes_tried } => {
+                why.len() + nodes_tried.iter().map(|node| size_of::<String>() + node.len()).sum::<usize>()
+            }
+            _ => 16,
+        };
         let entry_bytes: usize =
-            self.ledger.iter().map(|entry| size_of::<Entry>() + entry.team.len() + 16).sum();
-        size_of::<Self>() + entry_bytes + self.boundaries.len() * size_of::<u64>() + self.plan.bytes()
+            self.ledger.iter().map(|entry| size_of::<Entry>() + entry.team.len() + texts(entry)).sum();
+        size_of::<Self>()
+            + self.key.len()
+            + entry_bytes
+            + self.boundaries.len() * size_of::<u64>()
+            + self.plan.bytes()
     }
 }
 

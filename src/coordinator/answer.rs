@@ -270,14 +270,23 @@ impl Coordinator {
         }
         let plan = &result_set.plan;
         let is_served = |entry: &&Entry| matches!(entry.outcome, Outcome::Served(_));
-        let served: BTreeSet<Day> =
-            result_set.ledger.iter().filter(is_served).map(|entry| entry.day).collect();
-        let asks: Vec<_> = plan.asks().filter(|(planned, _)| served.contains(&planned.day)).collect();
+        let days: BTreeSet<Day> = result_set.ledger.iter().filter(is_served).map(|entry| entry.day).collect();
+        let asks: Vec<_> = plan.asks().filter(|(planned, _)| days.contains(&planned.day)).collect();
         let counted = self.count_days(plan, &asks, self.gather.next_turn(), call).await;
-        let failed: BTreeMap<Day, Unanswered> =
-            counted.days.into_iter().filter_map(|(day, result)| Some((day, result.err()?))).collect();
+        let mut failed = BTreeMap::new();
+        let mut served = BTreeMap::new();
+        for (day, result) in counted.days {
+            match result {
+                Ok(of_day) => drop(served.insert(day, of_day)),
+                Err(unanswered) => drop(failed.insert(day, unanswered)),
+            }
+        }
         if !failed.is_empty() {
             return Err(unread(failed));
+        }
+        let contradictions = contradictions(result_set, &served, counted.groups.len() as u64);
+        if !contradictions.is_empty() {
+            return Err(unread(contradictions));
         }
         self.keep_groups(&result_set.key, plan, counted.groups)
     }
@@ -342,6 +351,28 @@ fn checked_chunks(
     Err(InvalidQuery::new("chunking", why))
 }
 
+/// Days of an aggregate that were counted again, at the same versions, to something else than its result has.
+fn contradictions(
+    result_set: &ResultSet,
+    again: &BTreeMap<Day, Served>,
+    groups: u64,
+) -> BTreeMap<Day, Unanswered> {
+    let limit = result_set.plan.query.limit.unwrap_or(u64::MAX);
+    let other_groups = groups.min(limit) != result_set.total_records;
+    let contradicted = |(day, before): (Day, &Served)| {
+        let now = again.get(&day)?;
+        if now.rows_matched == before.rows_matched && !other_groups {
+            return None;
+        }
+        let why = format!(
+            "{} rows in {groups} groups were counted at version {}, before it were {} rows of a result with {} groups",
+            now.rows_matched, now.version, before.rows_matched, result_set.total_records
+        );
+        Some((day, failure(Cause::BadAnswer, false, why, &[NodeId::from(now.node.as_str())])))
+    };
+    coverage::rows_taken(&result_set.ledger).filter_map(contradicted).collect()
+}
+
 fn failure(cause: Cause, lost: bool, why: String, nodes_tried: &[NodeId]) -> Unanswered {
     Unanswered { cause, lost, why, nodes_tried: nodes_tried.to_vec() }
 }
@@ -353,4 +384,50 @@ fn missing(day: Day, failed: Unanswered, unanswered: &mut Vec<(Day, Unanswered)>
     };
     unanswered.push((day, failed));
     outcome
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Version;
+
+    /// Goal: chunks of an aggregate that was evicted are of the groups that its manifest counts, or say who counted others.
+    #[test]
+    fn aggregate_that_is_counted_again_has_the_rows_and_groups_of_its_result() {
+        let day = Day::from_number(20200810).unwrap();
+        let served = |node: &str, rows_matched| Served {
+            node: node.to_owned(),
+            attempt: 1,
+            version: Version([1; 16]),
+            rows_matched,
+            rows_taken: rows_matched,
+        };
+        let entry = Entry { day, team: "green".to_owned(), outcome: Outcome::Served(served("B", 9)) };
+        let result = |limit, groups| {
+            let mut plan = QueryPlan::default();
+            plan.query.limit = limit;
+            ResultSet::new(
+                Arc::from(""),
+                Arc::new(plan),
+                vec![entry.clone()],
+                groups,
+                false,
+                &[groups as u32],
+            )
+        };
+        let said = |result: &ResultSet, rows, groups| {
+            let again = BTreeMap::from([(day, served("C", rows))]);
+            let found = contradictions(result, &again, groups).remove(&day)?;
+            Some((found.cause, found.nodes_tried))
+        };
+        let by_c = Some((Cause::BadAnswer, vec![NodeId::from("C")]));
+        let whole = result(None, 3);
+        assert_eq!(said(&whole, 9, 3), None);
+        assert_eq!(
+            [said(&whole, 8, 3), said(&whole, 9, 2), said(&whole, 9, 4)],
+            [(); 3].map(|()| by_c.clone())
+        );
+        let first_three = result(Some(3), 3);
+        assert_eq!((said(&first_three, 9, 7), said(&first_three, 9, 2)), (None, by_c));
+    }
 }

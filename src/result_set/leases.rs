@@ -244,20 +244,21 @@ impl Leases {
         reader: &Owner,
         now: Instant,
     ) -> Result<u64, LeaseError> {
-        let unknown = || LeaseError::Unknown(uid.chars().take(100).collect());
+        let shown = || uid.chars().take(100).collect();
+        let unknown = || LeaseError::Unknown(shown());
         let sequence = self.sequence(uid).ok_or_else(unknown)?;
         if sequence >= inner.next_sequence {
             return Err(unknown());
         }
         let Some(lease) = inner.leases.get(&sequence) else {
-            return Err(LeaseError::Expired(uid.to_owned()));
+            return Err(LeaseError::Expired(shown()));
         };
         if lease.uid != uid || !lease.owner.may_read(reader) {
             return Err(unknown());
         }
         if self.ends(lease) <= now {
             inner.end(sequence);
-            return Err(LeaseError::Expired(uid.to_owned()));
+            return Err(LeaseError::Expired(shown()));
         }
         Ok(sequence)
     }
