@@ -13,6 +13,9 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tonic_health::pb::health_server::{self, HealthServer};
+use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
+use tonic_health::server::HealthService;
 use tower::util::MapResponseLayer;
 
 use crate::access::{Access, GuardLayer};
@@ -43,7 +46,8 @@ use crate::verb::Call;
 /// Rejected rows of each day that are kept with file, line and reason; all are counted.
 const REJECTED_ROWS_KEPT: usize = 20;
 
-/// Bytes of a request between nodes: a day takes about 60, a predicate at most `limits.message_bytes`.
+/// Bytes of a request between nodes: a day takes about 60, a predicate at most four times
+/// `limits.filter_bytes`.
 const MAX_PEER_REQUEST_BYTES: usize = 16 << 20;
 
 /// What a node that stops at once still gives the answer to the one who told it to.
@@ -156,16 +160,16 @@ impl Node {
         let setup = Setup { incoming, ..setup };
         let state = wire_together(&setup, &security, process, placement, placed);
         let mut tasks = JoinSet::new();
-        let health = tonic_health::server::health_reporter();
+        let health = tonic_health::server::HealthReporter::new();
         let clock = setup.outside.clock;
-        tasks.spawn(serve(state.clone(), clock, setup.incoming, health.0.clone(), health.1));
+        tasks.spawn(serve(state.clone(), clock, setup.incoming, health.clone()));
         tasks.spawn(load_data(
             state.clone(),
             setup.dataset_root,
             setup.strict,
             setup.load_threads,
             progress,
-            health.0,
+            health,
         ));
         tasks.spawn(watch_others(state.clone()));
         tasks.spawn(look_up_hosts(state.clone()));
@@ -344,15 +348,34 @@ fn incarnation(outside: &Outside) -> u64 {
 
 type Health = tonic_health::server::HealthReporter;
 
+/// Answers how the node is, but watches nothing: anybody may ask, and a watch would never end.
+struct HealthChecks(HealthService);
+
+#[tonic::async_trait]
+impl health_server::Health for HealthChecks {
+    async fn check(
+        &self,
+        request: tonic::Request<HealthCheckRequest>,
+    ) -> Result<tonic::Response<HealthCheckResponse>, tonic::Status> {
+        self.0.check(request).await
+    }
+
+    type WatchStream = futures::stream::Empty<Result<HealthCheckResponse, tonic::Status>>;
+
+    async fn watch(
+        &self,
+        _request: tonic::Request<HealthCheckRequest>,
+    ) -> Result<tonic::Response<Self::WatchStream>, tonic::Status> {
+        Err(tonic::Status::unimplemented("health is not watched here: ask Check again"))
+    }
+}
+
 /// Serves until told to stop, then lets what runs come to its end within the grace time.
 async fn serve(
     state: Arc<NodeState>,
     clock: Clock,
     incoming: Incoming,
     health: Health,
-    health_service: tonic_health::pb::health_server::HealthServer<
-        impl tonic_health::pb::health_server::Health,
-    >,
 ) -> Result<(), NodeError> {
     let failed = |why: String| NodeError::Serve { node: state.process.id.clone(), why };
     let limits = &state.overlay.limits;
@@ -387,7 +410,7 @@ async fn serve(
         .layer(BodiesLayer { request: limits.request() })
         .layer(MapResponseLayer::new(dated))
         .layer(GuardLayer(state.access.clone()))
-        .add_service(health_service)
+        .add_service(HealthServer::new(HealthChecks(HealthService::from_health_reporter(health.clone()))))
         .add_service(reflection_v1)
         .add_service(reflection_v1alpha)
         .add_service(overlay_service)

@@ -131,10 +131,12 @@ impl v1::overlay_server::Overlay for OverlayService {
         request: Request<v1::StreamChunksRequest>,
     ) -> ServiceResult<Self::StreamChunksStream> {
         let (identity, timeout) = (caller(&request).identity, timeout(&request));
+        let until = timeout.map(|timeout| Instant::now() + timeout);
         let request = request.into_inner();
         let (owner, client) = asker(&identity, &request.client_id).map_err(status)?;
         let state = self.0.clone();
-        let place = state.streams.try_acquire().map_err(|overloaded| status(overloaded.into()))?;
+        let place =
+            state.streams.try_acquire_for(&identity).map_err(|overloaded| status(overloaded.into()))?;
         let uid = request.uid.clone();
         let result_set = state.coordinator.leases().touch(&uid, &owner, Instant::now());
         let result_set = result_set.map_err(|error| QueryError::from(error).to_status())?;
@@ -146,7 +148,9 @@ impl v1::overlay_server::Overlay for OverlayService {
         let read = move |index: u32| {
             let (state, uid, owner, client) = (state.clone(), uid.clone(), owner.clone(), client.clone());
             async move {
-                let deadline = state.deadline(timeout);
+                // The client's time is for the whole stream, the node's own for each chunk.
+                let own = state.deadline(None);
+                let deadline = until.map_or(own, |until| until.min(own));
                 let chunk = state.coordinator.chunk(&uid, i64::from(index), &owner, &client, deadline).await;
                 chunk.map(|chunk| chunk_message(&uid, index, chunk)).map_err(status)
             }

@@ -183,6 +183,16 @@ async fn is_healthy(channel: &Secured) -> bool {
     answer.is_ok_and(|answer| answer.get_ref().status() == ServingStatus::Serving)
 }
 
+/// Goal: what anybody may ask ends by itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn health_is_asked_for_and_not_watched() {
+    let cluster = cluster(json!({})).await;
+    let channel = secured(&cluster, "A", &Security::default());
+    assert!(is_healthy(&channel).await);
+    let watch = HealthClient::new(channel).watch(HealthCheckRequest::default()).await;
+    assert_eq!(watch.unwrap_err().code(), Code::Unimplemented);
+}
+
 /// Every RPC of every service but health, as `/package.Service/Method`.
 fn every_rpc() -> Vec<String> {
     let descriptors = FileDescriptorSet::decode(overlay::proto::DESCRIPTORS).unwrap();

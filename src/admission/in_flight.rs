@@ -1,5 +1,6 @@
 //! Requests in flight, at most so many, without a queue: what nodes ask of each other waits where it was asked.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
@@ -24,6 +25,8 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     taken: usize,
+    /// Places of those who have a share, by who they are.
+    taken_by: BTreeMap<Arc<str>, usize>,
     drain_rate: DrainRate,
 }
 
@@ -38,23 +41,43 @@ impl InFlight {
     /// # Errors
     /// [`Overloaded`] if none is free.
     pub fn try_acquire(&self) -> Result<InFlightPermit, Overloaded> {
+        self.acquire(None)
+    }
+
+    /// Takes a place for somebody, who leaves an eighth of the places to others.
+    ///
+    /// # Errors
+    /// [`Overloaded`] if none is free for him.
+    pub fn try_acquire_for(&self, who: &str) -> Result<InFlightPermit, Overloaded> {
+        self.acquire(Some(who.into()))
+    }
+
+    fn acquire(&self, who: Option<Arc<str>>) -> Result<InFlightPermit, Overloaded> {
         let shared = &self.shared;
         let now = Instant::now();
         let mut state = shared.lock();
-        if state.taken >= shared.limit {
+        let share = shared.limit - shared.limit / 8;
+        let full = [
+            (state.taken, shared.limit),
+            (who.as_ref().map_or(0, |who| state.taken_by.get(who).copied().unwrap_or(0)), share),
+        ];
+        if let Some((found, limit)) = full.into_iter().find(|(found, limit)| found >= limit) {
             return Err(Overloaded {
                 what: shared.what,
                 limit_name: shared.limit_name,
-                limit: shared.limit as u64,
-                found: state.taken as u64,
+                limit: limit as u64,
+                found: found as u64,
                 limiting_factor: shared.limit_name.to_owned(),
                 retry_after: state.drain_rate.time_for(1, now),
             });
         }
         state.taken += 1;
+        if let Some(who) = &who {
+            *state.taken_by.entry(who.clone()).or_default() += 1;
+        }
         let full = state.taken == shared.limit;
         state.drain_rate.set_busy(full, now);
-        Ok(InFlightPermit { shared: shared.clone() })
+        Ok(InFlightPermit { shared: shared.clone(), who })
     }
 
     /// Places that are taken.
@@ -75,12 +98,17 @@ impl Shared {
 #[derive(Debug)]
 pub struct InFlightPermit {
     shared: Arc<Shared>,
+    who: Option<Arc<str>>,
 }
 
 impl Drop for InFlightPermit {
     fn drop(&mut self) {
         let mut state = self.shared.lock();
         state.taken -= 1;
+        if let Some(taken) = self.who.as_ref().and_then(|who| state.taken_by.get_mut(who)) {
+            *taken -= 1;
+        }
+        state.taken_by.retain(|_, taken| *taken > 0);
         state.drain_rate.record(Instant::now());
         state.drain_rate.set_busy(false, Instant::now());
     }
@@ -110,5 +138,19 @@ mod tests {
         );
         drop(places);
         let _places = [(); 2].map(|()| requests.try_acquire().unwrap());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_takes_the_last_eighth_from_others() {
+        let streams = InFlight::new(["stream open", "streams open"], "limits.streams", 16);
+        let mut places: Vec<_> = (0..14).map(|_| streams.try_acquire_for("one").unwrap()).collect();
+        let refused = streams.try_acquire_for("one").unwrap_err();
+        assert_eq!((refused.found, refused.limit), (14, 14));
+        places.extend([(); 2].map(|()| streams.try_acquire_for("another").unwrap()));
+        assert_eq!(streams.try_acquire_for("third").unwrap_err().limit, 16);
+        places.remove(0);
+        places.push(streams.try_acquire_for("one").unwrap());
+        drop(places);
+        assert_eq!(streams.taken(), 0);
     }
 }

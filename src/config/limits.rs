@@ -127,7 +127,8 @@ bounded! {
         /// least `result_ttl_ms`.
         result_max_age_ms: u64 = 3_600_000, 1..=604_800_000;
         /// Bytes of result sets under a lease, default 64 MiB. One over 46 days takes some 15 KB. At the limit the
-        /// address that has most gives up the one that its client with most touched longest ago.
+        /// address with the most bytes loses a result set: the one that its largest client has left untouched for the
+        /// longest.
         result_set_bytes: usize = 67_108_864, 65_536..=1_073_741_824;
         /// Result sets under a lease of one client, default 1000. At the limit it gives up the one that it touched longest
         /// ago, if that was a second ago or more, and is refused otherwise; a client of the old contract never is.
@@ -139,7 +140,8 @@ bounded! {
         /// Requests of peers at once, default 1024: all queries and chunk reads of a leader, and as many again.
         /// Each costs up to `chunk_bytes`.
         peer_requests: usize = 1024, 1..=65_536;
-        /// Streams of chunks open at once, default 128; the next one is refused. Each costs up to twice
+        /// Streams of chunks open at once, default 128; the next one is refused. One address leaves an eighth of them to
+        /// others. Each costs up to twice
         /// `chunk_bytes` while its client takes nothing.
         streams: usize = 128, 1..=65_536;
         /// Requests at once on one connection, default 1024; the next one waits at the client. A neighbour sends

@@ -31,9 +31,6 @@ pub const NODE_NAME: &str = "overlay:node:";
 /// What is spoken above.
 const HTTP_2: &[u8] = b"h2";
 
-/// Handshakes that go on at once; who comes later waits until one of them ends.
-const HANDSHAKES: usize = 1024;
-
 /// Certificates, ready for use.
 pub struct Tls {
     client: Arc<ClientConfig>,
@@ -239,5 +236,6 @@ pub fn accept_tls(incoming: Incoming, tls: &Tls, within: Duration) -> Incoming {
             }
         }
     });
-    handshakes.buffer_unordered(HANDSHAKES).filter_map(futures::future::ready).boxed()
+    // Each has a place among the connections: there are never more than those.
+    handshakes.buffer_unordered(usize::MAX).filter_map(futures::future::ready).boxed()
 }
