@@ -143,6 +143,8 @@ impl Neighbour {
             nodes: items.iter().map(node).collect(),
             hops: wire::names(&call.hops),
             avoid: wire::names(&call.avoid),
+            client_address: call.client.address.to_string(),
+            client_id: call.client.id.to_string(),
         };
         let ask = |timeout| {
             let (mut client, request) = (self.client.clone(), timed(request.clone(), timeout));
