@@ -113,6 +113,7 @@ pub struct Metrics {
     following_queries: Gauge,
     computing_pieces: Gauge,
     peer_requests_in_flight: Gauge,
+    probes_in_flight: Gauge,
     open_streams: Gauge,
     open_result_sets: Gauge,
     held_bytes: Labelled<HeldBy, Gauge>,
@@ -136,6 +137,8 @@ pub struct Gauges {
     pub computing_pieces: usize,
     /// Requests of neighbours that are being answered.
     pub peer_requests_in_flight: usize,
+    /// Those of them that are on behalf of no client: neighbours ask how nodes are.
+    pub probes_in_flight: usize,
     /// Streams of chunks that are open.
     pub open_streams: usize,
     /// Result sets under a lease.
@@ -191,6 +194,7 @@ impl Default for Metrics {
             following_queries: Gauge::default(),
             computing_pieces: Gauge::default(),
             peer_requests_in_flight: Gauge::default(),
+            probes_in_flight: Gauge::default(),
             open_streams: Gauge::default(),
             open_result_sets: Gauge::default(),
             held_bytes: Labelled::default(),
@@ -263,6 +267,11 @@ impl Default for Metrics {
             "peer_requests_in_flight",
             "Requests of neighbours that are being answered",
             metrics.peer_requests_in_flight.clone(),
+        );
+        registry.register(
+            "probes_in_flight",
+            "Those of the requests of neighbours that are on behalf of no client",
+            metrics.probes_in_flight.clone(),
         );
         registry.register("open_streams", "Streams of chunks that are open", metrics.open_streams.clone());
         registry.register("open_result_sets", "Result sets under a lease", metrics.open_result_sets.clone());
@@ -382,6 +391,7 @@ impl Metrics {
         self.following_queries.set(gauges.following_queries as i64);
         self.computing_pieces.set(gauges.computing_pieces as i64);
         self.peer_requests_in_flight.set(gauges.peer_requests_in_flight as i64);
+        self.probes_in_flight.set(gauges.probes_in_flight as i64);
         self.open_streams.set(gauges.open_streams as i64);
         self.open_result_sets.set(gauges.open_result_sets as i64);
         for (by, bytes) in gauges.held_bytes.into_iter().filter(|(by, _)| !by.is_empty()) {

@@ -323,6 +323,12 @@ fn wire_together(
             "limits.peer_requests",
             limits.peer_requests,
         ),
+        // As each of them is a peer request too, there is always a place.
+        probes: InFlight::new(
+            ["probe in flight", "probes in flight"],
+            "limits.peer_requests",
+            limits.peer_requests,
+        ),
         streams: InFlight::new(
             ["stream of chunks open", "streams of chunks open"],
             "limits.streams",
@@ -551,7 +557,7 @@ async fn watch_others(state: Arc<NodeState>) -> Result<(), NodeError> {
     let mut probes = FuturesUnordered::new();
     loop {
         state.coordinator.leases().sweep(Instant::now());
-        let call = Call::new(ClientKey::new("", ""), Instant::now() + relay.probe_time());
+        let call = Call::new(ClientKey::nobody(), Instant::now() + relay.probe_time());
         let idle = watched(&state).into_iter().filter(|node| !asked.contains(node));
         for nodes in relay.ways(idle) {
             asked.extend(nodes.iter().cloned());

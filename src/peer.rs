@@ -143,11 +143,14 @@ impl Neighbour {
             nodes: items.iter().map(node).collect(),
             hops: wire::names(&call.hops),
             avoid: wire::names(&call.avoid),
+            client_address: call.client.address.to_string(),
+            client_id: call.client.id.to_string(),
         };
-        let mut client = self.client.clone();
-        let reply = self
-            .within(call, |timeout| async move { client.inventory(timed(request, timeout)).await })
-            .await?;
+        let ask = |timeout| {
+            let (mut client, request) = (self.client.clone(), timed(request.clone(), timeout));
+            async move { client.inventory(request).await }
+        };
+        let reply = self.within(call, ask).await?;
         check::inventory(items, &self.nodes, reply).map_err(|what| self.bad_answer(what))
     }
 
@@ -171,9 +174,11 @@ impl Neighbour {
             client_address: call.client.address.to_string(),
             client_id: call.client.id.to_string(),
         };
-        let mut client = self.client.clone();
-        let reply =
-            self.within(call, |timeout| async move { client.count(timed(request, timeout)).await }).await?;
+        let ask = |timeout| {
+            let (mut client, request) = (self.client.clone(), timed(request.clone(), timeout));
+            async move { client.count(request).await }
+        };
+        let reply = self.within(call, ask).await?;
         check::count(spec, items, &self.nodes, reply).map_err(|what| self.bad_answer(what))
     }
 
@@ -196,23 +201,34 @@ impl Neighbour {
             client_address: call.client.address.to_string(),
             client_id: call.client.id.to_string(),
         };
-        let mut client = self.client.clone();
-        let reply =
-            self.within(call, |timeout| async move { client.read(timed(request, timeout)).await }).await?;
+        let ask = |timeout| {
+            let (mut client, request) = (self.client.clone(), timed(request.clone(), timeout));
+            async move { client.read(request).await }
+        };
+        let reply = self.within(call, ask).await?;
         check::read(items, &self.nodes, reply).map_err(|what| self.bad_answer(what))
     }
 
     /// Waits for an answer until the call's deadline, or until the connection that it needs cannot be made.
-    async fn within<T, F>(&self, call: &Call, ask: impl FnOnce(Duration) -> F) -> Result<T, PeerError>
+    ///
+    /// A request that met a connection that had ended is sent on a new one: it was never sent, and says nothing of the
+    /// neighbour as it is now.
+    async fn within<T, F>(&self, call: &Call, ask: impl Fn(Duration) -> F) -> Result<T, PeerError>
     where
         F: Future<Output = Result<tonic::Response<T>, tonic::Status>>,
     {
         let waited = remaining(call.deadline);
         let (node, address) = (self.id.clone(), self.address.clone());
         let failure = self.attempts.failure();
+        let asking = async {
+            match ask(waited + BEYOND).await {
+                Err(status) if was_never_sent(&status) => ask(remaining(call.deadline) + BEYOND).await,
+                answered => answered,
+            }
+        };
         let answered = tokio::select! {
             biased;
-            answered = tokio::time::timeout_at(call.deadline, ask(waited + BEYOND)) => answered,
+            answered = tokio::time::timeout_at(call.deadline, asking) => answered,
             why = failure => return Err(PeerError::Transport { node, address, why }),
         };
         match answered {
@@ -246,6 +262,14 @@ fn timed<T>(message: T, timeout: Duration) -> tonic::Request<T> {
     let mut request = tonic::Request::new(message);
     request.set_timeout(timeout);
     request
+}
+
+/// Whether the connection had ended before the request was written to it. One that was made for a request which was then
+/// given up is looked at by nobody, so that its end is noticed only by the next request.
+fn was_never_sent(status: &tonic::Status) -> bool {
+    let first = std::error::Error::source(status);
+    let mut chain = std::iter::successors(first, |error| error.source());
+    chain.any(|error| error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_canceled))
 }
 
 /// What the transport met, which may stand in the status or below it: `connection refused`.

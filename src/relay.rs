@@ -434,7 +434,7 @@ impl Relay {
 
     /// The neighbour that a request to `target` would go to first.
     pub fn via(&self, target: &NodeId) -> Option<NodeId> {
-        let call = Call::new(ClientKey::new("", ""), Instant::now());
+        let call = Call::new(ClientKey::nobody(), Instant::now());
         self.next_hop(target, &call, None, &self.directory.snapshot().marked)
     }
 

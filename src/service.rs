@@ -391,8 +391,10 @@ impl PeerService {
 impl v1::peer_server::Peer for PeerService {
     async fn inventory(&self, request: Request<v1::InventoryRequest>) -> ServiceResult<v1::InventoryReply> {
         let _place = self.admit(&request.get_ref().hops)?;
-        let v1::InventoryRequest { hops, avoid, .. } = request.get_ref();
-        let call = self.call(timeout(&request), hops, avoid, ClientKey::new("", ""));
+        let v1::InventoryRequest { hops, avoid, client_address, client_id, .. } = request.get_ref();
+        let client = ClientKey::new(client_address.as_str(), client_id.as_str());
+        let _probe = client.is_nobody().then(|| self.0.probes.try_acquire());
+        let call = self.call(timeout(&request), hops, avoid, client);
         let items = requests::inventory(request.get_ref(), &self.0.overlay).map_err(invalid)?;
         let answers = self.0.relay.relay(&Inventory, items, &call).await;
         let unreachable = |failure: Failure<InventoryItem>| v1::Unreachable {

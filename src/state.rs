@@ -43,6 +43,8 @@ pub struct NodeState {
     pub metrics: Arc<Metrics>,
     /// Bounds the peer requests in flight.
     pub peer_requests: InFlight,
+    /// Counts those of them that are on behalf of no client.
+    pub probes: InFlight,
     /// Decides who may call what.
     pub access: Arc<Access>,
     /// Knows the addresses of hosts that are written as names.
@@ -126,6 +128,7 @@ impl NodeState {
             following_queries: self.coordinator.follower_count(),
             computing_pieces: self.holder.computing_pieces(),
             peer_requests_in_flight: self.peer_requests.taken(),
+            probes_in_flight: self.probes.taken(),
             open_streams: self.streams.taken(),
             open_result_sets: self.coordinator.leases().open_count(),
             held_bytes: self.held_bytes(),

@@ -16,8 +16,9 @@ use overlay::metrics::Gauges;
 use overlay::outside::Compute;
 use overlay::plan::Query;
 use overlay::result_set::Owner;
-use overlay_harness::cluster::{Cluster, ClusterSpec, SimCluster, wait_until, watched};
+use overlay_harness::cluster::{Cluster, ClusterSpec, SimCluster, fixtures, wait_until, watched};
 use overlay_harness::rivals::{Flood, Flooded, Schedule, Seen, heaviest, light_clients, vanish};
+use overlay_harness::topology::TopologyBuilder;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -208,6 +209,26 @@ fn nodes_that(cluster: &SimCluster, holds: impl Fn(&Gauges) -> bool) -> Vec<&'st
 fn is_at_work(gauges: &Gauges) -> bool {
     let queries = gauges.active_queries + gauges.waiting_queries + gauges.following_queries;
     queries + gauges.computing_pieces + gauges.peer_requests_in_flight > 0
+}
+
+/// Goal: what a node does for clients is told from what nodes ask each other for themselves. Method: a chain so long that both
+/// are seen under way, at the node through which all of it passes.
+#[test]
+fn requests_on_behalf_of_a_client_are_told_from_probes() {
+    let spec = ClusterSpec::of(&TopologyBuilder::chain(12).build(), &fixtures());
+    in_virtual_time(spec, async |cluster| {
+        let (at_b, within) = (|| cluster.node("B").state().gauges(), Duration::from_secs(1));
+        let probed = async || Some(at_b()).filter(|gauges| gauges.probes_in_flight > 0);
+        let probed = wait_until(within, probed).await.expect("the leader asks how nodes are");
+        assert_eq!(probed.peer_requests_in_flight, probed.probes_in_flight);
+        let for_clients = || at_b().peer_requests_in_flight - at_b().probes_in_flight;
+        let client = cluster.client("A", "asks").unwrap();
+        let asked = wait_until(within, async || (for_clients() > 0).then_some(()));
+        let (answered, asked) = futures::future::join(client.query(&Query::default()), asked).await;
+        answered.unwrap();
+        asked.expect("what the client asks for passes B");
+        assert_eq!(for_clients(), 0);
+    });
 }
 
 /// Goal: a waiting query is told the truth. Method: questions of the flooding client, behind others of its own, while light

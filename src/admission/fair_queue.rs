@@ -56,6 +56,16 @@ impl ClientKey {
     pub fn new(address: impl Into<Arc<str>>, id: impl Into<Arc<str>>) -> Self {
         Self { address: address.into(), id: id.into() }
     }
+
+    /// On whose behalf nodes look after each other.
+    pub fn nobody() -> Self {
+        Self::new("", "")
+    }
+
+    /// Whether there is no client.
+    pub fn is_nobody(&self) -> bool {
+        self.address.is_empty() && self.id.is_empty()
+    }
 }
 
 /// Shares of teams and clients; who is not named has weight 1.

@@ -148,7 +148,7 @@ mod tests {
         assert_eq!((refused.found, refused.limit), (14, 14));
         places.extend([(); 2].map(|()| streams.try_acquire_for("another").unwrap()));
         assert_eq!(streams.try_acquire_for("third").unwrap_err().limit, 16);
-        places.remove(0);
+        drop(places.remove(0));
         places.push(streams.try_acquire_for("one").unwrap());
         drop(places);
         assert_eq!(streams.taken(), 0);

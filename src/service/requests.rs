@@ -45,6 +45,8 @@ pub fn inventory(
     overlay: &Overlay,
 ) -> Result<Vec<InventoryItem>, InvalidQuery> {
     passed_on(&request.hops, &request.avoid, overlay)?;
+    id("client_address", &request.client_address)?;
+    id("client_id", &request.client_id)?;
     at_most("nodes", request.nodes.len(), overlay.processes.len(), "the processes of the configuration")?;
     let item = |node: &v1::NodeRequest| {
         id("nodes", &node.node)?;

@@ -143,7 +143,7 @@ async fn client_verbs_answer(node: &mut Node, questions: &Questions) {
 async fn peer_verbs_answer(node: &mut Node, questions: &Questions) {
     let asked: &[&str] = if node.id == "A" { &IDS } else { &[&node.id] };
     let nodes = asked.iter().map(|id| NodeRequest { node: id.to_string(), known_incarnation: 0 }).collect();
-    let request = InventoryRequest { nodes, hops: Vec::new(), avoid: Vec::new() };
+    let request = InventoryRequest { nodes, ..InventoryRequest::default() };
     let inventory = node.peer.inventory(request).await.unwrap().into_inner();
     assert_eq!(inventory.unreachable, []);
     for of in &inventory.nodes {
