@@ -39,7 +39,7 @@ use tracing_subscriber::filter::LevelFilter;
 pub use check_proof::check_proof;
 
 use crate::config::{Overlay, Problems, Profile};
-use crate::load::LoadError;
+use crate::load::{LoadError, days_on_disk};
 
 /// Where the leader of the bundled one-host configuration listens.
 const DEFAULT_LEADER: &str = "127.0.0.1:60051";
@@ -281,13 +281,14 @@ impl From<ProfileName> for Profile {
     }
 }
 
-/// Refuses a dataset root that is no folder: once, and before anything starts.
+/// Refuses a dataset root that is no folder with days in it: once, and before anything starts.
 pub(crate) fn check_dataset_root(root: &Path) -> Result<(), Failure> {
-    let help = "its day folders are named YYYYMMDD and hold .csv or .csv.gz files";
-    match root.is_dir() {
-        true => Ok(()),
-        false => Err(Failure::usage(LoadError::NotAFolder(root.to_owned()), help)),
-    }
+    days_on_disk(root).map(drop).map_err(no_dataset)
+}
+
+/// A dataset root that cannot be used is a wrong argument.
+pub(crate) fn no_dataset(error: LoadError) -> Failure {
+    Failure::usage(error, "its day folders are named YYYYMMDD and hold .csv or .csv.gz files")
 }
 
 /// The dataset root: the argument, or else the configuration's.

@@ -235,7 +235,7 @@ fn what_cannot_be_checked_is_no_finding() {
     let nowhere = Path::new("/no/such/folder");
     let empty = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     assert_eq!(verify(Path::new(CONFIG), nowhere, &[]).status.code(), Some(2));
-    assert_eq!(verify(Path::new(CONFIG), empty.path(), &[]).status.code(), Some(1));
+    assert_eq!(verify(Path::new(CONFIG), empty.path(), &[]).status.code(), Some(2));
     assert_eq!(verify(nowhere, Path::new(BUNDLED), &[]).status.code(), Some(2));
     let config = empty.path().join("config.json");
     std::fs::write(&config, r#"{"processes": {}}"#).unwrap();

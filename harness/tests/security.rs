@@ -479,6 +479,7 @@ fn development_certificates_secure_an_overlay_of_processes() {
     assert!(certs.status.success(), "{certs:?}");
     let again = overlay(&["certs", "--config", "overlay.json", "--output", "certs"], folder.path());
     assert!(String::from_utf8_lossy(&again.stderr).contains("nothing is overwritten"), "{again:?}");
+    assert_eq!(again.status.code(), Some(2));
     let printed = String::from_utf8(certs.stdout).unwrap();
     let (start, end) = (printed.find('{').unwrap(), printed.rfind("\n\nnext:").unwrap());
     let printed: Value = serde_json::from_str(&printed[start..end]).expect("an object to paste");

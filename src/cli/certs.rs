@@ -85,13 +85,13 @@ impl Certs {
 
     /// Writes all files, or none if one of them exists.
     fn write(&self, made: &[Made]) -> Result<(), Failure> {
-        let failed = |path: &Path, error: std::io::Error| {
-            let error = format!("cannot write {}: {error}", path.display());
-            Failure::with_help(error, "nothing is overwritten: choose another folder with --output")
-        };
+        let unwritten =
+            |path: &Path, error: std::io::Error| format!("cannot write {}: {error}", path.display());
+        let help = "nothing is overwritten: choose another folder with --output";
+        let failed = |path: &Path, error| Failure::with_help(unwritten(path, error), help);
         let there = made.iter().map(|made| self.output.join(&made.name)).find(|path| path.exists());
         if let Some(path) = there {
-            return Err(failed(&path, ErrorKind::AlreadyExists.into()));
+            return Err(Failure::usage(unwritten(&path, ErrorKind::AlreadyExists.into()), help));
         }
         fs::create_dir_all(&self.output).map_err(|error| failed(&self.output, error))?;
         for Made { name, text, is_secret } in made {

@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::{Failure, check_dataset_root, dataset_root, read_overlay, runtime};
+use super::{Failure, dataset_root, no_dataset, read_overlay, runtime};
 use crate::day::Day;
 
 /// Check that the processes of a configuration load every row of a dataset, each where it belongs.
@@ -86,12 +86,7 @@ impl VerifyDataLoading {
             let error = format!("{} names no dataset root", self.config.display());
             return Err(Failure::usage(error, "give --dataset-root DIR, or ask running nodes with --live"));
         }
-        if let Some(root) = &root {
-            check_dataset_root(root)?;
-        }
-        let help = "its day folders are named YYYYMMDD and hold .csv or .csv.gz files";
-        let disk = root.as_deref().map(disk::read).transpose();
-        let disk = disk.map_err(|error| Failure::with_help(error, help))?;
+        let disk = root.as_deref().map(disk::read).transpose().map_err(no_dataset)?;
         let proof = disk.as_ref().map(|disk| proof::prove(&overlay, disk));
         let live = match self.live {
             true => Some(runtime()?.block_on(live::ask(&overlay, disk.as_ref()))),
