@@ -227,7 +227,12 @@ fn a_dataset_without_a_row_is_a_finding() {
     std::fs::create_dir(root.path().join("20200810")).unwrap();
     let (text, code) = text(Path::new(CONFIG), root.path());
     assert_eq!(code, Some(3), "{text}");
-    assert!(text.contains("FAILED  rows_are_loaded: not a single row is loaded\n"), "{text}");
+    assert!(
+        text.contains(
+            "FAILED  every row on disk is loaded by exactly one team: not a single row is loaded\n"
+        ),
+        "{text}"
+    );
 }
 
 #[test]
