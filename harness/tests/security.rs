@@ -240,7 +240,7 @@ async fn load_is_generated_with_a_token_and_refused_without() {
     let cluster = cluster(json!({"tls": files.tls(), "tokens": files.tokens()})).await;
     let work = || Work::Closed { mix: Mix::Smoke, run_time: Duration::from_secs(1) };
     let plan = |security: Security| LoadPlan {
-        host: cluster.address("A"),
+        host: format!("https://{}", cluster.address("A")),
         work: work(),
         users: 2,
         observed: vec![ObservedNode { id: "B".to_owned(), address: cluster.address("B") }],
@@ -252,6 +252,17 @@ async fn load_is_generated_with_a_token_and_refused_without() {
     assert!(results.nodes.iter().all(|node| node.after.is_some()), "every node tells its counters");
     let refused = plan(files.without_token()).run().await.map(drop).unwrap_err();
     assert!(refused.to_string().contains("a token of role client or admin is needed"), "{refused}");
+    let address = cluster.address("A");
+    for host in [format!("https://{address}"), address.clone()] {
+        let output = Command::new(env!("CARGO_BIN_EXE_overlay-harness"))
+            .args(["load", "--requests", "2", "--users", "1", "--host", &host])
+            .args(["--ca", "ca.pem", "--token-file", "client.token"])
+            .current_dir(&files.folder)
+            .output()
+            .unwrap();
+        let report = String::from_utf8_lossy(&output.stdout);
+        assert!(report.contains(&format!("https://{address}")), "{output:?}");
+    }
 }
 
 /// Goal: nodes without certificates know each other by the peer token, wherever they are.
