@@ -45,7 +45,7 @@ const MAX_RESUMES: u32 = 5;
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// The address cannot be used.
-    #[error("`{address}` is no address of a node: expected HOST:PORT")]
+    #[error("`{address}` is no address of a node: {}expected HOST:PORT", if address.contains(':') { "" } else { "the port is missing, " })]
     Address {
         /// As given.
         address: String,

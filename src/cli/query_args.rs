@@ -53,7 +53,7 @@ pub(crate) struct QueryArgs {
     #[arg(long, value_name = "TEXT")]
     search: Option<String>,
     /// The first N rows, or groups of an aggregate
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = parse_limit)]
     limit: Option<u64>,
     /// All rows, also on a terminal
     #[arg(long, conflicts_with = "limit")]
@@ -190,6 +190,11 @@ fn parse_parameter(text: &str) -> Result<Open<String>, String> {
         }
         _ => Ok(Open(Some(text.to_owned()))),
     }
+}
+
+fn parse_limit(text: &str) -> Result<u64, String> {
+    let rows = text.parse().ok().filter(|rows| *rows > 0);
+    rows.ok_or_else(|| format!("`{text}` is not a number of rows: 1 or more is expected"))
 }
 
 /// Kept as written, so that bounds can be compared as they are written.
