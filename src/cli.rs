@@ -23,6 +23,7 @@ mod query_args;
 mod shutdown;
 mod system_test;
 mod table;
+mod unanswered;
 mod up;
 mod verify_data_loading;
 

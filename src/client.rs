@@ -84,6 +84,16 @@ pub enum ClientError {
     },
 }
 
+impl ClientError {
+    /// The error without the node that it came from, where several nodes may have the same one.
+    pub fn reason(&self) -> String {
+        match self {
+            ClientError::Status { status, .. } => status_words(status),
+            error => error.to_string(),
+        }
+    }
+}
+
 fn status_words(status: &Status) -> String {
     let code = format!("{:?}", status.code());
     // What the transport met, such as a refused connection, stands at the end of the causes.

@@ -642,6 +642,53 @@ fn asked_plainly(leader: &str, certs: &Path) -> bool {
     tokio::runtime::Runtime::new().unwrap().block_on(asking)
 }
 
+/// Goal: every command names what is missing: a CA, another CA, a token, or the right one.
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_say_what_would_let_them_in() {
+    let (files, other) = (Files::new(), Files::new());
+    files.write("short.token", "123456789012345");
+    let cluster = cluster(json!({"tls": files.tls(), "tokens": files.tokens()})).await;
+    files.write("config.json", &cluster.overlay().to_json().to_string());
+    let (leader, other_ca) = (cluster.address("A"), other.path("ca.pem").display().to_string());
+    let ca_missing = "help: if the node serves TLS, give its CA with --ca FILE";
+    let other_ca_needed = "help: give the CA that signed the node's certificate with --ca FILE";
+    let token_needed = "help: give a token of that role with --token-file FILE";
+    let admin_needed =
+        "help: give a token of role admin with --token-file FILE, or run this on the node's host";
+    let one = |command: &str, more: &str| format!("{command} --leader {leader} {more}");
+    let all = |command: &str, more: &str| format!("{command} --all --config config.json --ca ca.pem {more}");
+    for (line, said) in [
+        (one("query", ""), ca_missing),
+        (one("explain", ""), ca_missing),
+        (one("metrics", ""), ca_missing),
+        (one("shutdown", ""), ca_missing),
+        (one("query", &format!("--ca {other_ca}")), other_ca_needed),
+        (one("metrics", &format!("--ca {other_ca}")), other_ca_needed),
+        (one("query", "--ca ca.pem"), token_needed),
+        (one("metrics", "--ca ca.pem"), token_needed),
+        (one("shutdown", "--ca ca.pem --token-file client.token"), admin_needed),
+        (all("shutdown", "--token-file client.token"), admin_needed),
+        (
+            all("metrics", ""),
+            "6 of 6 nodes gave no metrics: A, B, C, D, E, F: a token of role client or admin",
+        ),
+        (all("metrics", ""), token_needed),
+        (one("query", "--ca ca.pem --token-file short.token"), "one line of 16 to 4096 visible ASCII"),
+    ] {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let output = overlay(&words, files.folder.path());
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && stderr.contains(said), "{line}: {stderr}");
+        assert_eq!(stderr.matches("help: ").count(), 1, "{line}: {stderr}");
+    }
+    let refused = overlay(
+        &["metrics", "--all", "--config", "config.json", "--ca", "ca.pem", "--format", "json"],
+        files.folder.path(),
+    );
+    let nodes: Value = serde_json::from_slice(&refused.stdout).unwrap();
+    assert!(nodes.as_array().unwrap().iter().all(|node| node["state"] == "refused"), "{nodes}");
+}
+
 fn overlay(arguments: &[&str], folder: &Path) -> std::process::Output {
     Command::new(env!("CARGO_BIN_EXE_overlay-node")).args(arguments).current_dir(folder).output().unwrap()
 }
