@@ -23,6 +23,7 @@ mod query_args;
 mod shutdown;
 mod system_test;
 mod table;
+mod unanswered;
 mod up;
 mod verify_data_loading;
 
@@ -33,11 +34,13 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{CommandFactory, Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 pub use check_proof::check_proof;
 
 use crate::config::{Overlay, Problems, Profile};
-use crate::load::LoadError;
+use crate::load::{LoadError, days_on_disk};
 
 /// Where the leader of the bundled one-host configuration listens.
 const DEFAULT_LEADER: &str = "127.0.0.1:60051";
@@ -138,7 +141,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(error.exit_code() as u8);
         }
     };
-    start_logging();
+    if let Err(failure) = start_logging() {
+        return report(failure);
+    }
     let done = match arguments.command {
         Command::Demo(demo) => demo.run(),
         Command::Up(up) => up.run(),
@@ -194,9 +199,8 @@ pub(crate) fn tell(line: impl std::fmt::Display) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
-fn start_logging() {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("OVERLAY_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+fn start_logging() -> Result<(), Failure> {
+    let filter = log_filter(&std::env::var("OVERLAY_LOG").unwrap_or_default())?;
     // A second command in one process, as tests run them, keeps the first one's logging.
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -206,6 +210,22 @@ fn start_logging() {
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
         .try_init();
+    Ok(())
+}
+
+/// What is logged. A word that is no level would be taken for the name of a module, and all others would be silent.
+fn log_filter(text: &str) -> Result<EnvFilter, Failure> {
+    let help = "levels are off, error, warn, info, debug and trace; MODULE=LEVEL is that of one module";
+    let is_wrong = |part: &&str| !part.contains('=') && part.parse::<LevelFilter>().is_err();
+    if let Some(wrong) = text.split(',').map(str::trim).find(is_wrong) {
+        return Err(Failure::usage(format!("OVERLAY_LOG: `{wrong}` is no level"), help));
+    }
+    match text {
+        "" => Ok(EnvFilter::new("warn")),
+        text => {
+            EnvFilter::try_new(text).map_err(|error| Failure::usage(format!("OVERLAY_LOG: {error}"), help))
+        }
+    }
 }
 
 /// A runtime with a few threads: what is heavy runs under compute slots, outside of them.
@@ -262,13 +282,14 @@ impl From<ProfileName> for Profile {
     }
 }
 
-/// Refuses a dataset root that is no folder: once, and before anything starts.
+/// Refuses a dataset root that is no folder with days in it: once, and before anything starts.
 pub(crate) fn check_dataset_root(root: &Path) -> Result<(), Failure> {
-    let help = "its day folders are named YYYYMMDD and hold .csv or .csv.gz files";
-    match root.is_dir() {
-        true => Ok(()),
-        false => Err(Failure::usage(LoadError::NotAFolder(root.to_owned()), help)),
-    }
+    days_on_disk(root).map(drop).map_err(no_dataset)
+}
+
+/// A dataset root that cannot be used is a wrong argument.
+pub(crate) fn no_dataset(error: LoadError) -> Failure {
+    Failure::usage(error, "its day folders are named YYYYMMDD and hold .csv or .csv.gz files")
 }
 
 /// The dataset root: the argument, or else the configuration's.

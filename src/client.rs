@@ -45,7 +45,7 @@ const MAX_RESUMES: u32 = 5;
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// The address cannot be used.
-    #[error("`{address}` is no address of a node: expected HOST:PORT")]
+    #[error("`{address}` is no address of a node: {}expected HOST:PORT", if address.contains(':') { "" } else { "the port is missing, " })]
     Address {
         /// As given.
         address: String,
@@ -82,6 +82,16 @@ pub enum ClientError {
         /// The contradiction.
         what: String,
     },
+}
+
+impl ClientError {
+    /// The error without the node that it came from, where several nodes may have the same one.
+    pub fn reason(&self) -> String {
+        match self {
+            ClientError::Status { status, .. } => status_words(status),
+            error => error.to_string(),
+        }
+    }
 }
 
 fn status_words(status: &Status) -> String {

@@ -383,3 +383,16 @@ fn every_exit_code_is_the_documented_one() {
         assert!(text(&output).contains(said), "{arguments:?}: {}", text(&output));
     }
 }
+
+/// A word that is no level would be the name of a module, and everything else be silent.
+#[test]
+fn log_level_that_is_none_is_refused() {
+    for (level, code) in
+        [("foo", 2), ("debug,foo", 2), ("overlay=foo", 2), ("", 0), ("warn", 0), ("warn,h2=debug", 0)]
+    {
+        let command = &mut Command::new(env!("CARGO_BIN_EXE_overlay"));
+        let output = command.arg("check-config").env("OVERLAY_LOG", level).output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{level}: {}", text(&output));
+        assert_eq!(text(&output).contains("error, warn, info"), code == 2, "{level}: {}", text(&output));
+    }
+}

@@ -162,7 +162,7 @@ impl Default for LoadPlan {
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// The address cannot be used.
-    #[error("`{host}` is no address of a node: expected http://HOST:PORT")]
+    #[error("`{host}` is no address of a node: expected http://HOST:PORT or https://HOST:PORT")]
     Host {
         /// As given.
         host: String,
@@ -245,12 +245,14 @@ impl LoadPlan {
 
     pub(crate) fn endpoint(&self) -> Result<Endpoint, LoadError> {
         let invalid = || LoadError::Host { host: self.host.clone() };
-        let uri = match self.host.contains("://") {
-            true => self.host.clone(),
-            false => format!("http://{}", self.host),
+        // What encrypts is the connector, below.
+        let address = match self.host.split_once("://") {
+            None => &*self.host,
+            Some(("http" | "https", address)) => address,
+            Some(_) => return Err(invalid()),
         };
-        let endpoint = Endpoint::from_shared(uri).map_err(|_| invalid())?;
-        if endpoint.uri().port().is_none() || endpoint.uri().scheme_str() != Some("http") {
+        let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|_| invalid())?;
+        if endpoint.uri().port().is_none() {
             return Err(invalid());
         }
         Ok(endpoint.connect_timeout(Duration::from_secs(5)).tcp_nodelay(true))

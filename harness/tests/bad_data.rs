@@ -82,10 +82,12 @@ fn good_row_count() -> u64 {
     good_rows().lines().count() as u64
 }
 
-async fn fails_with(root: Option<&Path>, words: &[&str]) {
+/// Without a root that has days the arguments are wrong; days that cannot be loaded are a failure.
+const WRONG_ROOT: i32 = 2;
+const NOT_LOADED: i32 = 1;
+
+async fn fails_with(code: i32, root: Option<&Path>, words: &[&str]) {
     let started = start(root, false).await;
-    // Without a root that is a folder the arguments are wrong; one that cannot be loaded is a failure.
-    let code = if root.is_some_and(Path::is_dir) { 1 } else { 2 };
     assert_eq!(started.code, Some(code), "{}", started.log);
     for word in words.iter().chain(&["error: "]) {
         assert!(started.log.contains(word), "should say `{word}`:\n{}", started.log);
@@ -96,24 +98,28 @@ async fn fails_with(root: Option<&Path>, words: &[&str]) {
 async fn root_that_is_not_there_is_named() {
     let folder = overlay_harness::scratch::folder().unwrap();
     let root = folder.path().join("nowhere");
-    fails_with(Some(&root), &[&root.display().to_string(), "is not a folder that exists"]).await;
+    fails_with(WRONG_ROOT, Some(&root), &[&root.display().to_string(), "is not a folder that exists"]).await;
     let file = folder.path().join("a_file");
     fs::write(&file, "").unwrap();
-    fails_with(Some(&file), &[&file.display().to_string(), "is not a folder that exists"]).await;
+    fails_with(WRONG_ROOT, Some(&file), &[&file.display().to_string(), "is not a folder that exists"]).await;
 }
 
 #[tokio::test]
 async fn root_without_days_is_named() {
     let root = overlay_harness::scratch::folder().unwrap();
-    fails_with(Some(root.path()), &[&root.path().display().to_string(), "has no day folder", "20200810"])
-        .await;
+    fails_with(
+        WRONG_ROOT,
+        Some(root.path()),
+        &[&root.path().display().to_string(), "has no day folder", "20200810"],
+    )
+    .await;
     fs::create_dir(root.path().join("2020-08-10")).unwrap();
-    fails_with(Some(root.path()), &["has no day folder"]).await;
+    fails_with(WRONG_ROOT, Some(root.path()), &["has no day folder"]).await;
 }
 
 #[tokio::test]
 async fn no_root_at_all_says_where_to_give_one() {
-    fails_with(None, &["node `B` holds days but has no dataset root", "--dataset-root"]).await;
+    fails_with(WRONG_ROOT, None, &["node `B` holds days but has no dataset root", "--dataset-root"]).await;
 }
 
 #[cfg(unix)]
@@ -126,7 +132,7 @@ async fn folder_that_may_not_be_read_is_named() {
     if fs::read_dir(&day).is_ok() {
         skipped("a folder without permission", "this user (root?) may read it");
     } else {
-        fails_with(Some(root.path()), &["cannot read", "20200810"]).await;
+        fails_with(NOT_LOADED, Some(root.path()), &["cannot read", "20200810"]).await;
     }
     fs::set_permissions(&day, fs::Permissions::from_mode(0o700)).unwrap();
 }
@@ -134,15 +140,20 @@ async fn folder_that_may_not_be_read_is_named() {
 #[tokio::test]
 async fn file_that_is_no_gzip_and_one_cut_short_are_named() {
     let no_gzip = dataset(&[("20200814/20200814-01.csv.gz", b"plain text")]);
-    fails_with(Some(no_gzip.path()), &["cannot read", "20200814-01.csv.gz"]).await;
+    fails_with(NOT_LOADED, Some(no_gzip.path()), &["cannot read", "20200814-01.csv.gz"]).await;
     let header_only = dataset(&[("20200814/20200814-01.csv.gz", &[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3])]);
-    fails_with(Some(header_only.path()), &["cannot read", "20200814-01.csv.gz"]).await;
+    fails_with(NOT_LOADED, Some(header_only.path()), &["cannot read", "20200814-01.csv.gz"]).await;
 }
 
 #[tokio::test]
 async fn file_that_is_there_twice_is_an_error_that_names_both() {
     let root = dataset(&[("20200810/20200810-01.csv.gz", b"")]);
-    fails_with(Some(root.path()), &["20200810-01.csv`", "20200810-01.csv.gz`", "keep one of them"]).await;
+    fails_with(
+        NOT_LOADED,
+        Some(root.path()),
+        &["20200810-01.csv`", "20200810-01.csv.gz`", "keep one of them"],
+    )
+    .await;
 }
 
 /// Goal: a row that does not parse is reported with file, line and reason, and the rest is served; with

@@ -450,6 +450,7 @@ async fn errors_of_commands() {
                 "query --bbox 10,0,-10,1".to_owned(),
                 "query --bbox a,b,c,d".to_owned(),
                 "query --limit 0".to_owned(),
+                "query --limit -1".to_owned(),
                 "query --limit 5 --all".to_owned(),
                 "query --by day".to_owned(),
                 "query --aggregate humidity".to_owned(),

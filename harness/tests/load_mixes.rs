@@ -132,7 +132,8 @@ fn arguments_that_make_no_sense_are_refused() {
         ("--run-time 1s --threshold rps>1#for#GRPC#Qery", "names: small query, distinct query, drain"),
         ("--threshold p99<1s#for#drain", "this run has no `drain` (names: benchmark, GRPC Query,"),
         ("--host http://127.0.0.1", "expected http://HOST:PORT"),
-        ("--host https://127.0.0.1:1", "expected http://HOST:PORT"),
+        ("--host https://127.0.0.1", "or https://HOST:PORT"),
+        ("--host https://127.0.0.1:1", "give its CA with --ca FILE"),
         ("--host 127.0.0.1:port", "expected http://HOST:PORT"),
     ];
     for (arguments, why) in refused {

@@ -250,7 +250,7 @@ async fn load_is_generated_with_a_token_and_refused_without() {
     let cluster = cluster(json!({"tls": files.tls(), "tokens": files.tokens()})).await;
     let work = || Work::Closed { mix: Mix::Smoke, run_time: Duration::from_secs(1) };
     let plan = |security: Security| LoadPlan {
-        host: cluster.address("A"),
+        host: format!("https://{}", cluster.address("A")),
         work: work(),
         users: 2,
         observed: vec![ObservedNode { id: "B".to_owned(), address: cluster.address("B") }],
@@ -262,6 +262,17 @@ async fn load_is_generated_with_a_token_and_refused_without() {
     assert!(results.nodes.iter().all(|node| node.after.is_some()), "every node tells its counters");
     let refused = plan(files.without_token()).run().await.map(drop).unwrap_err();
     assert!(refused.to_string().contains("a token of role client or admin is needed"), "{refused}");
+    let address = cluster.address("A");
+    for host in [format!("https://{address}"), address.clone()] {
+        let output = Command::new(env!("CARGO_BIN_EXE_overlay-harness"))
+            .args(["load", "--requests", "2", "--users", "1", "--host", &host])
+            .args(["--ca", "ca.pem", "--token-file", "client.token"])
+            .current_dir(&files.folder)
+            .output()
+            .unwrap();
+        let report = String::from_utf8_lossy(&output.stdout);
+        assert!(report.contains(&format!("https://{address}")), "{output:?}");
+    }
 }
 
 /// Goal: nodes without certificates know each other by the peer token, wherever they are.
@@ -489,10 +500,12 @@ fn development_certificates_secure_an_overlay_of_processes() {
     assert!(certs.status.success(), "{certs:?}");
     let again = overlay(&["certs", "--config", "overlay.json", "--output", "certs"], folder.path());
     assert!(String::from_utf8_lossy(&again.stderr).contains("nothing is overwritten"), "{again:?}");
+    assert_eq!(again.status.code(), Some(2));
     let printed = String::from_utf8(certs.stdout).unwrap();
     let (start, end) = (printed.find('{').unwrap(), printed.rfind("\n\nnext:").unwrap());
-    let printed: Value = serde_json::from_str(&printed[start..end]).expect("an object to paste");
-    assert!(Path::new(printed["security"]["tokens"].as_str().unwrap()).is_absolute());
+    let printed: Value = serde_json::from_str(&printed[start..end]).expect("an object");
+    let written: Value = serde_json::from_slice(&fs::read(path("certs/overlay.json")).unwrap()).unwrap();
+    assert_eq!(printed["security"], written["security"]);
     let checked = overlay(&["check-config", "certs/overlay.json"], folder.path());
     assert!(checked.status.success() && checked.stderr.is_empty(), "{checked:?}");
     assert!(String::from_utf8_lossy(&checked.stdout).contains("security    TLS, tokens"), "{checked:?}");
@@ -637,6 +650,53 @@ fn asked_plainly(leader: &str, certs: &Path) -> bool {
         OverlayClient::new(channel).query(request).await.is_ok()
     };
     tokio::runtime::Runtime::new().unwrap().block_on(asking)
+}
+
+/// Goal: every command names what is missing: a CA, another CA, a token, or the right one.
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_say_what_would_let_them_in() {
+    let (files, other) = (Files::new(), Files::new());
+    files.write("short.token", "123456789012345");
+    let cluster = cluster(json!({"tls": files.tls(), "tokens": files.tokens()})).await;
+    files.write("config.json", &cluster.overlay().to_json().to_string());
+    let (leader, other_ca) = (cluster.address("A"), other.path("ca.pem").display().to_string());
+    let ca_missing = "help: if the node serves TLS, give its CA with --ca FILE";
+    let other_ca_needed = "help: give the CA that signed the node's certificate with --ca FILE";
+    let token_needed = "help: give a token of that role with --token-file FILE";
+    let admin_needed =
+        "help: give a token of role admin with --token-file FILE, or run this on the node's host";
+    let one = |command: &str, more: &str| format!("{command} --leader {leader} {more}");
+    let all = |command: &str, more: &str| format!("{command} --all --config config.json --ca ca.pem {more}");
+    for (line, said) in [
+        (one("query", ""), ca_missing),
+        (one("explain", ""), ca_missing),
+        (one("metrics", ""), ca_missing),
+        (one("shutdown", ""), ca_missing),
+        (one("query", &format!("--ca {other_ca}")), other_ca_needed),
+        (one("metrics", &format!("--ca {other_ca}")), other_ca_needed),
+        (one("query", "--ca ca.pem"), token_needed),
+        (one("metrics", "--ca ca.pem"), token_needed),
+        (one("shutdown", "--ca ca.pem --token-file client.token"), admin_needed),
+        (all("shutdown", "--token-file client.token"), admin_needed),
+        (
+            all("metrics", ""),
+            "6 of 6 nodes gave no metrics: A, B, C, D, E, F: a token of role client or admin",
+        ),
+        (all("metrics", ""), token_needed),
+        (one("query", "--ca ca.pem --token-file short.token"), "one line of 16 to 4096 visible ASCII"),
+    ] {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let output = overlay(&words, files.folder.path());
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && stderr.contains(said), "{line}: {stderr}");
+        assert_eq!(stderr.matches("help: ").count(), 1, "{line}: {stderr}");
+    }
+    let refused = overlay(
+        &["metrics", "--all", "--config", "config.json", "--ca", "ca.pem", "--format", "json"],
+        files.folder.path(),
+    );
+    let nodes: Value = serde_json::from_slice(&refused.stdout).unwrap();
+    assert!(nodes.as_array().unwrap().iter().all(|node| node["state"] == "refused"), "{nodes}");
 }
 
 fn overlay(arguments: &[&str], folder: &Path) -> std::process::Output {

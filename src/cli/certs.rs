@@ -79,19 +79,19 @@ impl Certs {
     /// The configuration with certificates and tokens in it, which stand beside it.
     fn secured(&self) -> Result<Made, Failure> {
         let mut config: Value = serde_json::from_slice(&fs::read(&self.config)?)?;
-        config["security"] = security(Path::new(""));
+        config["security"] = security();
         Ok(Made::new("overlay.json", format!("{config:#}\n")))
     }
 
     /// Writes all files, or none if one of them exists.
     fn write(&self, made: &[Made]) -> Result<(), Failure> {
-        let failed = |path: &Path, error: std::io::Error| {
-            let error = format!("cannot write {}: {error}", path.display());
-            Failure::with_help(error, "nothing is overwritten: choose another folder with --output")
-        };
+        let unwritten =
+            |path: &Path, error: std::io::Error| format!("cannot write {}: {error}", path.display());
+        let help = "nothing is overwritten: choose another folder with --output";
+        let failed = |path: &Path, error| Failure::with_help(unwritten(path, error), help);
         let there = made.iter().map(|made| self.output.join(&made.name)).find(|path| path.exists());
         if let Some(path) = there {
-            return Err(failed(&path, ErrorKind::AlreadyExists.into()));
+            return Err(Failure::usage(unwritten(&path, ErrorKind::AlreadyExists.into()), help));
         }
         fs::create_dir_all(&self.output).map_err(|error| failed(&self.output, error))?;
         for Made { name, text, is_secret } in made {
@@ -111,26 +111,25 @@ impl Certs {
         Ok(())
     }
 
-    /// What to put into another configuration, and what then works.
+    /// What the configuration has now, and what then works.
     fn say(&self, processes: usize) -> Result<(), Failure> {
-        let folder = fs::canonicalize(&self.output).unwrap_or_else(|_| self.output.clone());
         let shown = |name: &str| self.output.join(name).display().to_string();
         let mut out = std::io::stdout().lock();
         writeln!(out, "{}: a CA, {processes} certificates, 3 tokens", self.output.display())?;
         writeln!(out, "\n{} is the configuration with this in it:", shown("overlay.json"))?;
-        writeln!(out, "{:#}", json!({ "security": security(&folder) }))?;
-        writeln!(out, "\nnext:\noverlay up --config {}", shown("overlay.json"))?;
+        writeln!(out, "{:#}", json!({ "security": security() }))?;
+        writeln!(out, "\nnext:\noverlay up --config {} --dataset-root DIR", shown("overlay.json"))?;
         let (ca, token) = (shown("ca.pem"), shown("client.token"));
         writeln!(out, "overlay query PM2.5 5 35 --ca {ca} --token-file {token}")?;
         Ok(())
     }
 }
 
-fn security(folder: &Path) -> Value {
-    let file = |name: &str| folder.join(name).display().to_string();
+/// The files by their names, which are looked up beside the configuration.
+fn security() -> Value {
     json!({
-        "tls": {"ca": file("ca.pem"), "certificate": file("{id}.pem"), "key": file("{id}.key")},
-        "tokens": file("tokens.json"),
+        "tls": {"ca": "ca.pem", "certificate": "{id}.pem", "key": "{id}.key"},
+        "tokens": "tokens.json",
     })
 }
 

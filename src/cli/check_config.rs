@@ -18,8 +18,8 @@ Examples:
   overlay check-config configs/two_hosts_config.json
   overlay check-config --schema > overlay.schema.json
 
-Exits 0 when every node could start from the file, warnings or not; 2 with every problem, each \
-with its file and key.")]
+Exits 0 when nothing is wrong with the file and the certificates and tokens that it names, warnings or not; 2 with \
+every problem, each with its file and key. Whether there are data at dataset_root is not looked at.")]
 pub(crate) struct CheckConfig {
     /// The configuration
     #[arg(value_name = "FILE", default_value = "configs/one_host_config.json")]

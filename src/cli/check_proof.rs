@@ -35,7 +35,8 @@ rows matched and rows taken; pruned days have no match; days called empty have n
 encoded again, have the digest that the client got. Whether days were planned that should have been is a \
 matter of the configuration, which a proof does not hold.
 
-Exit codes: 0 the proof holds; 3 it does not, and each difference is named; 1 it cannot be read.")]
+Exit codes: 0 the proof holds; 3 it does not, and each difference is named; 2 it cannot be read, or is no proof, or \
+the folder holds no day.")]
 pub(crate) struct CheckProof {
     /// A file that `overlay query --proof` wrote
     #[arg(value_name = "FILE")]
@@ -48,20 +49,18 @@ pub(crate) struct CheckProof {
 impl CheckProof {
     pub(crate) fn run(self) -> Result<(), Failure> {
         let name = self.proof.display();
+        let help = "`overlay query --proof FILE` writes a proof";
         let text = std::fs::read_to_string(&self.proof)
-            .map_err(|error| std::io::Error::new(error.kind(), format!("cannot read `{name}`: {error}")))?;
+            .map_err(|error| Failure::usage(format!("cannot read `{name}`: {error}"), help))?;
         let claim = Proof::read(&text).and_then(Claim::new);
-        let claim = claim.map_err(|error| {
-            let help = "`overlay query --proof FILE` writes a proof";
-            Failure::with_help(format!("`{name}` is not a proof: {error}"), help)
-        })?;
+        let claim =
+            claim.map_err(|error| Failure::usage(format!("`{name}` is not a proof: {error}"), help))?;
         // A day beyond the limit, or missing, says nothing about the files.
         let says_something =
             |entry: &&Entry| !matches!(entry.outcome, Outcome::BeyondLimit | Outcome::Missing { .. });
         let days: BTreeSet<Day> = claim.ledger.iter().filter(says_something).map(|entry| entry.day).collect();
         // A wrong folder is a mistake of the caller's, not a proof that does not hold.
         check_dataset_root(&self.dataset_root)?;
-        load::days_on_disk(&self.dataset_root)?;
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let options = LoadOptions { threads, ..LoadOptions::default() };
         let loaded = load::load(&self.dataset_root, &days, &options, &|_| {})?;

@@ -37,6 +37,11 @@ impl CredentialArgs {
         self.read(self.ca.as_deref().or(configured.map(|tls| &*tls.ca)))
     }
 
+    /// Whether connections are not encrypted.
+    pub(crate) fn ask_plainly(&self) -> bool {
+        self.ca.is_none()
+    }
+
     fn read(&self, ca: Option<&Path>) -> Result<Security, Failure> {
         Security::of_client(ca, self.token_file.as_deref()).map_err(|error| {
             Failure::usage(error, "`overlay certs` makes certificates and tokens for development")

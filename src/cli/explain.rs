@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::output::{self, Output, Page, counted};
-use super::query_args::{QueryArgs, failure};
+use super::query_args::QueryArgs;
 use super::table::thousands;
 use super::{Failure, runtime};
 use crate::client::{ExplainedDay, ExplainedQuery};
@@ -43,7 +43,9 @@ impl Explain {
     pub(crate) fn run(self) -> Result<(), Failure> {
         let query = self.query.query(Encoding::Json, None)?;
         let explained = runtime()?.block_on(async {
-            Ok::<_, Failure>(self.query.client()?.explain(&query).await.map_err(failure))
+            Ok::<_, Failure>(
+                self.query.client()?.explain(&query).await.map_err(|error| self.query.failure(error)),
+            )
         })??;
         let mut out = Output::stdout();
         match self.format {

@@ -1,17 +1,20 @@
 //! `overlay metrics`: how one node is, or every process of a configuration.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 use serde_json::{Value, json};
+use tonic::Status;
 
 use super::credentials::CredentialArgs;
 use super::table::{table, thousands};
+use super::unanswered::{AN_ADDRESS, Unanswered};
 use super::{DEFAULT_LEADER, Failure, read_overlay, runtime};
-use crate::client::{Client, NodeMetrics};
-use crate::config::Process;
+use crate::client::{Client, ClientError, NodeMetrics};
+use crate::config::{Overlay, Process};
 use crate::security::Security;
 
 /// Show the metrics of a node, or of all.
@@ -22,8 +25,8 @@ Examples:
   overlay metrics --leader 192.168.1.2:60051 --format prometheus
   overlay metrics --all --config configs/two_hosts_config.json --format json
 
-Exits 1 when a node could not be reached; with --all the others are shown all the same, and the CA is the \
-configuration's.")]
+Exits 1 when a node could not be reached, or refuses to tell; with --all the others are shown all the same, and \
+the CA is the configuration's.")]
 pub(crate) struct MetricsCommand {
     /// The node to ask
     #[arg(long, value_name = "HOST:PORT", default_value = DEFAULT_LEADER, conflicts_with = "all")]
@@ -52,7 +55,8 @@ enum Format {
 }
 
 /// The next step where a node does not answer.
-pub(crate) const NOT_REACHED: &str = "start it with `overlay up` or `overlay node`, or give the address where it listens, and --ca if it serves TLS";
+const NOT_REACHED: &str =
+    "start it with `overlay up` or `overlay node`, or give the address where it listens";
 
 /// How long a node may take: it only reads counters.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
@@ -62,17 +66,22 @@ struct Asked {
     address: String,
     /// What the configuration says of it, with --all.
     process: Option<Process>,
-    answer: Result<NodeMetrics, String>,
+    answer: Result<NodeMetrics, ClientError>,
 }
 
 impl MetricsCommand {
     pub(crate) fn run(self) -> Result<(), Failure> {
         let runtime = runtime()?;
-        let asked = match self.all {
-            true => runtime.block_on(ask_all(&self.config, &self.credentials))?,
-            false => {
-                let answer = runtime.block_on(ask(&self.credentials.security()?, &self.leader));
-                let answer = answer.map_err(|error| Failure::with_help(error, NOT_REACHED))?;
+        let overlay = self.all.then(|| read_overlay(&self.config, None)).transpose()?;
+        let security = match &overlay {
+            Some(overlay) => self.credentials.security_in(overlay)?,
+            None => self.credentials.security()?,
+        };
+        let asked = match &overlay {
+            Some(overlay) => runtime.block_on(ask_all(overlay, &security)),
+            None => {
+                let answer = runtime.block_on(ask(&security, &self.leader));
+                let answer = answer.map_err(|error| failure(error, &security))?;
                 vec![Asked { address: self.leader, process: None, answer: Ok(answer) }]
             }
         };
@@ -87,45 +96,79 @@ impl MetricsCommand {
                 }
             }
         }
-        all_answered(&asked)
+        all_answered(&asked, &security)
     }
 }
 
-async fn ask_all(config: &Path, credentials: &CredentialArgs) -> Result<Vec<Asked>, Failure> {
-    let overlay = read_overlay(config, None)?;
-    let security = credentials.security_in(&overlay)?;
+async fn ask_all(overlay: &Overlay, security: &Security) -> Vec<Asked> {
     let asked = overlay.processes.values().map(async |process| {
         let address = process.address();
-        Asked { answer: ask(&security, &address).await, process: Some(process.clone()), address }
+        Asked { answer: ask(security, &address).await, process: Some(process.clone()), address }
     });
-    Ok(futures::future::join_all(asked).await)
+    futures::future::join_all(asked).await
 }
 
-/// The metrics of the node at `address`, or in words why there are none.
-pub(crate) async fn ask(security: &Security, address: &str) -> Result<NodeMetrics, String> {
-    let client = Client::secured(security, address, "metrics").map_err(|error| error.to_string())?;
-    match tokio::time::timeout(ANSWER_WITHIN, client.metrics()).await {
-        Ok(answer) => answer.map_err(|error| error.to_string()),
-        Err(_) => Err(format!("node at {address} did not answer within {} s", ANSWER_WITHIN.as_secs())),
-    }
+/// The metrics of the node at `address`, or why there are none.
+pub(crate) async fn ask(security: &Security, address: &str) -> Result<NodeMetrics, ClientError> {
+    let client = Client::secured(security, address, "metrics")?;
+    within(ANSWER_WITHIN, address, client.metrics()).await
 }
 
-fn all_answered(asked: &[Asked]) -> Result<(), Failure> {
-    let failed: Vec<&str> =
-        asked.iter().filter_map(|asked| asked.answer.as_ref().err()).map(String::as_str).collect();
-    match failed.len() {
-        0 => Ok(()),
-        count => {
-            let error = format!("{count} of {} nodes did not answer: {}", asked.len(), failed.join("; "));
-            Err(Failure::with_help(error, NOT_REACHED))
+/// An answer that has to come in time.
+pub(crate) async fn within<T>(
+    time: Duration,
+    address: &str,
+    answer: impl Future<Output = Result<T, ClientError>>,
+) -> Result<T, ClientError> {
+    tokio::time::timeout(time, answer).await.unwrap_or_else(|_| {
+        let status = Status::deadline_exceeded(format!("no answer within {} s", time.as_secs()));
+        Err(ClientError::Status { address: address.to_owned(), status: Box::new(status) })
+    })
+}
+
+/// The failure of a command that asks one node for its metrics.
+pub(crate) fn failure(error: ClientError, security: &Security) -> Failure {
+    match error {
+        ClientError::Address { .. } => Failure::usage(error, AN_ADDRESS),
+        error => {
+            let help = help(&error, security);
+            Failure::with_help(error, help)
         }
     }
+}
+
+/// The next step where a node does not tell its metrics.
+pub(crate) fn help(error: &ClientError, security: &Security) -> &'static str {
+    Unanswered::of(error).help(security.tls().is_none()).unwrap_or(NOT_REACHED)
+}
+
+/// Names each reason once, with the nodes that have it.
+fn all_answered(asked: &[Asked], security: &Security) -> Result<(), Failure> {
+    let (mut reasons, mut helps) = (BTreeMap::<String, Vec<String>>::new(), BTreeSet::new());
+    for asked in asked {
+        if let Err(error) = &asked.answer {
+            let [node, ..] = asked.identity();
+            reasons.entry(error.reason()).or_default().push(node);
+            helps.insert(help(error, security));
+        }
+    }
+    if reasons.is_empty() {
+        return Ok(());
+    }
+    let count: usize = reasons.values().map(Vec::len).sum();
+    let reasons: Vec<String> =
+        reasons.iter().map(|(reason, nodes)| format!("{}: {reason}", nodes.join(", "))).collect();
+    let error = format!("{count} of {} nodes gave no metrics: {}", asked.len(), reasons.join("; "));
+    Err(Failure::with_help(error, Vec::from_iter(helps).join("; ")))
 }
 
 impl Asked {
     fn state(&self) -> &'static str {
         match &self.answer {
-            Err(_) => "down",
+            Err(error) => match Unanswered::of(error) {
+                Unanswered::Refused => "refused",
+                _ => "down",
+            },
             Ok(answer) if answer.draining => "draining",
             Ok(answer) if answer.ready => "ready",
             Ok(_) => "loading",
@@ -147,7 +190,7 @@ impl Asked {
             "node": node, "role": role, "team": team, "address": self.address, "state": self.state(),
         });
         let more = match &self.answer {
-            Err(error) => json!({ "error": error }),
+            Err(error) => json!({ "error": error.to_string() }),
             Ok(answer) => json!({
                 "incarnation": answer.incarnation,
                 "files": answer.files,

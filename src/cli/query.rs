@@ -100,7 +100,7 @@ impl QueryCommand {
         let started = Instant::now();
         let client = self.query.client()?;
         let mut result = tokio::select! {
-            result = client.query(query) => result.map_err(failure)?,
+            result = client.query(query) => result.map_err(|error| self.query.failure(error))?,
             () = signals.recv() => return Err(Failure::from(INTERRUPTED)),
         };
         let rows = Rows {
@@ -157,7 +157,7 @@ impl QueryCommand {
         let mut proof = self.proof.as_ref().map(|name| (Proof::new(client.address(), query, result), name));
         let mut nodes: BTreeSet<String> = served_by(&result.ledger).collect();
         for index in 0..result.chunk_count() {
-            let chunk = client.chunk_or_resume(result, index).await.map_err(failure)?;
+            let chunk = client.chunk_or_resume(result, index).await.map_err(|error| failure(error, false))?;
             for frame in &chunk.frames {
                 // A frame of groups is put together by the node that was asked.
                 if frame.day.is_some() {

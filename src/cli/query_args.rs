@@ -4,6 +4,7 @@ use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
 use super::credentials::CredentialArgs;
+use super::unanswered::{AN_ADDRESS, Unanswered};
 use super::{DEFAULT_LEADER, Failure};
 use crate::aggregate::{AggregateOf, AggregateSpec, GroupKey};
 use crate::client::{Client, ClientError};
@@ -53,7 +54,7 @@ pub(crate) struct QueryArgs {
     #[arg(long, value_name = "TEXT")]
     search: Option<String>,
     /// The first N rows, or groups of an aggregate
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = parse_limit)]
     limit: Option<u64>,
     /// All rows, also on a terminal
     #[arg(long, conflicts_with = "limit")]
@@ -143,32 +144,36 @@ impl QueryArgs {
         // Each run is a client of its own: only it reads its result sets, and runs share the node in turn.
         let security = self.credentials.security()?;
         let id = format!("overlay-cli-{}", std::process::id());
-        Client::secured(&security, &self.leader, &id).map_err(failure)
+        Client::secured(&security, &self.leader, &id).map_err(|error| self.failure(error))
+    }
+
+    /// What the error of a first request means to who typed the command.
+    pub(crate) fn failure(&self, error: ClientError) -> Failure {
+        failure(error, self.credentials.ask_plainly())
     }
 }
 
-/// What a client's error means to who typed the command.
-pub(crate) fn failure(error: ClientError) -> Failure {
+/// What a client's error means to who typed the command; `asked_plainly` as in [`Unanswered::help`].
+pub(crate) fn failure(error: ClientError, asked_plainly: bool) -> Failure {
     use tonic::Code;
     let ClientError::Status { status, .. } = &error else {
         return match error {
-            ClientError::Address { .. } => Failure::usage(error, "for instance --leader 127.0.0.1:60051"),
+            ClientError::Address { .. } => Failure::usage(error, AN_ADDRESS),
             error => Failure::with_help(
                 error,
                 "nothing of this result can be trusted: report it with the node's log",
             ),
         };
     };
-    let unreached = std::error::Error::source(&**status).is_some();
+    let why = Unanswered::of(&error);
+    if let Some(help) = why.help(asked_plainly) {
+        return Failure::with_help(error, help);
+    }
     match status.code() {
-        // What the transport met: where a node serves TLS and is asked without, the code is one or the other.
-        _ if unreached => Failure::with_help(
+        _ if why != Unanswered::Other => Failure::with_help(
             error,
-            "start the overlay with `overlay up`, or name a node that runs with --leader HOST:PORT, and --ca if it serves TLS",
+            "start the overlay with `overlay up`, or name a node that runs with --leader HOST:PORT",
         ),
-        Code::Unauthenticated | Code::PermissionDenied => {
-            Failure::with_help(error, "give a token of that role with --token-file FILE")
-        }
         Code::Unavailable => Failure::with_help(
             error,
             "ask again in a moment; with --partial a query goes without days that nobody can answer for",
@@ -190,6 +195,11 @@ fn parse_parameter(text: &str) -> Result<Open<String>, String> {
         }
         _ => Ok(Open(Some(text.to_owned()))),
     }
+}
+
+fn parse_limit(text: &str) -> Result<u64, String> {
+    let rows = text.parse().ok().filter(|rows| *rows > 0);
+    rows.ok_or_else(|| format!("`{text}` is not a number of rows: 1 or more is expected"))
 }
 
 /// Kept as written, so that bounds can be compared as they are written.

@@ -1,6 +1,6 @@
 //! `overlay shutdown`: tells one node to stop, or every process of a configuration.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,14 +9,18 @@ use clap::Args;
 use tokio::time::Instant;
 
 use super::credentials::CredentialArgs;
-use super::metrics::{self, NOT_REACHED};
+use super::metrics;
+use super::unanswered::Unanswered;
 use super::{DEFAULT_LEADER, Failure, read_overlay, runtime};
-use crate::client::Client;
+use crate::client::{Client, ClientError};
 use crate::config::Process;
 use crate::security::Security;
 
 /// How long a node may take to say that it stops.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
+/// The next step where a node refuses to stop.
+const REFUSED: &str = "give a token of role admin with --token-file FILE, or run this on the node's host";
 
 /// Between two looks at whether a node has ended.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -32,7 +36,8 @@ Examples:
 A node takes this from loopback or from its own address only; where tokens are on, with one of role \
 admin, from anywhere. Without --now it takes no query any more and finishes what runs within \
 limits.grace_ms. With --all the leader goes first, those nearest to it next, each when those before \
-it have ended, so that what runs still finds its data; their CA is the configuration's.")]
+it have ended, so that what runs still finds its data; their CA is the configuration's. A node that \
+is down already needs no stopping.")]
 pub(crate) struct Shutdown {
     /// The node to stop
     #[arg(long, value_name = "HOST:PORT", default_value = DEFAULT_LEADER, conflicts_with = "all")]
@@ -56,8 +61,12 @@ impl Shutdown {
         match self.all {
             true => runtime.block_on(stop_all(&self.config, &self.credentials, self.now)),
             false => {
-                let answer = runtime.block_on(stop(&self.credentials.security()?, &self.leader, self.now));
-                let answer = answer.map_err(|error| Failure::with_help(error, NOT_REACHED))?;
+                let security = self.credentials.security()?;
+                let answer = runtime.block_on(stop(&security, &self.leader, self.now));
+                let answer = answer.map_err(|error| match Unanswered::of(&error) {
+                    Unanswered::Refused => Failure::with_help(error, REFUSED),
+                    _ => metrics::failure(error, &security),
+                })?;
                 Ok(writeln!(std::io::stdout(), "{}  {answer}", self.leader)?)
             }
         }
@@ -72,7 +81,7 @@ async fn stop_all(config: &Path, credentials: &CredentialArgs, now: bool) -> Res
         let distance = overlay.distance_from_leader(&process.id).unwrap_or(u32::MAX);
         by_distance.entry(if now { 0 } else { distance }).or_default().push(process);
     }
-    let mut failed = 0;
+    let (mut failed, mut helps) = (0, BTreeSet::new());
     for processes in by_distance.values() {
         let answers = processes.iter().map(async |process| stop(security, &process.address(), now).await);
         let answers = futures::future::join_all(answers).await;
@@ -84,10 +93,17 @@ async fn stop_all(config: &Path, credentials: &CredentialArgs, now: bool) -> Res
                     writeln!(std::io::stdout(), "{id}  {address}  {answer}")?;
                     told.push(address);
                 }
-                Err(error) => {
-                    writeln!(std::io::stdout(), "{id}  {address}  FAILED: {error}")?;
-                    failed += 1;
-                }
+                Err(error) => match Unanswered::of(&error) {
+                    Unanswered::Down => writeln!(std::io::stdout(), "{id}  {address}  down already")?,
+                    why => {
+                        writeln!(std::io::stdout(), "{id}  {address}  FAILED: {error}")?;
+                        failed += 1;
+                        helps.insert(match why {
+                            Unanswered::Refused => REFUSED,
+                            _ => metrics::help(&error, security),
+                        });
+                    }
+                },
             }
         }
         if !now {
@@ -99,20 +115,18 @@ async fn stop_all(config: &Path, credentials: &CredentialArgs, now: bool) -> Res
         0 => Ok(()),
         _ => {
             let error = format!("{failed} of {} nodes could not be told to stop", overlay.processes.len());
-            Err(Failure::with_help(error, "a node that is down needs no stopping; see the lines above"))
+            Err(Failure::with_help(error, Vec::from_iter(helps).join("; ")))
         }
     }
 }
 
-async fn stop(security: &Security, address: &str, now: bool) -> Result<String, String> {
+async fn stop(security: &Security, address: &str, now: bool) -> Result<String, ClientError> {
     metrics::ask(security, address).await?;
-    let client = Client::secured(security, address, "shutdown").map_err(|error| error.to_string())?;
-    match tokio::time::timeout(ANSWER_WITHIN, client.shutdown(!now)).await {
-        Ok(Ok(answer)) => Ok(answer),
+    let client = Client::secured(security, address, "shutdown")?;
+    match metrics::within(ANSWER_WITHIN, address, client.shutdown(!now)).await {
         // A node that ends at once may be gone before its answer is.
-        Ok(Err(_)) if now && metrics::ask(security, address).await.is_err() => Ok("stopped".to_owned()),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err(format!("node at {address} did not answer within {} s", ANSWER_WITHIN.as_secs())),
+        Err(_) if now && metrics::ask(security, address).await.is_err() => Ok("stopped".to_owned()),
+        answer => answer,
     }
 }
 

@@ -13,9 +13,9 @@ use tokio::time::Instant;
 
 use self::checks::Checks;
 use super::credentials::CredentialArgs;
-use super::metrics::{self, NOT_REACHED};
+use super::metrics;
 use super::{Failure, runtime};
-use crate::client::NodeMetrics;
+use crate::client::{ClientError, NodeMetrics};
 use crate::security::Security;
 
 /// How long a node has to become ready and to find its neighbours.
@@ -55,8 +55,8 @@ impl SystemTest {
 }
 
 async fn check(security: &Security, address: &str) -> Result<(), Failure> {
-    let metrics =
-        settled_metrics(security, address).await.map_err(|error| Failure::with_help(error, NOT_REACHED))?;
+    let metrics = settled_metrics(security, address).await;
+    let metrics = metrics.map_err(|error| metrics::failure(error, security))?;
     let checks = Checks::new(security, address)?;
     let mut tally = Tally::default();
     tally.note("metrics", checks::metrics(&metrics))?;
@@ -73,7 +73,7 @@ async fn check(security: &Security, address: &str) -> Result<(), Failure> {
 /// The node's metrics once it thinks that its neighbours are up, or at last.
 ///
 /// After a start it may take a probe or two until a node notices that others are ready too.
-async fn settled_metrics(security: &Security, address: &str) -> Result<NodeMetrics, String> {
+async fn settled_metrics(security: &Security, address: &str) -> Result<NodeMetrics, ClientError> {
     let until = Instant::now() + SETTLED_WITHIN;
     loop {
         let metrics = metrics::ask(security, address).await?;

@@ -42,7 +42,7 @@ const BEYOND_GRACE: Duration = Duration::from_secs(2);
 Examples:
   overlay up --dataset-root DIR
   overlay up --config configs/two_hosts_config.json --host 192.168.1.1 --dataset-root DIR
-  overlay up --embedded --profile balanced
+  overlay up --embedded --profile balanced --dataset-root DIR
 
 Prints `ready: A at HOST:PORT` when all answer healthy. Ctrl-C or SIGTERM stops them all; a second \
 one ends them at once. A node that is told to stop, as by `overlay shutdown`, leaves the others running. \

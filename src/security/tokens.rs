@@ -162,7 +162,12 @@ impl Bearer {
         let token = text.trim_end();
         match TOKEN_LENGTH.contains(&token.len()) && token.bytes().all(|byte| byte.is_ascii_graphic()) {
             true => Ok(Self::new(token)),
-            false => Err(SecurityError::new(file, "holds no token: one line of visible ASCII is expected")),
+            false => {
+                let (least, most) = (TOKEN_LENGTH.start(), TOKEN_LENGTH.end());
+                let what =
+                    format!("holds no token: must be one line of {least} to {most} visible ASCII characters");
+                Err(SecurityError::new(file, what))
+            }
         }
     }
 }

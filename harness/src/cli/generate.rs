@@ -42,7 +42,7 @@ impl Generate {
         let output = self.output.clone();
         let spec = self.into_spec()?;
         let summary = spec.write(&output).map_err(|error| match error {
-            DatasetError::InvalidSpec(_) => Failure::usage(error),
+            DatasetError::InvalidSpec(_) | DatasetError::NotEmpty(_) => Failure::usage(error),
             _ => Failure::from(error),
         })?;
         println!(

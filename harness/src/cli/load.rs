@@ -123,7 +123,7 @@ impl Load {
             }
         };
         Ok(LoadPlan {
-            host: self.host.clone(),
+            host: self.host()?,
             work,
             users: self.users,
             timeout: Duration::from_secs(self.timeout),
@@ -134,6 +134,18 @@ impl Load {
                 .map_err(Failure::usage)?,
             goose_reports,
         })
+    }
+
+    /// The node, with the scheme that it is asked by.
+    fn host(&self) -> Result<String, Failure> {
+        let (scheme, address) = self.host.split_once("://").unwrap_or(("http", &*self.host));
+        match (&self.ca, scheme) {
+            (Some(_), _) => Ok(format!("https://{address}")),
+            (None, "https") => {
+                Err(Failure::usage(format!("{} is asked by TLS: give its CA with --ca FILE", self.host)))
+            }
+            (None, _) => Ok(self.host.clone()),
+        }
     }
 
     fn work(&self) -> Work {
@@ -195,7 +207,9 @@ fn observed(config: &Path) -> Result<Vec<ObservedNode>, Failure> {
 
 fn host(text: &str) -> Result<String, String> {
     let plan = LoadPlan { host: text.to_owned(), ..LoadPlan::default() };
-    plan.endpoint().map(|_| plan.host).map_err(|_| "expected http://HOST:PORT".to_owned())
+    plan.endpoint()
+        .map(|_| plan.host)
+        .map_err(|_| "expected http://HOST:PORT or https://HOST:PORT".to_owned())
 }
 
 /// A whole number of seconds or minutes.

@@ -40,28 +40,38 @@ impl Report<'_> {
             writeln!(out, "What the running nodes of {} say\n", self.config.display())?;
             write_nodes(out, live)?;
         }
-        let (mut passed, mut failed, mut findings) = (0, 0, 0);
+        let (mut passed, mut failed, mut unchecked, mut findings) = (0, 0, 0, 0);
         for check in self.checks() {
-            match check.findings.is_empty() {
-                true => passed += 1,
-                false => failed += 1,
-            }
-            if check.findings.is_empty() {
-                writeln!(out, "ok      {}", check.claim)?;
-            }
-            for finding in &check.findings {
-                writeln!(out, "FAILED  {}: {}", check.name, finding.message)?;
-                findings += 1;
+            match &check.findings {
+                None => {
+                    unchecked += 1;
+                    writeln!(out, "-       {}: not checked, as no node answers", check.sentence())?;
+                }
+                Some(found) if found.is_empty() => {
+                    passed += 1;
+                    writeln!(out, "ok      {}", check.claim)?;
+                }
+                Some(found) => {
+                    failed += 1;
+                    findings += found.len() as u64;
+                    for finding in found {
+                        writeln!(out, "FAILED  {}: {}", check.sentence(), finding.message)?;
+                    }
+                }
             }
         }
-        writeln!(out, "\n{passed} passed, {failed} failed, {}", counted(findings, "finding"))
+        let findings = counted(findings, "finding");
+        match unchecked {
+            0 => writeln!(out, "\n{passed} passed, {failed} failed, {findings}"),
+            _ => writeln!(out, "\n{passed} passed, {failed} failed, {unchecked} not checked, {findings}"),
+        }
     }
 
     pub(super) fn to_json(&self) -> Value {
         json!({
             "config": self.config.display().to_string(),
             "dataset_root": self.root.map(|root| root.display().to_string()),
-            "ok": self.checks().all(|check| check.findings.is_empty()),
+            "ok": self.checks().all(Check::holds),
             "checks": self.checks().map(Check::to_json).collect::<Value>(),
             "disk": self.proof.as_ref().map(proof_json),
             "live": self.live.as_ref().map(live_json),
