@@ -1,7 +1,5 @@
 //! Days of nodes that are down: another holder answers for them, or the answer names them.
 
-use std::time::Duration;
-
 use overlay::coverage;
 use overlay::frame::Encoding;
 use overlay::plan::Query;
@@ -64,28 +62,6 @@ fn node_beyond_an_edge_that_is_cut_is_reached_by_another_edge() {
     });
     let oracle = Oracle::read(&fixtures(), &teams).unwrap();
     assert_eq!(ran.unwrap(), oracle.rows(&OracleQuery::default()).len() as u64);
-}
-
-/// Goal: a node is not taken for gone because it was restarted. Method: a client of C, whose only way leads over B, gives up while
-/// C connects to B; B restarts, and only then is C asked again. How long connecting takes is the seed's.
-#[test]
-fn connection_that_nobody_waited_for_is_not_held_against_a_restarted_neighbour() {
-    let mut topology = TopologyBuilder::teams(&[2]).shape(Shape::Chain).build();
-    topology.replicas = Some(1);
-    let question = answer::query(&OracleQuery::default(), Encoding::Json);
-    for seed in 0..20 {
-        let spec = ClusterSpec::of(&topology, &fixtures());
-        let ran = Driver::Simulated { seed }.run(spec, async |cluster| {
-            let gives_up = Duration::from_millis(8 + seed);
-            let client = cluster.client("C", "gives up").unwrap();
-            let _ = tokio::time::timeout(gives_up, client.query(&question)).await;
-            cluster.restart("B").await.unwrap();
-            tokio::time::sleep(Duration::from_secs(1)).await;
-            let client = cluster.client("C", "stays").unwrap();
-            client.query(&question).await.map(|_| ()).map_err(|error| error.to_string())
-        });
-        assert_eq!(ran.unwrap(), Ok(()), "seed {seed}");
-    }
 }
 
 /// A result set outlives the nodes that counted it: here E and, behind it, F.
