@@ -373,7 +373,7 @@ pub fn work_stops_with_its_client(node: &str, metrics: &NodeMetrics) -> Result<(
     let only_probes = gauge(metrics, PEER_REQUESTS).is_some_and(|all| Some(all) == gauge(metrics, PROBES));
     held.retain(|line| {
         let is_no_work = [RESULT_SETS, RESULT_SET_BYTES].iter().any(|gauge| line.starts_with(gauge));
-        !is_no_work && !(only_probes && line.starts_with(PEER_REQUESTS))
+        !(is_no_work || only_probes && line.starts_with(PEER_REQUESTS))
     });
     match held.is_empty() {
         true => Ok(()),
