@@ -55,8 +55,19 @@ pub enum FrameError {
     #[error("not a JSON frame: {0}")]
     NotUtf8(#[from] std::str::Utf8Error),
     /// Not the inside of an array of objects.
-    #[error("not a JSON frame: {0}")]
+    #[error("not a JSON frame: {}", what_json_lacks(.0))]
     Json(#[from] serde_json::Error),
+}
+
+/// What the JSON library says, which shows texts of any length whole.
+fn what_json_lacks(error: &serde_json::Error) -> String {
+    const MOST: usize = 300;
+    let mut said = error.to_string();
+    if let Some((end, _)) = said.char_indices().nth(MOST) {
+        said.truncate(end);
+        said.push_str(&format!("... at line {} column {}", error.line(), error.column()));
+    }
+    said
 }
 
 /// The payload of `rows`, in their order, from one day of `store`.

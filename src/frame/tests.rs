@@ -202,6 +202,17 @@ fn rows_of_a_json_frame_have_their_members_and_no_others() {
     assert!(said.contains("the member `b`"), "{said}");
 }
 
+/// Goal: what somebody sends is not shown whole. A text stands where a row is expected, or a member's name.
+#[test]
+fn error_of_a_json_frame_is_no_longer_than_a_line() {
+    let long = "é".repeat(100_000);
+    for payload in [format!("{{\"{long}\":1}}"), format!("\"{long}\"")] {
+        let said = json_row_count(payload.as_bytes(), &["a".to_owned()]).unwrap_err().to_string();
+        assert!(said.chars().count() < 400, "{} characters", said.chars().count());
+        assert!(said.contains("... at line 1 column "), "{said}");
+    }
+}
+
 #[test]
 fn json_keys_are_those_that_are_written() {
     let keys = |row: &str| -> Vec<String> {
