@@ -11,6 +11,7 @@ use arrow_ipc::convert::fb_to_schema;
 use arrow_ipc::reader::{RecordBatchDecoder, read_dictionary};
 use arrow_ipc::{MetadataVersion, Precision, TimeUnit, Type, root_as_message};
 use arrow_schema::{DataType, SchemaRef};
+use serde::Deserialize;
 use serde::de::{
     DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Unexpected, Visitor,
 };
@@ -225,7 +226,7 @@ impl<'de> Visitor<'de> for Row<'_> {
             if members.next_key_seed(Key(key))?.is_none() {
                 return Err(A::Error::custom(format_args!("a row without `{key}`")));
             }
-            members.next_value::<IgnoredAny>()?;
+            members.next_value::<Readable>()?;
         }
         match members.next_key::<IgnoredAny>()? {
             None => Ok(()),
@@ -257,5 +258,56 @@ impl Visitor<'_> for Key<'_> {
             true => Ok(()),
             false => Err(E::invalid_value(Unexpected::Str(name), &self)),
         }
+    }
+}
+
+/// A value that every reader reads alike: its numbers are within those of a double.
+struct Readable;
+
+impl<'de> Deserialize<'de> for Readable {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Readable)
+    }
+}
+
+impl<'de> Visitor<'de> for Readable {
+    type Value = Readable;
+
+    fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("a value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Readable, E> {
+        Ok(self)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Readable, E> {
+        Ok(self)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Readable, E> {
+        Ok(self)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Readable, E> {
+        Ok(self)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Readable, E> {
+        Ok(self)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Readable, E> {
+        Ok(self)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut values: A) -> Result<Readable, A::Error> {
+        while values.next_element::<Readable>()?.is_some() {}
+        Ok(self)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Readable, A::Error> {
+        while members.next_entry::<IgnoredAny, Readable>()?.is_some() {}
+        Ok(self)
     }
 }

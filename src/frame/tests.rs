@@ -202,6 +202,18 @@ fn rows_of_a_json_frame_have_their_members_and_no_others() {
     assert!(said.contains("the member `b`"), "{said}");
 }
 
+#[test]
+fn number_that_no_double_holds_is_no_value_of_a_row() {
+    let count = |value: &str| json_row_count(format!("{{\"a\":{value}}}").as_bytes(), &["a".to_owned()]);
+    for value in ["1.5", "-1e308", "null", "true", "18446744073709551615", "[1,{\"b\":\"\\u00e9\"}]"] {
+        assert_eq!(count(value).unwrap(), 1, "{value}");
+    }
+    for value in ["1e309", "[-124.2e0347]", "{\"b\":1e999}"] {
+        let said = count(value).unwrap_err().to_string();
+        assert!(said.contains("number out of range"), "{value}: {said}");
+    }
+}
+
 /// Goal: what somebody sends is not shown whole. A text stands where a row is expected, or a member's name.
 #[test]
 fn error_of_a_json_frame_is_no_longer_than_a_line() {
