@@ -18,12 +18,10 @@ mod places;
 mod watch;
 
 use std::io;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::AsyncWriteExt;
 
 use crate::config::Limits;
 use crate::outside::{Accepted, Incoming};
@@ -36,22 +34,17 @@ pub use watch::{Connection, Watched};
 /// those of TLS, and are closed.
 pub fn limited(incoming: Incoming, places: Places, tls: bool) -> Incoming {
     let admitted = incoming.filter_map(move |accepted| {
-        let admitted = accepted.map(|accepted| {
-            let peer = accepted.peer().clone();
-            match places.take(peer.address.map(|address| address.ip())) {
-                Ok(place) => {
-                    let stream = Placed { stream: accepted, _place: place };
-                    Some(Accepted::certified(Box::new(stream), peer))
-                }
+        let admitted =
+            accepted.map(|accepted| match places.take(accepted.peer().address.map(|address| address.ip())) {
+                Ok(place) => Some(accepted.holding(place)),
                 Err(full) => {
-                    tracing::debug!(?peer, %full, "a connection is refused");
+                    tracing::debug!(peer = ?accepted.peer(), %full, "a connection is refused");
                     if !tls {
                         tell(accepted, &full.to_string());
                     }
                     None
                 }
-            }
-        });
+            });
         std::future::ready(admitted.transpose())
     });
     admitted.boxed()
@@ -83,46 +76,4 @@ fn refusal(why: &str) -> Bytes {
     let length = (8 + why.len() as u32).to_be_bytes();
     let head = [length[1], length[2], length[3], 7, 0, 0, 0, 0, 0];
     [&SETTINGS[..], &head, &LAST_STREAM, &ENHANCE_YOUR_CALM, why.as_bytes()].concat().into()
-}
-
-/// A connection that gives its place back when it ends.
-struct Placed {
-    stream: Accepted,
-    _place: Place,
-}
-
-impl AsyncRead for Placed {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
-    }
-}
-
-impl AsyncWrite for Placed {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
 }

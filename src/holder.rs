@@ -1,6 +1,7 @@
 //! Answers the peer verbs for the days that this node holds.
 //!
-//! All computing goes through the compute slots, in pieces of at most a quantum of rows. A selection is
+//! All computing goes through the compute slots: scanning and adding up in pieces of at most a quantum of rows, a frame or
+//! the names of all groups in one piece, charged with what it costs. A selection is
 //! kept as an evictable cache entry: scanning a day again is cheaper than remembering it for sure.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -270,6 +270,7 @@ async fn attempt(
 pub struct Accepted {
     stream: Box<dyn Stream>,
     peer: Peer,
+    _held: Option<Box<dyn Send>>,
 }
 
 /// Who is at the other end of a connection.
@@ -284,12 +285,17 @@ pub struct Peer {
 impl Accepted {
     /// A connection from `address`; `None` where the network has no addresses.
     pub fn new(stream: Box<dyn Stream>, address: Option<SocketAddr>) -> Self {
-        Accepted { stream, peer: Peer { address, node: None } }
+        Self::certified(stream, Peer { address, node: None })
     }
 
     /// A connection on which certificates were checked.
     pub fn certified(stream: Box<dyn Stream>, peer: Peer) -> Self {
-        Accepted { stream, peer }
+        Accepted { stream, peer, _held: None }
+    }
+
+    /// The same connection, which drops `held` when it ends.
+    pub fn holding(self, held: impl Send + 'static) -> Self {
+        Accepted { _held: Some(Box::new(held)), ..self }
     }
 
     /// Who is at the other end.

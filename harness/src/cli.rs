@@ -6,6 +6,7 @@ mod fairness;
 mod generate;
 mod load;
 mod mutants;
+mod output;
 mod policies;
 mod replay;
 mod simulate;

@@ -16,7 +16,7 @@ use tower::{Layer, Service};
 
 use super::watch::{Answer, Connection};
 
-/// The HTTP library takes a piece whole as soon as there is room for any of it, and keeps what does not fit.
+/// The HTTP library takes a piece whole, whether there is room for it or not, and keeps what does not fit.
 const PIECE_BYTES: usize = 16 << 10;
 
 type Frame = http_body::Frame<Bytes>;

@@ -1,6 +1,5 @@
 //! `overlay-harness abandon`: clients that open a query and vanish.
 
-use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,6 +7,7 @@ use clap::Args;
 
 use super::Failure;
 use super::load::run_time;
+use super::output::{check_paths, publish};
 use crate::abandon::Plan;
 use crate::failover::node_binary;
 
@@ -43,10 +43,7 @@ pub(super) struct Abandon {
 impl Abandon {
     /// Makes all rounds, and prints each as it ends.
     pub(super) fn run(self) -> Result<(), Failure> {
-        if !self.dataset_root.is_dir() {
-            let root = self.dataset_root.display();
-            return Err(Failure::usage(format!("dataset root {root} is not a folder that exists")));
-        }
+        check_paths(&self.dataset_root, self.output.as_deref())?;
         let plan = Plan {
             binary: node_binary()?,
             dataset_root: self.dataset_root,
@@ -56,11 +53,7 @@ impl Abandon {
             rounds: self.rounds.into(),
         };
         let report = tokio::runtime::Runtime::new()?.block_on(plan.run(|round| eprintln!("{round}")))?;
-        print!("{report}");
-        if let Some(path) = self.output {
-            let json = serde_json::to_string_pretty(&report)? + "\n";
-            fs::write(&path, json).map_err(|error| format!("cannot write {}: {error}", path.display()))?;
-        }
+        publish(&report, self.output.as_deref())?;
         match report.holds() {
             true => Ok(()),
             false => Err("something was left behind, or live clients were slowed down".into()),

@@ -1,6 +1,5 @@
 //! `overlay-harness failover`: what clients see while nodes die and edges are cut.
 
-use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,6 +7,7 @@ use clap::Args;
 
 use super::Failure;
 use super::load::run_time;
+use super::output::{check_paths, publish};
 use crate::failover::{Plan, node_binary};
 
 /// The nodes are processes of their own, at free ports on loopback; edges are cut between network namespaces.
@@ -43,10 +43,7 @@ pub(super) struct Failover {
 impl Failover {
     /// Makes all trials, and prints each as it ends and the table.
     pub(super) fn run(self) -> Result<(), Failure> {
-        if !self.dataset_root.is_dir() {
-            let root = self.dataset_root.display();
-            return Err(Failure::usage(format!("dataset root {root} is not a folder that exists")));
-        }
+        check_paths(&self.dataset_root, self.output.as_deref())?;
         let plan = Plan {
             binary: node_binary()?,
             dataset_root: self.dataset_root,
@@ -59,11 +56,7 @@ impl Failover {
             let verdict = if row.as_promised { "as promised" } else { "NOT AS PROMISED" };
             eprintln!("{}: {} right, {verdict}", row.fault, row.right);
         }))?;
-        print!("{table}");
-        if let Some(path) = self.output {
-            let json = serde_json::to_string_pretty(&table)? + "\n";
-            fs::write(&path, json).map_err(|error| format!("cannot write {}: {error}", path.display()))?;
-        }
+        publish(&table, self.output.as_deref())?;
         match table.is_as_promised() {
             true => Ok(()),
             false => Err("some trials were not as promised".into()),

@@ -1,6 +1,5 @@
 //! `overlay-harness fairness`: light clients beside one that asks for everything.
 
-use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,6 +7,7 @@ use clap::Args;
 
 use super::Failure;
 use super::load::run_time;
+use super::output::{check_paths, publish};
 use crate::failover::node_binary;
 use crate::fairness::{Heavy, Plan};
 use crate::rivals::Schedule;
@@ -50,10 +50,7 @@ pub(super) struct Fairness {
 impl Fairness {
     /// Measures all rounds, and prints the table.
     pub(super) fn run(self) -> Result<(), Failure> {
-        if !self.dataset_root.is_dir() {
-            let root = self.dataset_root.display();
-            return Err(Failure::usage(format!("dataset root {root} is not a folder that exists")));
-        }
+        check_paths(&self.dataset_root, self.output.as_deref())?;
         let plan = Plan {
             binary: node_binary()?,
             dataset_root: self.dataset_root,
@@ -64,11 +61,7 @@ impl Fairness {
             rounds: self.rounds.into(),
         };
         let report = tokio::runtime::Runtime::new()?.block_on(plan.run(|one| eprintln!("{one}")))?;
-        print!("{report}");
-        if let Some(path) = self.output {
-            let json = serde_json::to_string_pretty(&report)? + "\n";
-            fs::write(&path, json).map_err(|error| format!("cannot write {}: {error}", path.display()))?;
-        }
+        publish(&report, self.output.as_deref())?;
         match report.holds() {
             true => Ok(()),
             false => {

@@ -1,6 +1,5 @@
 //! `overlay-harness load`: users that ask a running node, check its answers and measure it.
 
-use std::fs;
 use std::io::Write;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
@@ -11,6 +10,7 @@ use overlay::config::Overlay;
 use overlay::security::Security;
 
 use super::Failure;
+use super::output::{check_folder, write_file};
 use crate::load::{
     DEFAULT_QUERY_PARAMS, LoadPlan, LoadResults, Mix, ObservedNode, Schedule, Threshold, Work,
 };
@@ -175,25 +175,6 @@ impl Load {
         }
         Ok(written)
     }
-}
-
-/// A run is not to end with figures that cannot be written.
-fn check_folder(file: &Path) -> Result<(), Failure> {
-    match file.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() && !folder.is_dir() => {
-            let folder = folder.display();
-            Err(Failure::usage(format!(
-                "cannot write {}: `{folder}` is not a folder that exists",
-                file.display()
-            )))
-        }
-        _ => Ok(()),
-    }
-}
-
-fn write_file(path: &Path, text: &str) -> Result<String, Failure> {
-    fs::write(path, text).map_err(|error| format!("cannot write {}: {error}", path.display()))?;
-    Ok(format!("written to {}\n", path.display()))
 }
 
 fn observed(config: &Path) -> Result<Vec<ObservedNode>, Failure> {

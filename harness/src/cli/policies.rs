@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use super::Failure;
+use super::output::write_file;
 use crate::policies::{Generated, Workload, compare};
 
 /// Every option left out gives the comparison that the snapshot test has.
@@ -47,9 +48,7 @@ impl Policies {
         let json = serde_json::to_string_pretty(&comparison)? + "\n";
         for (path, text) in [(self.output, json), (self.report, comparison.page().to_string())] {
             if let Some(path) = path {
-                fs::write(&path, text)
-                    .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
-                println!("\nwritten to {}", path.display());
+                print!("\n{}", write_file(&path, &text)?);
             }
         }
         Ok(())

@@ -1,6 +1,5 @@
 //! `overlay-harness soak`: real processes, mixed load, random faults, for a long time.
 
-use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,6 +7,7 @@ use clap::Args;
 
 use super::Failure;
 use super::load::run_time;
+use super::output::{check_paths, publish};
 use crate::failover::node_binary;
 use crate::soak::Plan;
 
@@ -43,10 +43,7 @@ pub(super) struct Soak {
 impl Soak {
     /// Runs to the end, tells each fault as it begins, and prints the report.
     pub(super) fn run(self) -> Result<(), Failure> {
-        if !self.dataset_root.is_dir() {
-            let root = self.dataset_root.display();
-            return Err(Failure::usage(format!("dataset root {root} is not a folder that exists")));
-        }
+        check_paths(&self.dataset_root, self.output.as_deref())?;
         let plan = Plan {
             binary: node_binary()?,
             dataset_root: self.dataset_root,
@@ -56,11 +53,7 @@ impl Soak {
             seed: self.seed.unwrap_or_else(|| fastrand::u64(..1 << 32)),
         };
         let report = tokio::runtime::Runtime::new()?.block_on(plan.run(|line| eprintln!("{line}")))?;
-        print!("{report}");
-        if let Some(path) = self.output {
-            let json = serde_json::to_string_pretty(&report)? + "\n";
-            fs::write(&path, json).map_err(|error| format!("cannot write {}: {error}", path.display()))?;
-        }
+        publish(&report, self.output.as_deref())?;
         match report.holds() {
             true => Ok(()),
             false => Err("an answer was wrong, or a process grew".into()),

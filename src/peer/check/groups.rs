@@ -25,9 +25,8 @@ pub(super) fn check(
         matched.insert(day.item.day.number(), day.rows_matched);
         teams.insert(&day.item.team);
     }
-    let sum = |counts: &mut dyn Iterator<Item = u64>| counts.fold(0, u64::saturating_add);
     let counts = || groups.partials().iter().map(|partial| partial.count);
-    add_up(sum(&mut counts()), sum(&mut matched.values().copied()), "")?;
+    add_up(total(counts()), total(matched.values().copied()), "")?;
     let width = groups.group_by().len();
     for (key, column) in groups.group_by().iter().zip(0..) {
         let codes = || groups.codes().iter().skip(column).step_by(width).copied();
@@ -57,6 +56,10 @@ pub(super) fn check(
         }
     }
     groups.partials().iter().try_for_each(|partial| check_values(spec.of, predicate, partial))
+}
+
+fn total(counts: impl Iterator<Item = u64>) -> u64 {
+    counts.fold(0, u64::saturating_add)
 }
 
 fn add_up(grouped: u64, matched: u64, of: &str) -> Result<(), String> {
