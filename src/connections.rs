@@ -6,10 +6,11 @@
 //! | does not begin to speak HTTP/2 | the connection is closed | `handshake_ms` |
 //! | answers no ping, also because it reads nothing | the connection is closed | `ping_ms` |
 //! | does not send the message of its request | the request is answered DEADLINE_EXCEEDED | `request_ms` |
-//! | takes nothing more of an answer | the connection is closed | `untaken_ms` |
+//! | does not take an answer, or only slowly | the connection is closed | `untaken_ms` |
+//! | asks for more than it takes, or sends more than is answered | requests are refused with RESOURCE_EXHAUSTED | `transit_bytes` |
 //!
 //! Every connection takes a place, also one that would only ask for health: what it will ask is not known when it is
-//! accepted. The places of one address are fewer than all, so that nobody takes them from others.
+//! accepted. The places and bytes of one address are fewer than all, so that nobody takes them from others.
 //!
 //! Start at [`limited`] and [`watched`]; `places` counts, `watch` is the connection, `bodies` what goes over it.
 

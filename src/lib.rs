@@ -26,6 +26,7 @@
 //! | [`plan`] | request -> plan: days, versions, prunings (pure) |
 //! | [`verb`] | the peer verbs as values |
 //! | [`inventory`] | what nodes say they hold; who is thought to be alive |
+//! | [`connections`] | the connections that a node accepts: how many, what is on its way over them, and for how long |
 //! | [`admission`] | query slots, compute slots, the fair queue |
 //! | [`chunking`] | how a result is cut into chunks (pure) |
 //! | [`coverage`] | the ledger: what became of each planned day; its checks (pure) |
@@ -38,7 +39,6 @@
 //! | [`store`] | days as columns, the site table, statistics, data versions |
 //! | [`cache`] | a map that holds at most so many bytes |
 //! | [`security`] | certificates and tokens: read from files, shown and checked |
-//! | [`connections`] | the connections that a node accepts: how many, how long they may keep it waiting |
 //! | [`outside`] | clock, randomness, network, computing: what a node takes from outside |
 //! | [`config`] | JSON text -> checked overlay; every problem at once |
 //! | [`predicate`], [`decimal`], [`day`] | the values that everything is written in |

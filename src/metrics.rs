@@ -117,6 +117,7 @@ pub struct Metrics {
     open_streams: Gauge,
     open_result_sets: Gauge,
     held_bytes: Labelled<HeldBy, Gauge>,
+    transit_bytes: Gauge,
     orphaned_tasks: Gauge,
     marked_nodes: Gauge,
     version_conflicts: Gauge,
@@ -132,19 +133,21 @@ pub struct Gauges {
     /// Queries that wait for slots.
     pub waiting_queries: usize,
     /// Queries that wait for an equal one that runs.
-    pub following_queries: usize,
+    pub following_queries: u64,
     /// Pieces of scanning and encoding that run.
     pub computing_pieces: usize,
     /// Requests of neighbours that are being answered.
-    pub peer_requests_in_flight: usize,
+    pub peer_requests_in_flight: u64,
     /// Those of them that are on behalf of no client: neighbours ask how nodes are.
-    pub probes_in_flight: usize,
+    pub probes_in_flight: u64,
     /// Streams of chunks that are open.
-    pub open_streams: usize,
+    pub open_streams: u64,
     /// Result sets under a lease.
     pub open_result_sets: usize,
     /// Bytes that each cache, and the result sets, hold within their limits.
     pub held_bytes: [(&'static str, usize); 5],
+    /// Bytes of messages on their way.
+    pub transit_bytes: u64,
     /// Tasks and pieces of work that nobody waits for any more, and that have not ended yet.
     pub orphaned_tasks: usize,
     /// Nodes that are avoided.
@@ -198,6 +201,7 @@ impl Default for Metrics {
             open_streams: Gauge::default(),
             open_result_sets: Gauge::default(),
             held_bytes: Labelled::default(),
+            transit_bytes: Gauge::default(),
             orphaned_tasks: Gauge::default(),
             marked_nodes: Gauge::default(),
             version_conflicts: Gauge::default(),
@@ -280,6 +284,12 @@ impl Default for Metrics {
             "Bytes held by each cache, and by result sets",
             Unit::Bytes,
             metrics.held_bytes.clone(),
+        );
+        registry.register_with_unit(
+            "transit",
+            "Bytes of requests, and of answers that wait to be taken",
+            Unit::Bytes,
+            metrics.transit_bytes.clone(),
         );
         registry.register(
             "orphaned_tasks",
@@ -394,6 +404,7 @@ impl Metrics {
         self.probes_in_flight.set(gauges.probes_in_flight as i64);
         self.open_streams.set(gauges.open_streams as i64);
         self.open_result_sets.set(gauges.open_result_sets as i64);
+        self.transit_bytes.set(gauges.transit_bytes as i64);
         for (by, bytes) in gauges.held_bytes.into_iter().filter(|(by, _)| !by.is_empty()) {
             self.held_bytes.of(HeldBy { by }).set(bytes as i64);
         }

@@ -334,6 +334,11 @@ fn wire_together(
             "limits.streams",
             limits.streams,
         ),
+        transit: InFlight::new(
+            ["byte of messages on their way", "bytes of messages on their way"],
+            "limits.transit_bytes",
+            limits.transit_bytes,
+        ),
         process,
         coordinator,
         relay,
@@ -413,7 +418,11 @@ async fn serve(
         .http2_max_header_list_size(limits.header_bytes)
         .http2_keepalive_interval(Some(limits.ping()))
         .http2_keepalive_timeout(Some(limits.ping()))
-        .layer(BodiesLayer { request: limits.request() })
+        .layer(BodiesLayer {
+            request: limits.request(),
+            transit: state.transit.clone(),
+            header_bytes: limits.header_bytes.into(),
+        })
         .layer(MapResponseLayer::new(dated))
         .layer(GuardLayer(state.access.clone()))
         .add_service(HealthServer::new(HealthChecks(HealthService::from_health_reporter(health.clone()))))

@@ -136,7 +136,7 @@ impl v1::overlay_server::Overlay for OverlayService {
         let (owner, client) = asker(&identity, &request.client_id).map_err(status)?;
         let state = self.0.clone();
         let place =
-            state.streams.try_acquire_for(&identity).map_err(|overloaded| status(overloaded.into()))?;
+            state.streams.try_acquire_for(&*identity, 1).map_err(|overloaded| status(overloaded.into()))?;
         let uid = request.uid.clone();
         let result_set = state.coordinator.leases().touch(&uid, &owner, Instant::now());
         let result_set = result_set.map_err(|error| QueryError::from(error).to_status())?;

@@ -51,6 +51,8 @@ pub struct NodeState {
     pub connect: Arc<dyn Connect>,
     /// Bounds the streams of chunks that are open.
     pub streams: InFlight,
+    /// Bounds the bytes of messages on their way.
+    pub transit: InFlight,
     /// Which start of the process this is.
     pub incarnation: u64,
     /// How the node was told to stop.
@@ -132,6 +134,7 @@ impl NodeState {
             open_streams: self.streams.taken(),
             open_result_sets: self.coordinator.leases().open_count(),
             held_bytes: self.held_bytes(),
+            transit_bytes: self.transit.taken(),
             orphaned_tasks: self.metrics.orphans().count(),
             marked_nodes: snapshot.marked.len(),
             version_conflicts: snapshot.version_conflicts().len(),

@@ -5,13 +5,13 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::FutureExt;
 use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt};
 use h2::client::SendRequest;
 use overlay::client::{Client, request};
 use overlay::frame::Encoding;
@@ -32,6 +32,12 @@ use tonic::codegen::http;
 
 /// How long anything that must come about may take.
 const WITHIN: Duration = Duration::from_secs(60);
+
+/// Where honest clients are.
+const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+/// Another address of this host.
+const ELSEWHERE: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
 
 /// What an HTTP/2 client begins with: the preface, and no settings.
 const BEGIN: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
@@ -107,7 +113,7 @@ async fn headers_beyond_the_limit_are_refused() {
     let cluster = cluster(json!({"header_bytes": 4096})).await;
     let address = cluster.address("A");
     let attack = async {
-        let (mut sender, _connection) = http2(&address, 65_535).await;
+        let (mut sender, _connection) = http2(&address, LOOPBACK, 65_535).await;
         for (bytes, expected) in [(3000, 200), (5000, 431)] {
             let mut request = post("GetMetrics");
             request.headers_mut().insert("x-much", "x".repeat(bytes).try_into().unwrap());
@@ -125,7 +131,7 @@ async fn message_that_does_not_arrive_in_time_is_answered_deadline_exceeded() {
     let cluster = cluster(json!({"request_ms": 300})).await;
     let address = cluster.address("A");
     let attack = async {
-        let (mut sender, _connection) = http2(&address, 65_535).await;
+        let (mut sender, _connection) = http2(&address, LOOPBACK, 65_535).await;
         let (response, mut body) = sender.send_request(post("Query"), false).unwrap();
         let trickle = async {
             for byte in framed(&[0; 1000]) {
@@ -152,25 +158,94 @@ async fn message_that_does_not_arrive_in_time_is_answered_deadline_exceeded() {
     answered_during(&cluster, attack).await;
 }
 
-/// Goal: an answer that nobody takes is not kept for ever, though its client answers every ping.
+/// Goal: an answer that nobody takes is not kept for ever, though its client answers every ping. Method: clients that take
+/// nothing, the first bytes, and a little again and again.
 #[tokio::test(flavor = "multi_thread")]
-async fn client_that_takes_nothing_of_an_answer_is_closed() {
+async fn client_that_does_not_take_its_answer_is_closed() {
     let cluster = cluster(json!({"untaken_ms": 500})).await;
     let address = cluster.address("A");
     let attack = async {
-        for window in [0, 1000] {
-            let (mut sender, connection) = http2(&address, window).await;
+        for (window, trickle) in [(0, false), (1000, false), (1000, true)] {
+            let (mut sender, connection) = http2(&address, LOOPBACK, window).await;
             let (response, mut body) = sender.send_request(post("Query"), false).unwrap();
             body.send_data(framed(&request(&everything(), "greedy").encode_to_vec()), true).unwrap();
             let head = timeout(WITHIN, response).await.unwrap().unwrap();
             assert_eq!(head.status().as_u16(), 200);
-            let closed = timeout(WITHIN, connection).await;
-            assert!(closed.is_ok(), "with a window of {window} bytes the connection stays open");
+            let mut body = head.into_body();
+            let taking = async {
+                while trickle && let Some(Ok(bytes)) = body.data().await {
+                    sleep(Duration::from_millis(20)).await;
+                    // It is closed in the end.
+                    let _ = body.flow_control().release_capacity(bytes.len());
+                }
+            };
+            let closed = timeout(WITHIN, async { tokio::join!(connection, taking) }).await;
+            assert!(closed.is_ok(), "window {window}, trickle {trickle}: the connection stays open");
             // Until now the client wanted to keep it.
-            drop((sender, head));
+            drop((sender, body));
         }
     };
     answered_during(&cluster, attack).await;
+}
+
+/// Goal: answers that nobody takes, and requests that do not end, fill no node, and leave room to other addresses. Method: one
+/// address asks for all rows until it is refused, then sends requests that lack their last byte.
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_on_their_way_have_a_bound() {
+    const LIMIT: usize = 8 << 20;
+    let cluster = cluster(json!({"transit_bytes": LIMIT})).await;
+    let address = cluster.address("A");
+    let other = Client::over(Arc::new(From(ELSEWHERE)), &address, "other").unwrap();
+    let result = other.query(&everything()).await.unwrap();
+    let everything = framed(&request(&everything(), "greedy").encode_to_vec());
+    let longest = framed(&[0; 1 << 20]);
+    for (message, ends) in [(everything, true), (longest.slice(..longest.len() - 1), false)] {
+        let attack = async {
+            let (mut sender, connection) = http2(&address, ELSEWHERE, 0).await;
+            let mut open = Vec::new();
+            let refused = loop {
+                let (response, mut body) = sender.send_request(post("Query"), false).unwrap();
+                body.reserve_capacity(message.len());
+                body.send_data(message.clone(), ends).unwrap();
+                open.push((None, Some(body)));
+                assert!(open.len() < 100, "no request is refused");
+                let head = match timeout(Duration::from_secs(if ends { 60 } else { 1 }), response).await {
+                    Ok(head) => head.unwrap(),
+                    // Its node waits for the rest.
+                    Err(_) => continue,
+                };
+                if head.headers().contains_key("grpc-status") {
+                    break head;
+                }
+                open.push((Some(head), None));
+            };
+            assert_eq!(refused.headers()["grpc-status"], "8");
+            let message = refused.headers()["grpc-message"].to_str().unwrap();
+            assert!(message.contains("limits.transit_bytes"), "{message}");
+            let full = transit_bytes(&cluster).await;
+            assert!((LIMIT / 2..LIMIT).contains(&full), "{full}");
+            let chunk = match other.chunks(&result, 0).await {
+                Ok(chunks) => std::pin::pin!(chunks).next().await.unwrap(),
+                Err(refused) => Err(refused),
+            };
+            let refused = chunk.unwrap_err().to_string();
+            assert!(refused.contains("limits.transit_bytes"), "{refused}");
+            drop((open, sender));
+            connection.abort();
+            let begun = Instant::now();
+            while transit_bytes(&cluster).await > LIMIT / 8 {
+                assert!(begun.elapsed() < WITHIN, "bytes are not given back");
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        answered_during(&cluster, attack).await;
+    }
+}
+
+async fn transit_bytes(cluster: &InProcessCluster) -> usize {
+    let metrics = Client::new(&cluster.address("A"), "looks").unwrap().metrics().await.unwrap();
+    let line = metrics.exposition.lines().find_map(|line| line.strip_prefix("overlay_transit_bytes "));
+    line.unwrap().parse().unwrap()
 }
 
 /// Goal: streams that nobody takes from leave their places to others, and say what became of them. Method: there is one
@@ -185,7 +260,7 @@ async fn stream_that_nobody_takes_from_gives_its_place_back() {
     let wanted =
         v1::StreamChunksRequest { uid: result.uid.clone(), client_id: "c".to_owned(), first_chunk: 0 };
     let attack = async {
-        let (mut sender, _connection) = http2(&address, 65_535).await;
+        let (mut sender, _connection) = http2(&address, LOOPBACK, 65_535).await;
         let (response, mut body) = sender.send_request(post("StreamChunks"), false).unwrap();
         body.send_data(framed(&wanted.encode_to_vec()), true).unwrap();
         let mut chunks = timeout(WITHIN, response).await.unwrap().unwrap().into_body();
@@ -234,8 +309,7 @@ async fn connections_beyond_the_limit_are_told_so_and_closed() {
         assert!(told.contains("30 connections are open from this address, limit 30"), "{told:?}");
         let refused = Client::new(&address, "late").unwrap().metrics().await.unwrap_err();
         assert!(!refused.to_string().is_empty(), "{refused}");
-        let elsewhere: IpAddr = [127, 0, 0, 2].into();
-        let other = Client::over(Arc::new(From(elsewhere)), &address, "other").unwrap();
+        let other = Client::over(Arc::new(From(ELSEWHERE)), &address, "other").unwrap();
         other.metrics().await.expect("another address has places");
         drop(open);
         let begun = Instant::now();
@@ -279,7 +353,7 @@ async fn client_that_opens_and_resets_requests_is_closed() {
     let cluster = cluster(json!({})).await;
     let address = cluster.address("A");
     let attack = async {
-        let (sender, connection) = http2(&address, 65_535).await;
+        let (sender, connection) = http2(&address, LOOPBACK, 65_535).await;
         let flood = async move {
             for _ in 0..200_000 {
                 let Ok(mut sender) = sender.clone().ready().await else { return true };
@@ -341,9 +415,9 @@ async fn ended(mut socket: impl tokio::io::AsyncRead + Unpin) {
 
 type Ended = JoinHandle<Result<(), h2::Error>>;
 
-/// A connection of a client that takes no more than `window` bytes of each answer by itself.
-async fn http2(address: &str, window: u32) -> (SendRequest<Bytes>, Ended) {
-    let socket = TcpStream::connect(address).await.unwrap();
+/// A connection from an address, of a client that takes no more than `window` bytes of each answer by itself.
+async fn http2(address: &str, from: IpAddr, window: u32) -> (SendRequest<Bytes>, Ended) {
+    let socket = From(from).connect(address).await.unwrap();
     let mut builder = h2::client::Builder::new();
     let (mut sender, connection) =
         builder.initial_window_size(window).handshake::<_, Bytes>(socket).await.unwrap();

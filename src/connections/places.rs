@@ -79,7 +79,7 @@ impl Places {
 }
 
 /// Whoever has one IPv6 address has all of its network of 64 bits.
-fn counted_as(address: IpAddr) -> IpAddr {
+pub(super) fn counted_as(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6((address.to_bits() >> 64 << 64).into()),
         address => address,

@@ -1,4 +1,4 @@
-//! A connection that ends when its other end does not begin to speak, or takes nothing of an answer any more.
+//! A connection that ends when its other end does not begin to speak, or does not take an answer.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -11,6 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 use tonic::transport::server::Connected;
 
+use super::places::counted_as;
 use crate::outside::{Accepted, Peer};
 
 /// Bytes with which a client begins: the preface, and the head of its settings.
@@ -32,10 +33,12 @@ pub struct Watched {
 pub struct Connection {
     /// Who is at the other end.
     pub peer: Peer,
+    /// What counts as the address of the other end; empty if it has none.
+    pub(super) address: Arc<str>,
     answers: Arc<Mutex<Answers>>,
 }
 
-/// When each answer that is on its way was last taken from.
+/// Since when each answer that is on its way waits for its part at hand to be taken.
 #[derive(Default)]
 struct Answers {
     next: u64,
@@ -49,11 +52,14 @@ pub(super) struct Answer {
 }
 
 impl Watched {
-    /// Watches `stream`, which must begin within `handshake`, and take something of each answer within `untaken`.
+    /// Watches `stream`, which must begin within `handshake`, and take each part of an answer within `untaken`.
     ///
     /// Must be called inside a runtime.
     pub fn new(stream: Accepted, handshake: Duration, untaken: Duration) -> Self {
-        let connection = Connection { peer: stream.peer().clone(), answers: Arc::default() };
+        let peer = stream.peer().clone();
+        let address = peer.address.map(|address| counted_as(address.ip()).to_string());
+        let address = address.unwrap_or_default().into();
+        let connection = Connection { peer, address, answers: Arc::default() };
         let look = Box::pin(sleep_until(Instant::now() + handshake));
         Watched { stream, connection, first_bytes: FIRST_BYTES, untaken, look }
     }
@@ -66,8 +72,7 @@ impl Watched {
             let ends = oldest.unwrap_or(now) + self.untaken;
             if self.first_bytes > 0 || ends <= now {
                 let peer = &self.connection.peer;
-                let why =
-                    if self.first_bytes > 0 { "it did not begin" } else { "it took nothing of an answer" };
+                let why = if self.first_bytes > 0 { "it did not begin" } else { "it did not take an answer" };
                 tracing::debug!(?peer, why, "a connection is closed");
                 return Err(io::Error::new(io::ErrorKind::TimedOut, why));
             }
@@ -78,22 +83,23 @@ impl Watched {
 }
 
 impl Connection {
-    /// An answer that nothing was taken of yet.
+    /// An answer, which waits to be taken.
     pub(super) fn answer(&self) -> Answer {
         let mut answers = lock(&self.answers);
         let number = answers.next;
         answers.next += 1;
+        answers.waiting_since.insert(number, Instant::now());
         Answer { number, answers: self.answers.clone() }
     }
 }
 
 impl Answer {
-    /// The other end is to take something: the time runs.
+    /// The other end is to take a part: the time runs.
     pub(super) fn waits(&self) {
         lock(&self.answers).waiting_since.insert(self.number, Instant::now());
     }
 
-    /// The other end has taken something, and this side is to give more.
+    /// The other end has taken all there is, and this side is to give more.
     pub(super) fn goes_on(&self) {
         lock(&self.answers).waiting_since.remove(&self.number);
     }
