@@ -204,7 +204,7 @@ impl Coordinator {
     }
 
     /// Queries that wait for an equal one that runs.
-    pub fn follower_count(&self) -> u64 {
+    pub fn follower_count(&self) -> usize {
         self.runs.follower_count()
     }
 

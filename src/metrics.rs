@@ -133,21 +133,21 @@ pub struct Gauges {
     /// Queries that wait for slots.
     pub waiting_queries: usize,
     /// Queries that wait for an equal one that runs.
-    pub following_queries: u64,
+    pub following_queries: usize,
     /// Pieces of scanning and encoding that run.
     pub computing_pieces: usize,
     /// Requests of neighbours that are being answered.
-    pub peer_requests_in_flight: u64,
+    pub peer_requests_in_flight: usize,
     /// Those of them that are on behalf of no client: neighbours ask how nodes are.
-    pub probes_in_flight: u64,
+    pub probes_in_flight: usize,
     /// Streams of chunks that are open.
-    pub open_streams: u64,
+    pub open_streams: usize,
     /// Result sets under a lease.
     pub open_result_sets: usize,
     /// Bytes that each cache, and the result sets, hold within their limits.
     pub held_bytes: [(&'static str, usize); 5],
     /// Bytes of messages on their way.
-    pub transit_bytes: u64,
+    pub transit_bytes: usize,
     /// Tasks and pieces of work that nobody waits for any more, and that have not ended yet.
     pub orphaned_tasks: usize,
     /// Nodes that are avoided.

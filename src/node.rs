@@ -421,7 +421,7 @@ async fn serve(
         .layer(BodiesLayer {
             request: limits.request(),
             transit: state.transit.clone(),
-            header_bytes: limits.header_bytes.into(),
+            header_bytes: limits.header_bytes as usize,
         })
         .layer(MapResponseLayer::new(dated))
         .layer(GuardLayer(state.access.clone()))

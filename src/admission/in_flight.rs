@@ -1,7 +1,7 @@
 //! What is in flight, at most so many requests or bytes, without a queue: whoever finds no room waits where he asked.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
@@ -19,22 +19,21 @@ pub struct InFlight {
 struct Shared {
     what: [&'static str; 2],
     limit_name: &'static str,
-    limit: u64,
+    limit: usize,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    taken: u64,
+    taken: usize,
     /// What those have who have a share, by who they are.
-    taken_by: BTreeMap<Arc<str>, u64>,
+    taken_by: BTreeMap<Arc<str>, usize>,
     drain_rate: DrainRate,
 }
 
 impl InFlight {
     /// Room for `limit`, which the configuration calls `limit_name`, of `what`, one and several.
     pub fn new(what: [&'static str; 2], limit_name: &'static str, limit: usize) -> Self {
-        let limit = limit as u64;
         Self { shared: Arc::new(Shared { what, limit_name, limit, state: Mutex::default() }) }
     }
 
@@ -53,19 +52,19 @@ impl InFlight {
     pub fn try_acquire_for(
         &self,
         who: impl Into<Arc<str>>,
-        amount: u64,
+        amount: usize,
     ) -> Result<InFlightPermit, Overloaded> {
         self.acquire(Some(who.into()), amount)
     }
 
-    fn acquire(&self, who: Option<Arc<str>>, amount: u64) -> Result<InFlightPermit, Overloaded> {
-        let permit = InFlightPermit { shared: self.shared.clone(), who, amount: AtomicU64::new(0) };
+    fn acquire(&self, who: Option<Arc<str>>, amount: usize) -> Result<InFlightPermit, Overloaded> {
+        let permit = InFlightPermit { shared: self.shared.clone(), who, amount: AtomicUsize::new(0) };
         permit.take(amount)?;
         Ok(permit)
     }
 
     /// What is taken.
-    pub fn taken(&self) -> u64 {
+    pub fn taken(&self) -> usize {
         self.shared.lock().taken
     }
 }
@@ -77,7 +76,7 @@ impl Shared {
     }
 
     /// What one who has a share may have.
-    fn share(&self) -> u64 {
+    fn share(&self) -> usize {
         self.limit - self.limit / 8
     }
 }
@@ -89,7 +88,7 @@ pub struct InFlightPermit {
     shared: Arc<Shared>,
     who: Option<Arc<str>>,
     /// Written under the lock of the state.
-    amount: AtomicU64,
+    amount: AtomicUsize,
 }
 
 impl InFlightPermit {
@@ -97,7 +96,7 @@ impl InFlightPermit {
     ///
     /// # Errors
     /// [`Overloaded`] if too little is left; what was taken before stays.
-    pub fn take(&self, amount: u64) -> Result<(), Overloaded> {
+    pub fn take(&self, amount: usize) -> Result<(), Overloaded> {
         let shared = &self.shared;
         let now = Instant::now();
         let mut state = shared.lock();
@@ -107,8 +106,8 @@ impl InFlightPermit {
             return Err(Overloaded {
                 what: shared.what,
                 limit_name: shared.limit_name,
-                limit,
-                found,
+                limit: limit as u64,
+                found: found as u64,
                 limiting_factor: shared.limit_name.to_owned(),
                 retry_after: state.drain_rate.time_for(1, now),
             });
@@ -124,7 +123,7 @@ impl InFlightPermit {
     }
 
     /// Gives room for `amount` back, at most what was taken.
-    pub fn give_back(&self, amount: u64) {
+    pub fn give_back(&self, amount: usize) {
         let now = Instant::now();
         let mut state = self.shared.lock();
         let amount = amount.min(self.amount.load(Ordering::Relaxed));
@@ -146,7 +145,7 @@ impl InFlightPermit {
 
 impl Drop for InFlightPermit {
     fn drop(&mut self) {
-        self.give_back(u64::MAX);
+        self.give_back(usize::MAX);
     }
 }
 

@@ -35,7 +35,7 @@ pub struct BodiesLayer {
     /// Bounds the bytes of messages on their way.
     pub transit: InFlight,
     /// What a request is counted with beside its messages: the bytes that its headers may have.
-    pub header_bytes: u64,
+    pub header_bytes: usize,
 }
 
 /// A service whose messages are watched.
@@ -126,7 +126,7 @@ impl HttpBody for Arriving {
         if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
             let bytes =
                 frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref()).map_or(0, Bytes::len);
-            if let Err(full) = self.held.take(bytes as u64) {
+            if let Err(full) = self.held.take(bytes) {
                 return Poll::Ready(Some(Err(refusal(full).into())));
             }
             return Poll::Ready(frame.map(|frame| frame.map_err(StdError::from)));
@@ -152,7 +152,7 @@ struct Given {
     /// What is left of the message's part at hand.
     part: Bytes,
     /// What all of it is counted with.
-    part_bytes: u64,
+    part_bytes: usize,
     trailers: Option<Frame>,
     held: Arc<InFlightPermit>,
     answer: Answer,
@@ -175,7 +175,7 @@ impl Given {
         match part {
             Ok(part) => {
                 self.held.give_back(std::mem::take(&mut self.part_bytes));
-                let bytes = part.len() as u64;
+                let bytes = part.len();
                 if let Err(full) = self.held.take(bytes) {
                     return Poll::Ready(Some(Err(Unsent::NoRoom(full))));
                 }

@@ -107,7 +107,7 @@ impl Runs {
     }
 
     /// Queries that wait for runs that others started.
-    pub(super) fn follower_count(&self) -> u64 {
+    pub(super) fn follower_count(&self) -> usize {
         self.followers.taken()
     }
 
