@@ -68,6 +68,8 @@ pub struct TooManyResultSets {
 pub enum ResultSetLimit {
     /// The bytes of all of them: no address has one to spare.
     Bytes,
+    /// The same, and one alone has more.
+    BytesOfOne,
     /// The number of one client's.
     OfClient,
     /// The bytes of one client's.
@@ -78,7 +80,7 @@ impl ResultSetLimit {
     /// The limit's key in the configuration.
     pub fn limit_name(self) -> &'static str {
         match self {
-            Self::Bytes => "limits.result_set_bytes",
+            Self::Bytes | Self::BytesOfOne => "limits.result_set_bytes",
             Self::OfClient => "limits.client_result_sets",
             Self::BytesOfClient => "limits.client_result_set_bytes",
         }
@@ -87,6 +89,7 @@ impl ResultSetLimit {
     fn words(self) -> (&'static str, &'static str) {
         match self {
             Self::Bytes => ("open result sets take", " bytes"),
+            Self::BytesOfOne => ("this result set would take", " bytes"),
             Self::OfClient => ("this client reads", " open result sets"),
             Self::BytesOfClient => ("this client reads open result sets of", " bytes"),
         }
@@ -95,6 +98,7 @@ impl ResultSetLimit {
     fn advice(self) -> &'static str {
         match self {
             Self::Bytes => "",
+            Self::BytesOfOne => "ask for fewer days or larger chunks, or ",
             Self::OfClient | Self::BytesOfClient => "cancel one that is read, or ",
         }
     }
@@ -188,6 +192,10 @@ impl Leases {
         now: Instant,
     ) -> Result<String, TooManyResultSets> {
         let bytes = lease_bytes(&result_set);
+        if bytes > self.limits.bytes {
+            let (of, limit, retry_after) = (ResultSetLimit::BytesOfOne, self.limits.bytes, self.limits.ttl);
+            return Err(TooManyResultSets { of, found: bytes, limit, retry_after });
+        }
         let mut inner = self.lock();
         if self.is_full(&inner, bytes) || self.is_full_for(&inner, &owner, bytes).is_some() {
             self.end_expired(&mut inner, now);
@@ -520,6 +528,18 @@ mod tests {
             leases.open(empty(), owner("10.0.0.3", None), 3, start + minute).is_ok(),
             "the leases have ended"
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn result_set_that_never_fits_takes_no_room_from_others() {
+        let minute = Duration::from_secs(60);
+        let leases = Leases::new("A", 7, limits(minute, minute, 1));
+        let now = Instant::now();
+        let kept = leases.open(empty(), owner("10.0.0.1", None), 1, now).unwrap();
+        let large = ResultSet { key: "long".repeat(room(1)).into(), ..Arc::into_inner(empty()).unwrap() };
+        let refused = leases.open(Arc::new(large), owner("10.0.0.1", None), 2, now).unwrap_err();
+        assert_eq!((refused.of, refused.limit), (ResultSetLimit::BytesOfOne, room(1)));
+        assert!(leases.touch(&kept, &owner("10.0.0.1", None), now).is_ok());
     }
 
     /// Method: two sets for each client. One of `overlay.v1` keeps what it has just touched and is refused for a second, then
