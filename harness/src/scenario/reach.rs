@@ -14,6 +14,8 @@ use crate::topology::Topology;
 pub(crate) struct Excuses {
     /// Days that may be out of reach.
     pub(crate) days: BTreeSet<u32>,
+    /// Days that a result from the cache may have in a version that nobody has any more.
+    pub(crate) lost: BTreeSet<u32>,
     /// Whether the node asked may say nothing at all.
     pub(crate) silence: bool,
     /// Who lies, if nothing else is wrong.
@@ -59,7 +61,44 @@ pub(crate) fn excuses(
         };
         calendar::days(team.first_day, team.last_day).filter(is_lost).collect::<Vec<_>>()
     });
-    Excuses { days: lost.collect(), silence: !reached.contains(&*question.node), liars: only_liars(&faults) }
+    Excuses {
+        days: lost.collect(),
+        lost: BTreeSet::new(),
+        silence: !reached.contains(&*question.node),
+        liars: only_liars(&faults),
+    }
+}
+
+/// The days, of those that were `changed` a moment ago, of which nobody is sure to have the one or the other version. A node
+/// that has not noticed it gives the result that it has made before, whose chunks cannot be read.
+pub(super) fn lost(
+    question: &Question,
+    changed: &BTreeSet<u32>,
+    topology: &Topology,
+    trouble: &Trouble<'_>,
+) -> BTreeSet<u32> {
+    if !trouble.has_revised_lately() {
+        return BTreeSet::new();
+    }
+    let of = |revised: &BTreeSet<u32>| {
+        let days = excuses(question, Some(Pinned { changed, revised }), topology, trouble).days;
+        days.intersection(changed).copied().collect::<BTreeSet<u32>>()
+    };
+    &of(changed) | &of(&BTreeSet::new())
+}
+
+impl Trouble<'_> {
+    /// Whether the data of a node are others than they were a moment ago: their change counts as a crash, and so does its end.
+    fn has_revised_lately(&self) -> bool {
+        let is_revised = |fault: &Fault| match fault {
+            Fault::Crash { node } => {
+                let revise = Fault::revise(node);
+                self.in_force.contains(&&revise) || self.recent.contains(&&revise)
+            }
+            _ => false,
+        };
+        self.recent.iter().any(|fault| is_revised(fault))
+    }
 }
 
 impl Pinned<'_> {
@@ -127,7 +166,9 @@ fn is_sure(left: &str, right: &str, faults: &[&Fault]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::step::Form;
     use super::*;
+    use crate::oracle::OracleQuery;
 
     fn reached_with(faults: &[Fault]) -> Vec<String> {
         let topology = Topology::six_nodes();
@@ -144,5 +185,30 @@ mod tests {
         assert_eq!(reached_with(&[Fault::partition("A", "E"), Fault::crash("D")]), ["A", "B", "C"]);
         assert_eq!(reached_with(&[Fault::loss("A", "E", 1), Fault::hang("D")]), ["A", "B", "C"]);
         assert_eq!(reached_with(&[Fault::crash("A")]), [""; 0]);
+    }
+
+    /// Goal: only what changed a moment ago, and is gone with the change, is lost. Method: E has had other data of two days, and D
+    /// has them still, or not; the third day was never another.
+    #[test]
+    fn day_is_lost_in_the_version_that_nobody_has_since_a_moment() {
+        let everything = Question {
+            node: "A".to_owned(),
+            form: Form::Json,
+            query: OracleQuery::default(),
+            aggregate: None,
+            chunk_rows: None,
+            allow_partial: false,
+        };
+        let changed = BTreeSet::from([20200821, 20200822]);
+        let lost_with = |in_force: &[Fault], recent: &[Fault]| {
+            let trouble = Trouble { in_force: in_force.iter().collect(), recent: recent.iter().collect() };
+            lost(&everything, &changed, &Topology::six_nodes(), &trouble)
+        };
+        let [of_d, of_e] = ["D", "E"].map(Fault::revise);
+        let over = [of_e.clone(), Fault::crash("E")];
+        assert_eq!(lost_with(&[], &over), changed, "E alone had them");
+        assert_eq!(lost_with(&[of_d], &over), BTreeSet::new(), "D has them");
+        assert_eq!(lost_with(&[of_e], &[]), BTreeSet::new(), "it is known for long");
+        assert_eq!(lost_with(&[], &[Fault::crash("E")]), BTreeSet::new(), "nothing changed");
     }
 }

@@ -14,6 +14,7 @@ use overlay::coverage::Entry;
 use overlay::placement::Placement;
 use serde_json::Value;
 use tokio::time::Instant;
+use tonic::Code;
 
 use super::ask::{Answer, ask, call};
 use super::kept::Opened;
@@ -197,7 +198,10 @@ impl<'a> Run<'a> {
 
     /// What excuses an answer to a new question, which may be of any version.
     fn excuses(&self, question: &Question) -> Excuses {
-        reach::excuses(question, None, self.topology, &self.trouble())
+        let trouble = self.trouble();
+        let changed = self.revision.map(|revision| revision.changed()).unwrap_or_default();
+        let lost = reach::lost(question, &changed, self.topology, &trouble);
+        Excuses { lost, ..reach::excuses(question, None, self.topology, &trouble) }
     }
 
     pub(super) fn trouble(&self) -> Trouble<'_> {
@@ -300,7 +304,12 @@ impl<'a> Run<'a> {
         match answer {
             Err(refusal) => {
                 self.transcript.tally.refusals += 1;
-                property::refusal_has_a_cause(&refusal, &excuses.days, excuses.silence)?;
+                match refusal.code {
+                    Some(Code::DataLoss) => {
+                        property::read_is_refused_for_a_cause(&refusal, &excuses.lost, excuses.silence)?;
+                    }
+                    _ => property::refusal_has_a_cause(&refusal, &excuses.days, excuses.silence)?,
+                }
                 // The old contract names days only.
                 match excuses.liars.is_empty() || question.form == Form::Old {
                     true => Ok(()),
