@@ -3,6 +3,7 @@
 //! The same at every node: what is addressed to this node is answered here, the rest goes to the neighbours that lead
 //! there. Which nodes are asked is decided by who plans, see [`crate::gather`].
 
+mod dead_ends;
 mod vitals;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,6 +26,7 @@ use crate::verb::{
     InventoryAnswer, InventoryItem, Item, Read, ReadItem,
 };
 
+use self::dead_ends::DeadEnds;
 use self::vitals::Vitals;
 
 /// The share of the remaining time that the node that plans gives to one attempt, so that another can still be made.
@@ -45,6 +47,7 @@ pub struct Relay {
     graph: Graph,
     neighbours: BTreeMap<NodeId, Neighbour>,
     vitals: BTreeMap<NodeId, Mutex<Vitals>>,
+    dead_ends: Mutex<DeadEnds>,
     holder: Arc<Holder>,
     directory: Arc<Directory>,
     metrics: Arc<Metrics>,
@@ -164,7 +167,8 @@ impl Relay {
         let now = Instant::now();
         let vitals = |id: &NodeId| (id.clone(), Mutex::new(Vitals::new(limits.neighbour_retries, now)));
         let vitals = neighbours.keys().map(vitals).collect();
-        Relay { me, limits, graph, neighbours, vitals, holder, directory, metrics }
+        let dead_ends = Mutex::new(DeadEnds::new(limits.keepalive() * (2 * PATIENT_KEEPALIVES)));
+        Relay { me, limits, graph, neighbours, vitals, dead_ends, holder, directory, metrics }
     }
 
     /// What this node knows about the others.
@@ -243,6 +247,7 @@ impl Relay {
                         let failures = std::mem::take(&mut reply.failures);
                         answers.merge(reply);
                         for failure in failures {
+                            self.note_dead_end(&next, &failure);
                             if failure.cause == Cause::Unreachable {
                                 let ways = failed_ways.entry(failure.item.node().clone()).or_default();
                                 ways.been_at.extend(failure.been_at);
@@ -269,6 +274,7 @@ impl Relay {
                             self.directory.suspect(&next, &error.to_string());
                         }
                         for item in sent {
+                            self.dead_ends().note(item.node(), [next.clone()], Instant::now());
                             let ways = failed_ways.entry(item.node().clone()).or_default();
                             ways.is_telling |= !in_a_hurry;
                             ways.add(next.clone(), error.to_string(), vec![next.clone()]);
@@ -362,6 +368,18 @@ impl Relay {
         vitals.lock().expect("nothing panics while it holds them")
     }
 
+    fn dead_ends(&self) -> MutexGuard<'_, DeadEnds> {
+        self.dead_ends.lock().expect("nothing panics while it holds them")
+    }
+
+    /// Remembers that a neighbour did not lead to a node, and whom it tried.
+    fn note_dead_end<I: Item>(&self, next: &NodeId, failure: &Failure<I>) {
+        if matches!(failure.cause, Cause::Unreachable | Cause::OutOfTime) {
+            let tried = failure.nodes_tried.iter().chain([next]).cloned();
+            self.dead_ends().note(failure.item.node(), tried, Instant::now());
+        }
+    }
+
     /// How long the neighbour that leads to `target` takes for most of its answers; `None` if this is the target, or while
     /// there were too few answers to tell.
     pub fn usual_time(&self, target: &NodeId, percent: usize) -> Option<Duration> {
@@ -389,7 +407,9 @@ impl Relay {
         let mut untried = unmarked.clone();
         let nodes_tried = failed.into_iter().flat_map(|ways| &ways.nodes_tried);
         untried.extend(nodes_tried.filter(|node| *node != target).cloned());
-        [untried, unmarked, visited].iter().find_map(|avoid| {
+        let mut untried_before = untried.clone();
+        untried_before.extend(self.dead_ends().before(target, Instant::now()));
+        [untried_before, untried, unmarked, visited].iter().find_map(|avoid| {
             self.graph.next_hops(&self.me, target, avoid).into_iter().find(|next| !tried(next))
         })
     }

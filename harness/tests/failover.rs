@@ -1,5 +1,7 @@
 //! Days of nodes that are down: another holder answers for them, or the answer names them.
 
+use std::time::Duration;
+
 use overlay::coverage;
 use overlay::frame::Encoding;
 use overlay::plan::Query;
@@ -9,6 +11,7 @@ use overlay_harness::fault::Fault;
 use overlay_harness::oracle::{Oracle, OracleQuery, TeamRange};
 use overlay_harness::topology::{Shape, TopologyBuilder};
 use serde_json::json;
+use tokio::time::Instant;
 
 /// Six nodes of which A has never heard of `unknown`: it was down when A started, and is up again.
 /// Nobody probes, so that A goes on avoiding it.
@@ -62,6 +65,31 @@ fn node_beyond_an_edge_that_is_cut_is_reached_by_another_edge() {
     });
     let oracle = Oracle::read(&fixtures(), &teams).unwrap();
     assert_eq!(ran.unwrap(), oracle.rows(&OracleQuery::default()).len() as u64);
+}
+
+/// Goal: a node on which two ways part pays once for the one that has come to lead nowhere, not at each request. Method: from B
+/// two ways lead to G, who holds pink's days alone; on the one that is taken D hangs, which B is no neighbour of.
+#[test]
+fn way_that_led_nowhere_is_not_tried_first_again() {
+    let mut topology = TopologyBuilder::teams(&[5, 1]).build();
+    let edges = [("A", "B"), ("B", "C"), ("C", "D"), ("D", "G"), ("B", "E"), ("E", "F"), ("F", "G")];
+    topology.edges = edges.map(|(left, right)| (left.to_owned(), right.to_owned())).into();
+    let limits = json!({"limits": {"keepalive_ms": 1_000, "probe_ms": 600_000}});
+    let spec = ClusterSpec::of(&topology, &fixtures()).with(limits);
+    let ran = Driver::Simulated { seed: 7 }.run(spec, async |cluster| {
+        let client = cluster.client("A", "failover").unwrap();
+        let ask = async |parameter| {
+            let asked = Instant::now();
+            client.query(&answer::query(&pink(parameter), Encoding::Json)).await.expect("G is reached");
+            asked.elapsed()
+        };
+        ask("CO").await;
+        cluster.inject(&Fault::hang("D")).await.unwrap();
+        [ask("OZONE").await, ask("PM2.5").await]
+    });
+    let [first, second] = ran.unwrap();
+    let keepalive = Duration::from_secs(1);
+    assert!(first >= keepalive && first < 3 * keepalive && second < keepalive / 10, "{first:?}, {second:?}");
 }
 
 /// A result set outlives the nodes that counted it: here E and, behind it, F.
