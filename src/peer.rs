@@ -265,11 +265,16 @@ fn timed<T>(message: T, timeout: Duration) -> tonic::Request<T> {
 }
 
 /// Whether the connection had ended before the request was written to it. One that was made for a request which was then
-/// given up is looked at by nobody, so that its end is noticed only by the next request.
+/// given up is looked at by nobody, so that its end is noticed only by the next request: as one that is cancelled, or by a
+/// pipe that is broken as the connection begins.
 fn was_never_sent(status: &tonic::Status) -> bool {
     let first = std::error::Error::source(status);
     let mut chain = std::iter::successors(first, |error| error.source());
-    chain.any(|error| error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_canceled))
+    chain.any(|error| {
+        let is_canceled = error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_canceled);
+        let io = error.downcast_ref::<std::io::Error>();
+        is_canceled || io.is_some_and(|io| io.kind() == std::io::ErrorKind::BrokenPipe)
+    })
 }
 
 /// What the transport met, which may stand in the status or below it: `connection refused`.

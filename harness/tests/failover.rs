@@ -7,7 +7,7 @@ use overlay::frame::Encoding;
 use overlay::plan::Query;
 use overlay_harness::answer;
 use overlay_harness::cluster::{Cluster, ClusterSpec, Driver, InProcessCluster, fixtures};
-use overlay_harness::fault::Fault;
+use overlay_harness::fault::{Fault, Lie};
 use overlay_harness::oracle::{Oracle, OracleQuery, TeamRange};
 use overlay_harness::topology::{Shape, TopologyBuilder};
 use serde_json::json;
@@ -90,6 +90,32 @@ fn way_that_led_nowhere_is_not_tried_first_again() {
     let [first, second] = ran.unwrap();
     let keepalive = Duration::from_secs(1);
     assert!(first >= keepalive && first < 3 * keepalive && second < keepalive / 10, "{first:?}, {second:?}");
+}
+
+/// Goal: a node is not taken for gone because its connections were. Method: a client of C, whose only way leads over B, gives up while
+/// C connects to B; then the connections of B end, as those of one that lies do when it is itself again, and C is asked again.
+#[test]
+fn connection_that_nobody_waited_for_is_not_held_against_a_neighbour() {
+    let mut topology = TopologyBuilder::teams(&[2]).shape(Shape::Chain).build();
+    topology.replicas = Some(1);
+    let question = answer::query(&OracleQuery::default(), Encoding::Json);
+    let refused = |gives_up: u64, seed: u64| {
+        let spec = ClusterSpec::of(&topology, &fixtures());
+        let ran = Driver::Simulated { seed }.run(spec, async |cluster| {
+            let lie = Fault::lie("B", Lie::ALL[0]);
+            cluster.inject(&lie).await.unwrap();
+            let client = cluster.client("C", "gives up").unwrap();
+            let _ = tokio::time::timeout(Duration::from_millis(gives_up), client.query(&question)).await;
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            cluster.heal(&lie).await.unwrap();
+            let client = cluster.client("C", "stays").unwrap();
+            client.query(&question).await.err().map(|error| error.to_string())
+        });
+        ran.unwrap()
+    };
+    for (gives_up, seed) in (3..8).flat_map(|gives_up| [1, 2, 3].map(|seed| (gives_up, seed))) {
+        assert_eq!(refused(gives_up, seed), None, "given up after {gives_up} ms, seed {seed}");
+    }
 }
 
 /// A result set outlives the nodes that counted it: here E and, behind it, F.
