@@ -240,7 +240,8 @@ impl Relay {
                 self.metrics.peer_request(&next, result.is_ok());
                 match result {
                     Ok(mut reply) => {
-                        self.vitals(&next).answered(took);
+                        let is_whole = reply.failures.is_empty();
+                        self.vitals(&next).answered(took, is_whole);
                         for state in &reply.states {
                             self.directory.heard_from(state);
                         }

@@ -35,12 +35,15 @@ impl Vitals {
         Vitals { latest: VecDeque::new(), retries: most, most, counted_at: now }
     }
 
-    /// Notes an answer, whatever it was.
-    pub(super) fn answered(&mut self, took: Duration) {
-        if self.latest.len() == REMEMBERED {
-            self.latest.pop_front();
+    /// Notes an answer, whatever it was. One that is not whole may have waited for nodes that are gone, which tells nothing of
+    /// the time that another question takes.
+    pub(super) fn answered(&mut self, took: Duration, is_whole: bool) {
+        if is_whole {
+            if self.latest.len() == REMEMBERED {
+                self.latest.pop_front();
+            }
+            self.latest.push_back(took);
         }
-        self.latest.push_back(took);
         self.retries = (self.retries + RETRIES_PER_ANSWER).min(self.most);
     }
 
@@ -56,7 +59,7 @@ impl Vitals {
         Ok(())
     }
 
-    /// The time that `percent` of the latest answers took at most; `None` while there are too few.
+    /// The time that `percent` of the latest whole answers took at most; `None` while there are too few.
     pub(super) fn percentile(&self, percent: usize) -> Option<Duration> {
         if self.latest.len() < TELLING {
             return None;
@@ -79,7 +82,7 @@ mod tests {
         assert_eq!([(); 2].map(|()| vitals.take_retry(start)), [Ok(()); 2]);
         assert_eq!(vitals.take_retry(start), Err(Duration::from_millis(100)), "10 a second");
         for _ in 0..5 {
-            vitals.answered(Duration::ZERO);
+            vitals.answered(Duration::ZERO, false);
         }
         assert_eq!(vitals.take_retry(start), Ok(()), "one for five answers");
         assert!(vitals.take_retry(start).is_err());
@@ -94,14 +97,15 @@ mod tests {
     async fn percentile_is_of_the_latest_answers() {
         let mut vitals = Vitals::new(0, Instant::now());
         for milliseconds in 1..20 {
-            vitals.answered(Duration::from_millis(milliseconds));
+            vitals.answered(Duration::from_millis(milliseconds), true);
         }
-        assert_eq!(vitals.percentile(95), None, "19 answers");
-        vitals.answered(Duration::from_millis(20));
+        vitals.answered(Duration::from_secs(9), false);
+        assert_eq!(vitals.percentile(95), None, "19 whole answers");
+        vitals.answered(Duration::from_millis(20), true);
         assert_eq!(vitals.percentile(95), Some(Duration::from_millis(19)), "of 20 all but one");
         assert_eq!(vitals.percentile(50), Some(Duration::from_millis(10)));
         for _ in 0..REMEMBERED {
-            vitals.answered(Duration::from_millis(7));
+            vitals.answered(Duration::from_millis(7), true);
         }
         assert_eq!(vitals.percentile(95), Some(Duration::from_millis(7)));
     }
