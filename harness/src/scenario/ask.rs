@@ -8,10 +8,12 @@ use overlay::coverage::{self, Entry};
 use overlay::frame::Encoding;
 use overlay::plan::{ChunkingChoice, Query};
 use serde_json::Value;
+use tokio::time::Instant;
 use tonic::Code;
 use tonic_types::StatusExt;
 use xxhash_rust::xxh3::Xxh3;
 
+use super::LEASE_MS;
 use super::step::{Form, Question};
 use crate::answer;
 use crate::cluster::Cluster;
@@ -117,9 +119,12 @@ pub(super) fn digest(chunk: &CheckedChunk) -> u64 {
 async fn ask_by_ours(cluster: &dyn Cluster, question: &Question, number: usize) -> Result<Answer, Refusal> {
     let client = cluster.client(&question.node, &format!("client {number}"))?;
     let result = call(client.query(&typed(question))).await?;
-    let mut chunks = Vec::new();
+    let (mut chunks, mut touched) = (Vec::new(), Instant::now());
     for index in 0..result.chunk_count() {
-        chunks.push(call(client.chunk(&result, index)).await?);
+        let asked = Instant::now();
+        let chunk = call(client.chunk(&result, index)).await;
+        chunks.push(chunk.map_err(|refusal| again_if_outlasted(refusal, asked - touched))?);
+        touched = asked;
     }
     Ok(Answer {
         rows: answer::rows(&result, &chunks),
@@ -136,10 +141,13 @@ async fn ask_by_the_old_contract(cluster: &dyn Cluster, question: &Question) -> 
     let query_type = if question.query.text.is_some() { "search" } else { "filter" };
     let result = call(client.query(query_type, &question.query.to_json().to_string())).await?;
     expect_status("ready", &result.status)?;
-    let mut rows = Vec::new();
+    let (mut rows, mut touched) = (Vec::new(), Instant::now());
     for index in 0..result.total_chunks {
+        let asked = Instant::now();
         let chunk = call(client.chunk(&result.uid, index)).await?;
-        expect_status("success", &chunk.status)?;
+        let success = expect_status("success", &chunk.status);
+        success.map_err(|refusal| again_if_outlasted(refusal, asked - touched))?;
+        touched = asked;
         let chunk_rows = serde_json::from_str::<Vec<Value>>(&chunk.data);
         rows.extend(chunk_rows.map_err(|error| Refusal::nonsense(format!("chunk {index}: {error}")))?);
     }
@@ -148,6 +156,15 @@ async fn ask_by_the_old_contract(cluster: &dyn Cluster, question: &Question) -> 
         return Err(Refusal::nonsense(words));
     }
     Ok(Answer { turned_away: 0, rows, missing: BTreeSet::new(), ledger: None, digests: Vec::new() })
+}
+
+/// A refusal that sends the client back at once, if it is for want of a lease that the chunk before outlasted: waiting for nodes that
+/// hang can take longer than so short a lease.
+fn again_if_outlasted(refusal: Refusal, since_touched: Duration) -> Refusal {
+    match refusal.is_about_the_lease() && since_touched >= Duration::from_millis(LEASE_MS) {
+        true => refusal.coming_back(Duration::ZERO),
+        false => refusal,
+    }
 }
 
 /// A status of the old contract as what it is in ours.

@@ -187,8 +187,8 @@ mod tests {
         assert_eq!(reached_with(&[Fault::crash("A")]), [""; 0]);
     }
 
-    /// Goal: only what changed a moment ago, and is gone with the change, is lost. Method: E has had other data of two days, and D
-    /// has them still, or not; the third day was never another.
+    /// Goal: only what changed a moment ago, and is gone with the change, is lost. Method: F has had other data of two days, and D
+    /// has them still, or not.
     #[test]
     fn day_is_lost_in_the_version_that_nobody_has_since_a_moment() {
         let everything = Question {
@@ -204,11 +204,11 @@ mod tests {
             let trouble = Trouble { in_force: in_force.iter().collect(), recent: recent.iter().collect() };
             lost(&everything, &changed, &Topology::six_nodes(), &trouble)
         };
-        let [of_d, of_e] = ["D", "E"].map(Fault::revise);
-        let over = [of_e.clone(), Fault::crash("E")];
-        assert_eq!(lost_with(&[], &over), changed, "E alone had them");
+        let [of_d, of_f] = ["D", "F"].map(Fault::revise);
+        let over = [of_f.clone(), Fault::crash("F")];
+        assert_eq!(lost_with(&[], &over), changed, "F alone had them");
         assert_eq!(lost_with(&[of_d], &over), BTreeSet::new(), "D has them");
-        assert_eq!(lost_with(&[of_e], &[]), BTreeSet::new(), "it is known for long");
-        assert_eq!(lost_with(&[], &[Fault::crash("E")]), BTreeSet::new(), "nothing changed");
+        assert_eq!(lost_with(&[of_f], &[]), BTreeSet::new(), "it is known for long");
+        assert_eq!(lost_with(&[], &[Fault::crash("F")]), BTreeSet::new(), "nothing changed");
     }
 }
