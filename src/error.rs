@@ -10,7 +10,7 @@ use tonic_types::{ErrorDetails, StatusExt};
 use crate::admission::{AdmissionError, Overloaded};
 use crate::day::Day;
 use crate::plan::InvalidQuery;
-use crate::result_set::{LeaseError, TooManyResultSets};
+use crate::result_set::{LeaseError, ResultSetLimit, TooManyResultSets};
 
 /// How long a client should wait before it asks again for days that were out of reach: two probes.
 const RETRY_UNAVAILABLE: Duration = Duration::from_secs(2);
@@ -113,6 +113,9 @@ impl From<InvalidQuery> for QueryError {
 
 impl From<TooManyResultSets> for QueryError {
     fn from(full: TooManyResultSets) -> Self {
+        if full.of == ResultSetLimit::BytesOfOne {
+            return QueryError::TooLarge { limit: full.of.limit_name(), message: full.to_string() };
+        }
         QueryError::Overloaded {
             limit: Some(full.of.limit_name()),
             message: full.to_string(),

@@ -50,6 +50,9 @@ const REJECTED_ROWS_KEPT: usize = 20;
 /// `limits.filter_bytes`.
 const MAX_PEER_REQUEST_BYTES: usize = 16 << 20;
 
+/// A health check names a service.
+const MAX_HEALTH_REQUEST_BYTES: usize = 4096;
+
 /// What a node that stops at once still gives the answer to the one who told it to.
 const LAST_ANSWER: Duration = Duration::from_millis(100);
 
@@ -404,6 +407,9 @@ async fn serve(
     let legacy_service =
         legacy::overlay_node_server::OverlayNodeServer::new(LegacyService::new(state.clone()))
             .max_decoding_message_size(limits.legacy_message_bytes);
+    // Anybody may ask it: nobody needs much room to.
+    let health_server = HealthServer::new(HealthChecks(HealthService::from_health_reporter(health.clone())))
+        .max_decoding_message_size(MAX_HEALTH_REQUEST_BYTES);
     let closing = CancellationToken::new();
     // The HTTP library would date responses by the system's clock.
     let dated = move |mut response: tonic::codegen::http::Response<tonic::body::Body>| {
@@ -425,7 +431,7 @@ async fn serve(
         })
         .layer(MapResponseLayer::new(dated))
         .layer(GuardLayer(state.access.clone()))
-        .add_service(HealthServer::new(HealthChecks(HealthService::from_health_reporter(health.clone()))))
+        .add_service(health_server)
         .add_service(reflection_v1)
         .add_service(reflection_v1alpha)
         .add_service(overlay_service)

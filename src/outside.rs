@@ -4,6 +4,8 @@
 //! else in this crate reads the date, draws a random number, opens a connection, looks up a name, counts cores or
 //! starts a thread while serving. Instants are the runtime's.
 
+mod fresh;
+
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
@@ -20,6 +22,9 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::transport::server::Connected;
 use tonic::transport::{Channel, Endpoint, Uri};
+
+use self::fresh::Fresh;
+pub use self::fresh::NeverUsed;
 
 /// Everything that a node takes from outside but its listener and its data.
 #[derive(Clone)]
@@ -195,7 +200,7 @@ pub fn channel_with_attempts(
                 let _ = attempting.wanted.notified().now_or_never();
                 let begun = Instant::now();
                 match attempt(connect.connect(&address), connect_within).await {
-                    Ok(stream) => return stream,
+                    Ok(stream) => return Fresh::new(stream),
                     Err(error) => attempting.fail(begun, error.to_string()),
                 }
                 attempting.wanted.notified().await;

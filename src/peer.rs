@@ -16,7 +16,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic_types::StatusExt;
 
 use crate::config::{NodeId, Overlay, Process};
-use crate::outside::{self, Connect, ConnectAttempts, remaining};
+use crate::outside::{self, Connect, ConnectAttempts, NeverUsed, remaining};
 use crate::proto::v1;
 use crate::security::{Bearer, Security};
 use crate::verb::{
@@ -265,15 +265,15 @@ fn timed<T>(message: T, timeout: Duration) -> tonic::Request<T> {
 }
 
 /// Whether the connection had ended before the request was written to it. One that was made for a request which was then
-/// given up is looked at by nobody, so that its end is noticed only by the next request: as one that is cancelled, or by a
-/// pipe that is broken as the connection begins.
+/// given up is looked at by nobody, so that its end is noticed only by the next request: as one that is cancelled, or by the
+/// first words on the connection. What was sent may be under way at the neighbour, and is not meant.
 fn was_never_sent(status: &tonic::Status) -> bool {
     let first = std::error::Error::source(status);
     let mut chain = std::iter::successors(first, |error| error.source());
     chain.any(|error| {
         let is_canceled = error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_canceled);
         let io = error.downcast_ref::<std::io::Error>();
-        is_canceled || io.is_some_and(|io| io.kind() == std::io::ErrorKind::BrokenPipe)
+        is_canceled || io.and_then(std::io::Error::get_ref).is_some_and(|cause| cause.is::<NeverUsed>())
     })
 }
 

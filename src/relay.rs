@@ -248,7 +248,9 @@ impl Relay {
                         let failures = std::mem::take(&mut reply.failures);
                         answers.merge(reply);
                         for failure in failures {
-                            self.note_dead_end(&next, &failure);
+                            if patient {
+                                self.note_dead_end(&next, &failure);
+                            }
                             if failure.cause == Cause::Unreachable {
                                 let ways = failed_ways.entry(failure.item.node().clone()).or_default();
                                 ways.been_at.extend(failure.been_at);
@@ -275,7 +277,9 @@ impl Relay {
                             self.directory.suspect(&next, &error.to_string());
                         }
                         for item in sent {
-                            self.dead_ends().note(item.node(), [next.clone()], Instant::now());
+                            if !in_a_hurry {
+                                self.dead_ends().note(item.node(), [next.clone()], Instant::now());
+                            }
                             let ways = failed_ways.entry(item.node().clone()).or_default();
                             ways.is_telling |= !in_a_hurry;
                             ways.add(next.clone(), error.to_string(), vec![next.clone()]);

@@ -128,17 +128,20 @@ pub fn chunk_has_its_bytes_again(index: u32, before: u64, again: u64) -> Result<
     }
 }
 
-/// Days are missing only from an answer that may lack some, and only if no sure way leads to them.
+/// Days are missing only from an answer that may lack some, and only if no sure way leads to them, or if others, asked
+/// at once, have spent its time on such days.
 ///
 /// # Errors
 /// [`Violation`] naming the days.
 pub fn missing_days_have_a_cause(
-    missing: &BTreeSet<u32>,
+    missing: &BTreeMap<u32, String>,
     may_lack_some: bool,
     out_of_reach: &BTreeSet<u32>,
+    beside_others: bool,
 ) -> Result<(), Violation> {
-    let without_cause: BTreeSet<_> =
-        missing.iter().filter(|day| !may_lack_some || !out_of_reach.contains(day)).collect();
+    let is_late = beside_others && !out_of_reach.is_empty();
+    let has_a_cause = |day: &u32| may_lack_some && (is_late || out_of_reach.contains(day));
+    let without_cause: BTreeMap<_, _> = missing.iter().filter(|(day, _)| !has_a_cause(day)).collect();
     match without_cause.is_empty() {
         true => Ok(()),
         false => Err(Violation::of("missing_days_have_a_cause", format!("{without_cause:?} are missing"))),

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use h2::client::SendRequest;
 use overlay::client::{Client, request};
@@ -159,13 +160,15 @@ async fn message_that_does_not_arrive_in_time_is_answered_deadline_exceeded() {
 }
 
 /// Goal: an answer that nobody takes is not kept for ever, though its client answers every ping. Method: clients that take
-/// nothing, the first bytes, and a little again and again.
+/// nothing, the first bytes, a little again and again, and all but the last bytes.
 #[tokio::test(flavor = "multi_thread")]
 async fn client_that_does_not_take_its_answer_is_closed() {
     let cluster = cluster(json!({"untaken_ms": 500})).await;
     let address = cluster.address("A");
     let attack = async {
-        for (window, trickle) in [(0, false), (1000, false), (1000, true)] {
+        let whole = whole_answer(&address).await;
+        for (window, trickle) in [(0, false), (1, false), (1000, false), (1000, true), (whole - 1000, false)]
+        {
             let (mut sender, connection) = http2(&address, LOOPBACK, window).await;
             let (response, mut body) = sender.send_request(post("Query"), false).unwrap();
             body.send_data(framed(&request(&everything(), "greedy").encode_to_vec()), true).unwrap();
@@ -192,7 +195,7 @@ async fn client_that_does_not_take_its_answer_is_closed() {
 /// address asks for all rows until it is refused, then sends requests that lack their last byte.
 #[tokio::test(flavor = "multi_thread")]
 async fn messages_on_their_way_have_a_bound() {
-    const LIMIT: usize = 8 << 20;
+    const LIMIT: usize = 128 << 20;
     let cluster = cluster(json!({"transit_bytes": LIMIT})).await;
     let address = cluster.address("A");
     let other = Client::over(Arc::new(From(ELSEWHERE)), &address, "other").unwrap();
@@ -203,21 +206,21 @@ async fn messages_on_their_way_have_a_bound() {
         let attack = async {
             let (mut sender, connection) = http2(&address, ELSEWHERE, 0).await;
             let mut open = Vec::new();
-            let refused = loop {
+            let mut answers = FuturesUnordered::new();
+            let mut heads = Vec::new();
+            for _ in 0..2 * LIMIT / (1 << 20) {
                 let (response, mut body) = sender.send_request(post("Query"), false).unwrap();
-                body.reserve_capacity(message.len());
                 body.send_data(message.clone(), ends).unwrap();
-                open.push((None, Some(body)));
-                assert!(open.len() < 100, "no request is refused");
-                let head = match timeout(Duration::from_secs(if ends { 60 } else { 1 }), response).await {
-                    Ok(head) => head.unwrap(),
-                    // Its node waits for the rest.
-                    Err(_) => continue,
-                };
+                open.push(body);
+                answers.push(response);
+            }
+            let refused = loop {
+                let head =
+                    timeout(WITHIN, answers.next()).await.expect("a request is refused").unwrap().unwrap();
                 if head.headers().contains_key("grpc-status") {
                     break head;
                 }
-                open.push((Some(head), None));
+                heads.push(head);
             };
             assert_eq!(refused.headers()["grpc-status"], "8");
             let message = refused.headers()["grpc-message"].to_str().unwrap();
@@ -230,7 +233,7 @@ async fn messages_on_their_way_have_a_bound() {
             };
             let refused = chunk.unwrap_err().to_string();
             assert!(refused.contains("limits.transit_bytes"), "{refused}");
-            drop((open, sender));
+            drop((open, answers, heads, sender));
             connection.abort();
             let begun = Instant::now();
             while transit_bytes(&cluster).await > LIMIT / 8 {
@@ -240,6 +243,19 @@ async fn messages_on_their_way_have_a_bound() {
         };
         answered_during(&cluster, attack).await;
     }
+}
+
+/// Bytes of the answer to a query for everything, as they are on the wire.
+async fn whole_answer(address: &str) -> u32 {
+    let (mut sender, _connection) = http2(address, LOOPBACK, 16 << 20).await;
+    let (response, mut body) = sender.send_request(post("Query"), false).unwrap();
+    body.send_data(framed(&request(&everything(), "polite").encode_to_vec()), true).unwrap();
+    let mut body = timeout(WITHIN, response).await.unwrap().unwrap().into_body();
+    let mut bytes = 0;
+    while let Some(data) = timeout(WITHIN, body.data()).await.unwrap() {
+        bytes += data.unwrap().len();
+    }
+    bytes as u32
 }
 
 async fn transit_bytes(cluster: &InProcessCluster) -> usize {
@@ -419,8 +435,12 @@ type Ended = JoinHandle<Result<(), h2::Error>>;
 async fn http2(address: &str, from: IpAddr, window: u32) -> (SendRequest<Bytes>, Ended) {
     let socket = From(from).connect(address).await.unwrap();
     let mut builder = h2::client::Builder::new();
-    let (mut sender, connection) =
-        builder.initial_window_size(window).handshake::<_, Bytes>(socket).await.unwrap();
+    let (mut sender, connection) = builder
+        .initial_window_size(window)
+        .initial_connection_window_size(1 << 30)
+        .handshake::<_, Bytes>(socket)
+        .await
+        .unwrap();
     let connection = tokio::spawn(connection);
     poll_fn(|cx| sender.poll_ready(cx)).await.unwrap();
     (sender, connection)

@@ -1,4 +1,4 @@
-//! What is in flight, at most so many requests or bytes, without a queue: whoever finds no room waits where he asked.
+//! What is in flight, at most so many requests or bytes, without a queue: whoever finds no room is refused.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -103,6 +103,7 @@ impl InFlightPermit {
         let his = self.who.as_ref().map_or(0, |who| state.taken_by.get(who).copied().unwrap_or(0));
         let full = [(state.taken, shared.limit), (his, shared.share())];
         if let Some((found, limit)) = full.into_iter().find(|(found, limit)| found + amount > *limit) {
+            state.drain_rate.set_busy(true, now);
             return Err(Overloaded {
                 what: shared.what,
                 limit_name: shared.limit_name,
@@ -127,6 +128,9 @@ impl InFlightPermit {
         let now = Instant::now();
         let mut state = self.shared.lock();
         let amount = amount.min(self.amount.load(Ordering::Relaxed));
+        if amount == 0 {
+            return;
+        }
         self.amount.fetch_sub(amount, Ordering::Relaxed);
         state.taken -= amount;
         if let Some(who) = &self.who
@@ -171,6 +175,10 @@ mod tests {
             refused.to_string(),
             "queue full: 2 peer requests in flight, limit 2 (limits.peer_requests); retry after 300 ms"
         );
+        for _ in 0..100 {
+            let refused = requests.try_acquire().unwrap_err();
+            assert_eq!(refused.retry_after, Duration::from_millis(300), "a refusal frees no place");
+        }
         drop(places);
         let _places = [(); 2].map(|()| requests.try_acquire().unwrap());
     }

@@ -163,7 +163,7 @@ bounded! {
         /// Milliseconds that a request's message may take to arrive after its headers, default 20 seconds; then it is
         /// answered DEADLINE_EXCEEDED.
         request_ms: u64 = 20_000, 10..=600_000;
-        /// Milliseconds that the client of a stream of chunks may take nothing, default one minute; then the stream ends with
+        /// Milliseconds in which the client of a stream has to take a chunk, default one minute; then the stream ends with
         /// DEADLINE_EXCEEDED, which gives back its place among `streams` and the chunks that were read for it.
         idle_stream_ms: u64 = 60_000, 10..=3_600_000;
         /// Milliseconds in which a client has to take a message of an answer whole, such as a chunk, default two minutes; then
@@ -171,7 +171,7 @@ bounded! {
         untaken_ms: u64 = 120_000, 10..=3_600_000;
         /// Bytes of requests, with `header_bytes` for each, and of answers that wait to be taken, default 256 MiB; at the limit
         /// requests are refused. One address leaves an eighth to others. An answer between nodes has up to 64 MiB.
-        transit_bytes: usize = 268_435_456, 8_388_608..=2_000_000_000;
+        transit_bytes: usize = 268_435_456, 134_217_728..=2_000_000_000;
         /// Nodes that a request may have passed, default 32. It must be at least the distance of the farthest
         /// node from the leader.
         max_hops: usize = 32, 1..=1024;

@@ -17,7 +17,7 @@ use tonic::codegen::http::{HeaderMap, Request, Response};
 use tonic::codegen::{Body as HttpBody, StdError};
 use tower::{Layer, Service};
 
-use super::watch::{Answer, Connection};
+use super::watch::{Connection, Waiting};
 use crate::admission::{InFlight, InFlightPermit, Overloaded};
 use crate::error::QueryError;
 
@@ -73,33 +73,28 @@ where
         };
         request.extensions_mut().insert(connection.peer.clone());
         let BodiesLayer { request: within, transit, header_bytes } = &self.layer;
-        let held = match transit.try_acquire_for(connection.address.clone(), *header_bytes) {
+        let held = match transit.try_acquire_for(connection.counted_for.clone(), *header_bytes) {
             Ok(held) => Arc::new(held),
             Err(full) => return async { Ok(refusal(full).into_http()) }.boxed(),
         };
         let (within, arriving) = (*within, held.clone());
         let request = request.map(|body| Body::new(Arriving { body, within, ends: None, held: arriving }));
         let answering = self.service.call(request);
-        async move { Ok(given(answering.await?, held, &connection).await) }.boxed()
+        async move { Ok(given(answering.await?, held, connection).await) }.boxed()
     }
 }
 
-/// An answer, with the bytes of its first part counted, or why there is no room for them.
+/// An answer, with its first part counted, or why there is no room for it.
 async fn given(
     response: Response<Body>,
     held: Arc<InFlightPermit>,
-    connection: &Connection,
+    connection: Connection,
 ) -> Response<Body> {
     let (head, body) = response.into_parts();
-    let mut given =
-        Given { body, part: Bytes::new(), part_bytes: 0, trailers: None, held, answer: connection.answer() };
-    // Not when the other end has room for it: it is there now, as all of an answer's message mostly is.
-    let first = poll_fn(|cx| Poll::Ready(given.poll_part(cx))).await;
-    match first {
-        Poll::Ready(Some(Err(Unsent::NoRoom(full)))) => refusal(full).into_http(),
-        Poll::Ready(Some(Err(Unsent::Failed(error)))) => {
-            Status::internal(format!("the answer failed: {error}")).into_http()
-        }
+    let mut given = Given { body, part: None, trailers: None, held, connection };
+    // Most answers are one part that is there at once. Of a stream the first may come later.
+    match poll_fn(|cx| Poll::Ready(given.poll_part(cx))).await {
+        Poll::Ready(Some(Err(unsent))) => unsent.into_status().into_http(),
         Poll::Ready(_) | Poll::Pending => Response::from_parts(head, Body::new(given)),
     }
 }
@@ -146,16 +141,32 @@ impl HttpBody for Arriving {
     }
 }
 
-/// The message of an answer, piece by piece, so that what is not taken is known.
+/// The message of an answer, piece by piece.
 struct Given {
     body: Body,
-    /// What is left of the message's part at hand.
-    part: Bytes,
-    /// What all of it is counted with.
-    part_bytes: usize,
+    /// What is left of the part at hand.
+    part: Option<Part>,
     trailers: Option<Frame>,
     held: Arc<InFlightPermit>,
-    answer: Answer,
+    connection: Connection,
+}
+
+/// A part of an answer, whose bytes count, and whose time runs, until the last of its pieces is written.
+struct Part {
+    left: Bytes,
+    counted: Arc<Counted>,
+}
+
+struct Counted {
+    bytes: usize,
+    held: Arc<InFlightPermit>,
+    _waiting: Waiting,
+}
+
+/// What the HTTP library keeps until it is written.
+struct Piece {
+    bytes: Bytes,
+    _counted: Arc<Counted>,
 }
 
 /// Why a part of an answer is not sent.
@@ -164,8 +175,17 @@ enum Unsent {
     Failed(StdError),
 }
 
+impl Unsent {
+    fn into_status(self) -> Status {
+        match self {
+            Unsent::NoRoom(full) => refusal(full),
+            Unsent::Failed(error) => Status::internal(format!("the answer failed: {error}")),
+        }
+    }
+}
+
 impl Given {
-    /// Waits for the next part, and counts its bytes; `None` at the end, and where trailers came instead.
+    /// Waits for the next part, and counts it; `None` at the end, and where trailers came instead.
     fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<(), Unsent>>> {
         let part = match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
             Some(Ok(frame)) => frame.into_data(),
@@ -173,13 +193,14 @@ impl Given {
             None => return Poll::Ready(None),
         };
         match part {
-            Ok(part) => {
-                self.held.give_back(std::mem::take(&mut self.part_bytes));
-                let bytes = part.len();
+            Ok(left) => {
+                let bytes = left.len();
                 if let Err(full) = self.held.take(bytes) {
                     return Poll::Ready(Some(Err(Unsent::NoRoom(full))));
                 }
-                (self.part, self.part_bytes) = (part, bytes);
+                let (held, waiting) = (self.held.clone(), self.connection.part());
+                self.part =
+                    Some(Part { left, counted: Arc::new(Counted { bytes, held, _waiting: waiting }) });
                 Poll::Ready(Some(Ok(())))
             }
             Err(trailers) => {
@@ -188,6 +209,15 @@ impl Given {
             }
         }
     }
+
+    /// The next piece of the part at hand.
+    fn piece(&mut self) -> Option<Bytes> {
+        let mut part = self.part.take()?;
+        let bytes = part.left.split_to(part.left.len().min(PIECE_BYTES));
+        let piece = Bytes::from_owner(Piece { bytes, _counted: part.counted.clone() });
+        self.part = Some(part).filter(|part| !part.left.is_empty());
+        Some(piece)
+    }
 }
 
 impl HttpBody for Given {
@@ -195,30 +225,35 @@ impl HttpBody for Given {
     type Error = StdError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, StdError>>> {
-        if self.part.is_empty() && self.trailers.is_none() {
-            self.answer.goes_on();
-            match ready!(self.poll_part(cx)) {
-                Some(Ok(())) => self.answer.waits(),
-                Some(Err(Unsent::NoRoom(full))) => {
-                    self.body = Body::empty();
-                    let mut trailers = HeaderMap::new();
-                    let written = refusal(full).add_header(&mut trailers);
-                    return Poll::Ready(Some(
-                        written.map(|()| Frame::trailers(trailers)).map_err(StdError::from),
-                    ));
-                }
-                Some(Err(Unsent::Failed(error))) => return Poll::Ready(Some(Err(error))),
-                None => {}
+        if self.part.is_none() && self.trailers.is_none() {
+            if let Some(Err(unsent)) = ready!(self.poll_part(cx)) {
+                self.body = Body::empty();
+                let mut trailers = HeaderMap::new();
+                let written = unsent.into_status().add_header(&mut trailers);
+                return Poll::Ready(Some(
+                    written.map(|()| Frame::trailers(trailers)).map_err(StdError::from),
+                ));
             }
         }
-        if !self.part.is_empty() {
-            let bytes = self.part.len().min(PIECE_BYTES);
-            return Poll::Ready(Some(Ok(Frame::data(self.part.split_to(bytes)))));
+        if let Some(piece) = self.piece() {
+            return Poll::Ready(Some(Ok(Frame::data(piece))));
         }
         Poll::Ready(self.trailers.take().map(Ok))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.part.is_empty() && self.trailers.is_none() && self.body.is_end_stream()
+        self.part.is_none() && self.trailers.is_none() && self.body.is_end_stream()
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.held.give_back(self.bytes);
+    }
+}
+
+impl AsRef<[u8]> for Piece {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
     }
 }

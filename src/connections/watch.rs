@@ -33,20 +33,21 @@ pub struct Watched {
 pub struct Connection {
     /// Who is at the other end.
     pub peer: Peer,
-    /// What counts as the address of the other end; empty if it has none.
-    pub(super) address: Arc<str>,
+    /// Who the messages on their way count for: the node that showed a certificate, or the address; nobody has neither but in a
+    /// simulation.
+    pub(super) counted_for: Arc<str>,
     answers: Arc<Mutex<Answers>>,
 }
 
-/// Since when each answer that is on its way waits for its part at hand to be taken.
+/// Since when each part of an answer that is on its way waits to be taken.
 #[derive(Default)]
 struct Answers {
     next: u64,
     waiting_since: BTreeMap<u64, Instant>,
 }
 
-/// An answer on its way over a connection; dropping it says that it is done.
-pub(super) struct Answer {
+/// A part of an answer on its way over a connection, which the other end is to take; dropping it says that it is written.
+pub(super) struct Waiting {
     number: u64,
     answers: Arc<Mutex<Answers>>,
 }
@@ -57,9 +58,10 @@ impl Watched {
     /// Must be called inside a runtime.
     pub fn new(stream: Accepted, handshake: Duration, untaken: Duration) -> Self {
         let peer = stream.peer().clone();
-        let address = peer.address.map(|address| counted_as(address.ip()).to_string());
-        let address = address.unwrap_or_default().into();
-        let connection = Connection { peer, address, answers: Arc::default() };
+        let address = || peer.address.map(|address| counted_as(address.ip()).to_string());
+        let node = peer.node.as_ref().map(|node| format!("node {node}"));
+        let counted_for = node.or_else(address).unwrap_or_default().into();
+        let connection = Connection { peer, counted_for, answers: Arc::default() };
         let look = Box::pin(sleep_until(Instant::now() + handshake));
         Watched { stream, connection, first_bytes: FIRST_BYTES, untaken, look }
     }
@@ -83,31 +85,19 @@ impl Watched {
 }
 
 impl Connection {
-    /// An answer, which waits to be taken.
-    pub(super) fn answer(&self) -> Answer {
+    /// A part of an answer: the time to take it runs.
+    pub(super) fn part(&self) -> Waiting {
         let mut answers = lock(&self.answers);
         let number = answers.next;
         answers.next += 1;
         answers.waiting_since.insert(number, Instant::now());
-        Answer { number, answers: self.answers.clone() }
+        Waiting { number, answers: self.answers.clone() }
     }
 }
 
-impl Answer {
-    /// The other end is to take a part: the time runs.
-    pub(super) fn waits(&self) {
-        lock(&self.answers).waiting_since.insert(self.number, Instant::now());
-    }
-
-    /// The other end has taken all there is, and this side is to give more.
-    pub(super) fn goes_on(&self) {
-        lock(&self.answers).waiting_since.remove(&self.number);
-    }
-}
-
-impl Drop for Answer {
+impl Drop for Waiting {
     fn drop(&mut self) {
-        self.goes_on();
+        lock(&self.answers).waiting_since.remove(&self.number);
     }
 }
 

@@ -49,8 +49,8 @@ const IN_USE: Duration = Duration::from_secs(1);
 /// There is no room for another result set.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{} {found}{}, limit {limit} ({}); {}retry after {} ms",
-    .of.words().0, .of.words().1, .of.limit_name(), .of.advice(), retry_after.as_millis()
+    "{} {found}{}, limit {limit} ({}); {}",
+    .of.words().0, .of.words().1, .of.limit_name(), self.advice()
 )]
 pub struct TooManyResultSets {
     /// Whose, and counted how.
@@ -94,12 +94,17 @@ impl ResultSetLimit {
             Self::BytesOfClient => ("this client reads open result sets of", " bytes"),
         }
     }
+}
 
-    fn advice(self) -> &'static str {
-        match self {
-            Self::Bytes => "",
-            Self::BytesOfOne => "ask for fewer days or larger chunks, or ",
-            Self::OfClient | Self::BytesOfClient => "cancel one that is read, or ",
+impl TooManyResultSets {
+    fn advice(&self) -> String {
+        let later = format!("retry after {} ms", self.retry_after.as_millis());
+        match self.of {
+            ResultSetLimit::Bytes => later,
+            ResultSetLimit::BytesOfOne => "ask for fewer days, or for larger chunks".to_owned(),
+            ResultSetLimit::OfClient | ResultSetLimit::BytesOfClient => {
+                format!("cancel one that is read, or {later}")
+            }
         }
     }
 }

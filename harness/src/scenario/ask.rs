@@ -1,6 +1,6 @@
 //! Asks a question of a cluster and reads all of its answer, by whichever contract.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use overlay::client::{CheckedChunk, ClientError, QueryResult};
@@ -105,6 +105,14 @@ pub(crate) fn typed(question: &Question) -> Query {
 }
 
 /// The days that a result says it lacks.
+/// Why each day that a ledger lacks is missing, and the nodes that were tried.
+pub(super) fn reasons(ledger: &[Entry]) -> BTreeMap<u32, String> {
+    let reason = |(entry, why, nodes): (&Entry, &str, &[String])| {
+        (entry.day.number(), format!("{why} (tried {})", nodes.join(", ")))
+    };
+    coverage::missing(ledger).map(reason).collect()
+}
+
 pub(super) fn missing(result: &QueryResult) -> BTreeSet<u32> {
     coverage::missing(&result.ledger).map(|(entry, ..)| entry.day.number()).collect()
 }

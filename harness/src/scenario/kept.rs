@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use tonic::Code;
 
 use super::LEASE_MS;
-use super::ask::{call, call_within, digest, missing, typed, until_let_in};
+use super::ask::{call, call_within, digest, missing, reasons, typed, until_let_in};
 use super::reach::{self, Excuses, Pinned};
 use super::run::{Run, expected};
 use super::step::{Question, Way};
@@ -53,7 +53,8 @@ impl Run<'_> {
             Err(refusal) => return property::refusal_has_a_cause(&refusal, &excuses.days, excuses.silence),
         };
         let missing = missing(&result);
-        property::missing_days_have_a_cause(&missing, question.allow_partial, &excuses.days)?;
+        let reasons = reasons(&result.ledger);
+        property::missing_days_have_a_cause(&reasons, question.allow_partial, &excuses.days, false)?;
         self.judge_versions(&result.ledger)?;
         let revised = self.revision.map(|revision| revision.revised_in(&result.ledger)).unwrap_or_default();
         let expected = expected(&self.oracle_of(&revised), question, &missing);

@@ -18,6 +18,8 @@ pub(crate) struct Excuses {
     pub(crate) lost: BTreeSet<u32>,
     /// Whether the node asked may say nothing at all.
     pub(crate) silence: bool,
+    /// Whether others are asked at once, whom the same days keep waiting.
+    pub(crate) beside_others: bool,
     /// Who lies, if nothing else is wrong.
     pub(crate) liars: BTreeSet<String>,
 }
@@ -64,6 +66,7 @@ pub(crate) fn excuses(
     Excuses {
         days: lost.collect(),
         lost: BTreeSet::new(),
+        beside_others: false,
         silence: !reached.contains(&*question.node),
         liars: only_liars(&faults),
     }

@@ -16,7 +16,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 use tonic::Code;
 
-use super::ask::{Answer, ask, call};
+use super::ask::{Answer, ask, call, reasons};
 use super::kept::Opened;
 use super::reach::{self, Excuses, Trouble};
 use super::revision::Revision;
@@ -245,7 +245,9 @@ impl<'a> Run<'a> {
     async fn ask(&mut self, step: usize, questions: &[Question]) -> Result<(), Violation> {
         let cluster = &*self.cluster;
         // Before they are asked: the end of a fault may be noticed while they run.
-        let excuses: Vec<Excuses> = questions.iter().map(|question| self.excuses(question)).collect();
+        let beside_others = questions.len() > 1;
+        let excuses = |question| Excuses { beside_others, ..self.excuses(question) };
+        let excuses: Vec<Excuses> = questions.iter().map(excuses).collect();
         let asking = questions.iter().enumerate().map(|(number, question)| ask(cluster, question, number));
         let answers = join_all(asking).await;
         let answered = questions.iter().zip(&excuses).zip(answers).enumerate();
@@ -317,7 +319,13 @@ impl<'a> Run<'a> {
                 }
             }
             Ok(answer) => {
-                property::missing_days_have_a_cause(&answer.missing, question.allow_partial, &excuses.days)?;
+                let reasons = reasons(answer.ledger.as_deref().unwrap_or_default());
+                property::missing_days_have_a_cause(
+                    &reasons,
+                    question.allow_partial,
+                    &excuses.days,
+                    excuses.beside_others,
+                )?;
                 self.judge_versions(answer.ledger.as_deref().unwrap_or_default())?;
                 let oracle = self.oracle_of(&self.revised_days(question, &answer));
                 let expected = expected(&oracle, question, &answer.missing);
@@ -442,6 +450,10 @@ impl<'a> Run<'a> {
             |fault: &Fault| !matches!(fault, Fault::Crash { .. } | Fault::Revise { .. } | Fault::Lie { .. });
         if self.over.iter().any(|(_, fault)| is_of_a_link(fault)) {
             tokio::time::sleep(cluster.overlay().limits.keepalive() * KEEPALIVES_OF_A_CONNECTION).await;
+        }
+        // Whoever is found again may still be thought to have the data that it had.
+        if self.over.iter().any(|(_, fault)| matches!(fault, Fault::Revise { .. })) {
+            tokio::time::sleep(self.noticed_within()).await;
         }
         let found = wait_until(RECOVERS_WITHIN, async || {
             let finding = self.topology.ids().map(|node| finds_all(cluster, node));
