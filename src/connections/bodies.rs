@@ -225,15 +225,14 @@ impl HttpBody for Given {
     type Error = StdError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, StdError>>> {
-        if self.part.is_none() && self.trailers.is_none() {
-            if let Some(Err(unsent)) = ready!(self.poll_part(cx)) {
-                self.body = Body::empty();
-                let mut trailers = HeaderMap::new();
-                let written = unsent.into_status().add_header(&mut trailers);
-                return Poll::Ready(Some(
-                    written.map(|()| Frame::trailers(trailers)).map_err(StdError::from),
-                ));
-            }
+        if self.part.is_none()
+            && self.trailers.is_none()
+            && let Some(Err(unsent)) = ready!(self.poll_part(cx))
+        {
+            self.body = Body::empty();
+            let mut trailers = HeaderMap::new();
+            let written = unsent.into_status().add_header(&mut trailers);
+            return Poll::Ready(Some(written.map(|()| Frame::trailers(trailers)).map_err(StdError::from)));
         }
         if let Some(piece) = self.piece() {
             return Poll::Ready(Some(Ok(Frame::data(piece))));
