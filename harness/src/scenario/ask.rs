@@ -131,7 +131,10 @@ async fn ask_by_ours(cluster: &dyn Cluster, question: &Question, number: usize) 
     for index in 0..result.chunk_count() {
         let asked = Instant::now();
         let chunk = call(client.chunk(&result, index)).await;
-        chunks.push(chunk.map_err(|refusal| again_if_outlasted(refusal, asked - touched))?);
+        chunks.push(
+            chunk
+                .map_err(|refusal| again_if_outlasted(refusal, Code::FailedPrecondition, asked - touched))?,
+        );
         touched = asked;
     }
     Ok(Answer {
@@ -154,7 +157,7 @@ async fn ask_by_the_old_contract(cluster: &dyn Cluster, question: &Question) -> 
         let asked = Instant::now();
         let chunk = call(client.chunk(&result.uid, index)).await?;
         let success = expect_status("success", &chunk.status);
-        success.map_err(|refusal| again_if_outlasted(refusal, asked - touched))?;
+        success.map_err(|refusal| again_if_outlasted(refusal, Code::NotFound, asked - touched))?;
         touched = asked;
         let chunk_rows = serde_json::from_str::<Vec<Value>>(&chunk.data);
         rows.extend(chunk_rows.map_err(|error| Refusal::nonsense(format!("chunk {index}: {error}")))?);
@@ -166,10 +169,10 @@ async fn ask_by_the_old_contract(cluster: &dyn Cluster, question: &Question) -> 
     Ok(Answer { turned_away: 0, rows, missing: BTreeSet::new(), ledger: None, digests: Vec::new() })
 }
 
-/// A refusal that sends the client back at once, if it is for want of a lease that the chunk before outlasted: waiting for nodes that
-/// hang can take longer than so short a lease.
-fn again_if_outlasted(refusal: Refusal, since_touched: Duration) -> Refusal {
-    match refusal.is_about_the_lease() && since_touched >= Duration::from_millis(LEASE_MS) {
+/// A refusal that sends the client back at once, if its code is `expired` and the chunk before outlasted the lease: waiting
+/// for nodes that hang can take longer than so short a lease.
+fn again_if_outlasted(refusal: Refusal, expired: Code, since_touched: Duration) -> Refusal {
+    match refusal.code == Some(expired) && since_touched >= Duration::from_millis(LEASE_MS) {
         true => refusal.coming_back(Duration::ZERO),
         false => refusal,
     }
