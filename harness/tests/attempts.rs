@@ -190,7 +190,7 @@ fn nothing_is_retried_without_the_time_for_an_answer() {
 }
 
 /// Goal: a hundred requests to a host that does not answer take no longer than one. Method: thirty queries at once that all
-/// need B, which is cut off; with one attempt to connect for each, one after the other, they would take a minute.
+/// need B, whose connection has ended and which is cut off; with one attempt to connect for each, one after the other, they would take a minute.
 #[test]
 fn requests_that_wait_for_a_connection_fail_with_it() {
     let topology = TopologyBuilder::chain(2).build();
@@ -198,6 +198,7 @@ fn requests_that_wait_for_a_connection_fail_with_it() {
     let ran = Driver::Simulated { seed: 14 }.run(spec, async |cluster| {
         let client = cluster.client("A", "many").unwrap();
         client.query(&json_query(&OracleQuery::default())).await.unwrap();
+        cluster.inject(&Fault::crash("B")).await.unwrap();
         cluster.inject(&Fault::partition("A", "B")).await.unwrap();
         let started = tokio::time::Instant::now();
         let queries: Vec<Query> = (0..30)
@@ -212,8 +213,8 @@ fn requests_that_wait_for_a_connection_fail_with_it() {
     });
     let (codes, took) = ran.unwrap();
     assert_eq!(codes, [tonic::Code::Unavailable; 30]);
-    // Two keepalives of a second until the connection is given up, then one attempt to connect for each of two holders.
-    assert!(took < Duration::from_secs(6), "{took:?}");
+    // One attempt to connect may take a second.
+    assert!(took < Duration::from_secs(2), "{took:?}");
 }
 
 /// Goal: a node that fails is suspect first, down when a probe fails too, and up when it answers one.

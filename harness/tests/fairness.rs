@@ -106,6 +106,7 @@ fn flooding_client_does_not_starve_others_and_waits_for_itself() {
         assert!(jain(&parts) >= 0.95, "{}: {parts:?}", jain(&parts));
 
         assert!(flooded.refused > 0 && flooded.without_retry_info == 0, "{flooded:?}");
+        assert!(flooded.retried > 0, "{flooded:?}");
         assert!(flooded.in_at_first_retry * 10 >= flooded.retried * 8, "{flooded:?}");
     });
 }
