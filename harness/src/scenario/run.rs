@@ -310,7 +310,11 @@ impl<'a> Run<'a> {
                     Some(Code::DataLoss) => {
                         property::read_is_refused_for_a_cause(&refusal, &excuses.lost, excuses.silence)?;
                     }
-                    _ => property::refusal_has_a_cause(&refusal, &excuses.days, excuses.silence)?,
+                    _ => {
+                        // Whoever cannot be reached might have it.
+                        let days = &excuses.days | &excuses.lost;
+                        property::refusal_has_a_cause(&refusal, &days, excuses.silence)?;
+                    }
                 }
                 // The old contract names days only.
                 match excuses.liars.is_empty() || question.form == Form::Old {
