@@ -104,7 +104,6 @@ pub(crate) fn typed(question: &Question) -> Query {
     }
 }
 
-/// The days that a result says it lacks.
 /// Why each day that a ledger lacks is missing, and the nodes that were tried.
 pub(super) fn reasons(ledger: &[Entry]) -> BTreeMap<u32, String> {
     let reason = |(entry, why, nodes): (&Entry, &str, &[String])| {
@@ -113,6 +112,7 @@ pub(super) fn reasons(ledger: &[Entry]) -> BTreeMap<u32, String> {
     coverage::missing(ledger).map(reason).collect()
 }
 
+/// The days that a result says it lacks.
 pub(super) fn missing(result: &QueryResult) -> BTreeSet<u32> {
     coverage::missing(&result.ledger).map(|(entry, ..)| entry.day.number()).collect()
 }
