@@ -128,8 +128,8 @@ pub fn chunk_has_its_bytes_again(index: u32, before: u64, again: u64) -> Result<
     }
 }
 
-/// Days are missing only from an answer that may lack some, and only if no sure way leads to them, or if others, asked
-/// at once, have spent its time on such days.
+/// Days are missing only from an answer that may lack some, and only if no sure way leads to them, or if they came too
+/// late, as the answer's own words have it, since others, asked at once, had spent its time on such days.
 ///
 /// # Errors
 /// [`Violation`] naming the days.
@@ -139,9 +139,12 @@ pub fn missing_days_have_a_cause(
     out_of_reach: &BTreeSet<u32>,
     beside_others: bool,
 ) -> Result<(), Violation> {
-    let is_late = beside_others && !out_of_reach.is_empty();
-    let has_a_cause = |day: &u32| may_lack_some && (is_late || out_of_reach.contains(day));
-    let without_cause: BTreeMap<_, _> = missing.iter().filter(|(day, _)| !has_a_cause(day)).collect();
+    let may_be_late = beside_others && !out_of_reach.is_empty();
+    let is_late = |why: &str| ["did not answer within", "too few to ask"].iter().any(|words| why.contains(words));
+    let has_a_cause = |(day, why): &(&u32, &String)| {
+        may_lack_some && (out_of_reach.contains(day) || may_be_late && is_late(why))
+    };
+    let without_cause: BTreeMap<_, _> = missing.iter().filter(|missing| !has_a_cause(missing)).collect();
     match without_cause.is_empty() {
         true => Ok(()),
         false => Err(Violation::of("missing_days_have_a_cause", format!("{without_cause:?} are missing"))),
