@@ -1,6 +1,7 @@
 //! The command line of the harness: one file a command.
 
 mod abandon;
+mod bench;
 mod failover;
 mod fairness;
 mod generate;
@@ -44,6 +45,8 @@ enum Command {
     Fairness(fairness::Fairness),
     /// Let clients open queries and vanish, and see what is left of them
     Abandon(abandon::Abandon),
+    /// Measure the overlay beside what is possible on this machine
+    Bench(bench::Bench),
     /// Compare ways of sharing a node under one workload, in virtual time
     Policies(policies::Policies),
 }
@@ -82,6 +85,7 @@ pub fn main() -> ExitCode {
         Command::Soak(soak) => soak.run(),
         Command::Fairness(fairness) => fairness.run(),
         Command::Abandon(abandon) => abandon.run(),
+        Command::Bench(bench) => bench.run(),
         Command::Policies(policies) => policies.run(),
     };
     match done {

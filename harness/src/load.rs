@@ -28,7 +28,9 @@ mod user;
 
 pub use self::mix::{Mix, Transaction};
 pub use self::nodes::{NodeCounters, NodeUsage, ObservedNode};
+pub(crate) use self::open::run as at_schedule;
 pub use self::open::{Arrivals, Schedule};
+pub(crate) use self::recorder::Latencies;
 pub use self::results::{
     AdmissionResults, CallResults, ClientResults, CurvePoint, LatencyPercentiles, LoadResults, SecondResults,
     TransactionResults, WorkDone,

@@ -140,7 +140,8 @@ pub fn missing_days_have_a_cause(
     beside_others: bool,
 ) -> Result<(), Violation> {
     let may_be_late = beside_others && !out_of_reach.is_empty();
-    let is_late = |why: &str| ["did not answer within", "too few to ask"].iter().any(|words| why.contains(words));
+    let is_late =
+        |why: &str| ["did not answer within", "too few to ask"].iter().any(|words| why.contains(words));
     let has_a_cause = |(day, why): &(&u32, &String)| {
         may_lack_some && (out_of_reach.contains(day) || may_be_late && is_late(why))
     };

@@ -102,7 +102,7 @@ impl ProcessCluster {
         self.address_of(id).to_string()
     }
 
-    pub(super) fn address_of(&self, id: &str) -> SocketAddr {
+    pub(crate) fn address_of(&self, id: &str) -> SocketAddr {
         self.addresses[id]
     }
 

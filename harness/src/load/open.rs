@@ -46,7 +46,7 @@ impl Schedule {
 }
 
 /// Sends request `n` when it is due, and gives `done` its answer with the latency since then.
-pub(super) async fn run<A, F>(
+pub(crate) async fn run<A, F>(
     schedule: Schedule,
     send: impl Fn(u64) -> F,
     done: impl Fn(u64, Duration, A) + Clone + Send + 'static,

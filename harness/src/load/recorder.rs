@@ -111,7 +111,7 @@ struct Current {
 
 /// Latencies in microseconds, to three digits.
 #[derive(Clone, Debug)]
-pub(super) struct Latencies(Histogram<u64>);
+pub(crate) struct Latencies(Histogram<u64>);
 
 impl Default for Latencies {
     fn default() -> Self {
@@ -120,7 +120,7 @@ impl Default for Latencies {
 }
 
 impl Latencies {
-    pub(super) fn record(&mut self, latency: Duration) {
+    pub(crate) fn record(&mut self, latency: Duration) {
         // No call may take a day; without a bound the histogram would grow with nonsense.
         let microseconds = latency.as_micros().min(86_400_000_000) as u64;
         self.0.record(microseconds).expect("the histogram grows");
@@ -131,7 +131,7 @@ impl Latencies {
     }
 
     /// The latency that `percent` of all do not exceed.
-    pub(super) fn percentile_ms(&self, percent: f64) -> Option<f64> {
+    pub(crate) fn percentile_ms(&self, percent: f64) -> Option<f64> {
         self.some(self.0.value_at_percentile(percent) as f64)
     }
 

@@ -1,0 +1,96 @@
+//! Whole results: how long a client takes from asking to holding the last row.
+
+use std::net::SocketAddr;
+use std::pin::pin;
+
+use futures::TryStreamExt;
+use overlay::aggregate::{AggregateOf, AggregateSpec, GroupKey};
+use overlay::client::{Client, OldClient};
+use overlay::day::Day;
+use overlay::plan::Query;
+use overlay::predicate::{Predicate, Words};
+use tokio::time::Instant;
+
+use super::rates::old_filter;
+use super::{BenchError, milliseconds};
+
+/// What a drain came to.
+pub(super) struct Drained {
+    /// Until the client has the manifest, and with it the first rows.
+    pub(super) first_ms: f64,
+    /// Until it has everything.
+    pub(super) all_ms: f64,
+    /// Of all chunks.
+    pub(super) rows: u64,
+    /// The rows of each frame.
+    pub(super) frames: Vec<(Day, u32)>,
+}
+
+/// PM2.5 from `min` to 35.
+pub(super) fn moderate(min: &str) -> Predicate {
+    let words = Words { parameter: Some("PM2.5"), min: Some(min), max: Some("35"), ..Words::default() };
+    words.resolve().expect("the bounds are in order")
+}
+
+/// All rows in Arrow, over `StreamChunks`, each chunk checked.
+pub(super) async fn arrow(address: SocketAddr, min: &str) -> Result<Drained, BenchError> {
+    let client = connected(address).await?;
+    let query = Query { predicate: moderate(min), ..Query::default() };
+    let began = Instant::now();
+    let mut result = client.query(&query).await?;
+    let first_ms = milliseconds(began.elapsed());
+    let first = client.chunk_or_resume(&mut result, 0).await?;
+    let mut frames = first.frames;
+    if result.chunk_count() > 1 {
+        let mut chunks = pin!(client.chunks(&result, 1).await?);
+        while let Some(chunk) = chunks.try_next().await? {
+            frames.extend(chunk.frames);
+        }
+    }
+    let all_ms = milliseconds(began.elapsed());
+    let frames: Vec<_> = frames.iter().filter_map(|frame| Some((frame.day?, frame.rows))).collect();
+    let rows = frames.iter().map(|(_, rows)| u64::from(*rows)).sum();
+    Ok(Drained { first_ms, all_ms, rows, frames })
+}
+
+/// All rows in JSON by the old contract, one chunk after the other.
+pub(super) async fn old_json(address: SocketAddr, min: &str) -> Result<(f64, u64), BenchError> {
+    let client = OldClient::new(&address.to_string())?;
+    // Connects; a node that is not ready says so.
+    client.is_healthy().await?;
+    let began = Instant::now();
+    let result = client.query("filter", &old_filter(min, 10_000_000)).await?;
+    for index in 0..result.total_chunks {
+        let chunk = client.chunk(&result.uid, index).await?;
+        if chunk.status != "success" {
+            return Err(BenchError::Refused(chunk.status));
+        }
+    }
+    Ok((milliseconds(began.elapsed()), result.total_records as u64))
+}
+
+/// The mean of PM2.5 by site and day, over all days.
+pub(super) async fn aggregate(address: SocketAddr, min: &str) -> Result<(f64, u64), BenchError> {
+    let client = connected(address).await?;
+    let words = Words { parameter: Some("PM2.5"), min: Some(min), ..Words::default() };
+    let query = Query {
+        predicate: words.resolve().expect("a number"),
+        aggregate: Some(AggregateSpec {
+            of: AggregateOf::Value,
+            group_by: vec![GroupKey::Site, GroupKey::Day],
+        }),
+        ..Query::default()
+    };
+    let began = Instant::now();
+    let mut result = client.query(&query).await?;
+    for index in 0..result.chunk_count() {
+        client.chunk_or_resume(&mut result, index).await?;
+    }
+    Ok((milliseconds(began.elapsed()), result.manifest.total_records))
+}
+
+async fn connected(address: SocketAddr) -> Result<Client, BenchError> {
+    let client = Client::new(&address.to_string(), "bench")?;
+    client.metrics().await?;
+    Ok(client)
+}
