@@ -29,7 +29,7 @@ use crate::inventory::Snapshot;
 use crate::metrics::Metrics;
 use crate::outside::{Clock, Compute, Random};
 use crate::placement::Placement;
-use crate::plan::{self, Ask, Fate, PlannedDay, Query, QueryPlan};
+use crate::plan::{self, Ask, Fate, PlanKey, PlannedDay, Query, QueryPlan};
 use crate::result_set::{Leases, Owner, ResultSet};
 use crate::verb::{Call, Cause, Frame, HopStatistics, Selection};
 
@@ -50,9 +50,9 @@ pub struct Coordinator {
     admission: QueryAdmission,
     reads: ComputeSlots,
     leases: Leases,
-    results: ByteCache<Arc<str>, Arc<ResultSet>>,
-    chunks: ByteCache<(Arc<str>, u32), Arc<Vec<Frame>>>,
-    aggregates: ByteCache<Arc<str>, Arc<Groups>>,
+    results: ByteCache<PlanKey, Arc<ResultSet>>,
+    chunks: ByteCache<(PlanKey, u32), Arc<Vec<Frame>>>,
+    aggregates: ByteCache<PlanKey, Arc<Groups>>,
     /// One at a time, or many readers of a large aggregate would be many copies.
     recounts: ComputeSlots,
     computing: ComputeSlots,
@@ -266,7 +266,7 @@ impl Coordinator {
         for plan_count in 1.. {
             let plan = self.plan(query, &asking.client, sought).await;
             let lacks_days = plan.days.iter().any(|planned| matches!(planned.fate, Fate::OutOfReach { .. }));
-            let key: Arc<str> = plan.key().into();
+            let key = plan.key();
             let cached = self.results.get(&key);
             self.metrics.cache_use("result", cached.is_some());
             if let Some(result_set) = cached {
@@ -381,7 +381,7 @@ impl Coordinator {
         }
     }
 
-    async fn run(self: Arc<Self>, key: Arc<str>, plan: QueryPlan, name: RunName) -> Result<Ran, RunError> {
+    async fn run(self: Arc<Self>, key: PlanKey, plan: QueryPlan, name: RunName) -> Result<Ran, RunError> {
         let RunName { id, charged_to, deadline } = name;
         let teams = plan.cost_by_team().into_iter().map(|(team, rows)| (Arc::from(team), rows)).collect();
         let cost = QueryCost { client: charged_to.clone(), request_id: Some(id), teams };

@@ -39,6 +39,10 @@ const SCANNED_ROWS_PER_ADDED_ROW: u64 = 3;
 /// Likewise for putting one group in order.
 const SCANNED_ROWS_PER_NAMED_GROUP: u64 = 50;
 
+/// Rows to scan up to which a request is computed by the thread that answers it: handing pieces to another thread and back
+/// takes longer than some 50 µs of computing.
+const SHORT_ROWS: u64 = 32_768;
+
 /// The data of one node, and what it takes to compute over them.
 pub struct Holder {
     node: NodeId,
@@ -167,7 +171,10 @@ impl Holder {
         call: &Call,
     ) -> Answers<CountItem, DayCount> {
         let mut answers = Answers::default();
-        let mut work = Work::new(self, call);
+        let cost = |item: &CountItem| {
+            self.rows_of(item.day) + u64::from(item.first_rows) * SCANNED_ROWS_PER_ENCODED_ROW
+        };
+        let mut work = Work::new(self, call, items.iter().map(cost).sum());
         let asked = items.clone();
         let mut tally = None;
         for item in items {
@@ -221,7 +228,9 @@ impl Holder {
         call: &Call,
     ) -> Answers<ReadItem, (ReadItem, Frame)> {
         let mut answers = Answers::default();
-        let mut work = Work::new(self, call);
+        let cost =
+            |item: &ReadItem| self.rows_of(item.day) + u64::from(item.rows) * SCANNED_ROWS_PER_ENCODED_ROW;
+        let mut work = Work::new(self, call, items.iter().map(cost).sum());
         for item in items {
             let read = match self.holds(item.day, item.version) {
                 Ok(store) => self.read_day(store, spec, &item, &mut work).await,
@@ -235,6 +244,11 @@ impl Holder {
         answers.statistics.push(work.statistics());
         answers.states.push(self.state());
         answers
+    }
+
+    /// What a scan of a day reads; nothing of one that is not held.
+    fn rows_of(&self, day: Day) -> u64 {
+        self.store().and_then(|store| store.day(day)).map_or(0, |batch| u64::from(batch.row_count()))
     }
 
     fn holds(&self, day: Day, version: Version) -> Result<&Arc<Store>, Refusal> {
@@ -466,6 +480,8 @@ struct Refusal(Cause, String);
 struct Work<'a> {
     holder: &'a Holder,
     call: &'a Call,
+    /// Whether all of it together takes less time than handing pieces to another thread.
+    is_short: bool,
     bound: Option<Arc<BoundPredicate>>,
     started: Instant,
     statistics: HopStatistics,
@@ -477,10 +493,12 @@ struct Done<T> {
 }
 
 impl<'a> Work<'a> {
-    fn new(holder: &'a Holder, call: &'a Call) -> Self {
+    /// Work of a request that costs about as much as scanning so many rows.
+    fn new(holder: &'a Holder, call: &'a Call, cost: u64) -> Self {
         Work {
             holder,
             call,
+            is_short: cost <= SHORT_ROWS,
             bound: None,
             started: Instant::now(),
             statistics: HopStatistics { node: holder.node.to_string(), ..HopStatistics::default() },
@@ -518,7 +536,11 @@ impl<'a> Work<'a> {
             drop((permit, work));
             result
         };
-        let result = self.holder.compute.run(cost, holding).await;
+        let compute = self.holder.compute;
+        let result = match self.is_short {
+            true => compute.run_here(cost, holding).await,
+            false => compute.run(cost, holding).await,
+        };
         Ok(Done { result, took: granted.elapsed() })
     }
 

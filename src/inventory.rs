@@ -94,9 +94,10 @@ pub struct Directory {
 
 #[derive(Default)]
 struct Inner {
-    inventories: BTreeMap<NodeId, Arc<NodeInventory>>,
-    free_compute_slots: BTreeMap<NodeId, u32>,
-    marks: BTreeMap<NodeId, Mark>,
+    /// Copied when it changes while somebody looks at it, so that looking costs nothing.
+    now: Arc<Snapshot>,
+    /// Why nodes are marked.
+    whys: BTreeMap<NodeId, String>,
 }
 
 /// A consistent view of a [`Directory`], for decisions that are pure.
@@ -115,29 +116,25 @@ impl Directory {
     ///
     /// One that is `unchanged` has no days; the days known already stay.
     pub fn learn(&self, mut inventory: NodeInventory, unchanged: bool) {
-        let mut guard = self.lock();
-        let inner = &mut *guard;
+        let mut inner = self.lock();
         let node = inventory.node.clone();
         if inventory.ready && !inventory.draining {
-            inner.marks.remove(&node);
+            inner.unmark(&node);
         } else {
             let why = if inventory.draining { "shutting down" } else { "not ready" };
-            inner.marks.insert(node.clone(), Mark { health: Health::Down, why: why.to_owned() });
+            inner.mark(&node, Health::Down, why);
         }
-        inner.free_compute_slots.insert(node.clone(), inventory.free_compute_slots);
-        let known = inner.inventories.get(&node).filter(|known| known.incarnation == inventory.incarnation);
+        inner.hear_of_slots(&node, inventory.free_compute_slots);
+        let known = inner.now.inventories.get(&node);
+        let known = known.filter(|known| known.incarnation == inventory.incarnation);
         match (unchanged, known) {
-            (true, Some(known)) if known.draining == inventory.draining => {}
-            (true, Some(known)) => {
-                inventory.days = known.days.clone();
-                inner.inventories.insert(node, Arc::new(inventory));
-            }
+            (true, Some(known)) if known.draining == inventory.draining => return,
+            (true, Some(known)) => inventory.days = known.days.clone(),
             // Forgotten in the meantime: asked again before the next plan.
-            (true, None) => {}
-            (false, _) => {
-                inner.inventories.insert(node, Arc::new(inventory));
-            }
+            (true, None) => return,
+            (false, _) => {}
         }
+        inner.change().inventories.insert(node, Arc::new(inventory));
     }
 
     /// Takes in the state that came along with an answer; forgets an inventory of another incarnation.
@@ -146,55 +143,74 @@ impl Directory {
             self.is_down(&state.node, "shutting down");
         }
         let mut inner = self.lock();
-        inner.free_compute_slots.insert(state.node.clone(), state.free_compute_slots);
-        let stale =
-            inner.inventories.get(&state.node).is_some_and(|known| known.incarnation != state.incarnation);
-        if stale {
-            inner.inventories.remove(&state.node);
+        inner.hear_of_slots(&state.node, state.free_compute_slots);
+        let known = inner.now.inventories.get(&state.node);
+        if known.is_some_and(|known| known.incarnation != state.incarnation) {
+            inner.change().inventories.remove(&state.node);
         }
     }
 
     /// Avoids a node that gave no usable answer, until a probe tells more. One that is down stays so.
     pub fn suspect(&self, node: &NodeId, why: &str) {
-        self.mark(node, Health::Suspect, why);
+        self.lock().mark(node, Health::Suspect, why);
     }
 
     /// Avoids a node that failed a probe, or is not ready.
     pub fn is_down(&self, node: &NodeId, why: &str) {
-        self.mark(node, Health::Down, why);
+        self.lock().mark(node, Health::Down, why);
     }
 
-    fn mark(&self, node: &NodeId, health: Health, why: &str) {
-        let mut inner = self.lock();
-        let was_up = inner.inventories.contains_key(node);
-        let known = inner.marks.get(node).map(|mark| mark.health);
+    /// The nodes that are avoided, each with the last failure.
+    pub fn marks(&self) -> BTreeMap<NodeId, Mark> {
+        let inner = self.lock();
+        let mark = |(node, health): (&NodeId, &Health)| {
+            let why = inner.whys.get(node).cloned().unwrap_or_default();
+            (node.clone(), Mark { health: *health, why })
+        };
+        inner.now.marked.iter().map(mark).collect()
+    }
+
+    /// A view for pure decisions.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.lock().now.clone()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
+        self.inner.lock().expect("the directory's own code does not panic")
+    }
+}
+
+impl Inner {
+    fn change(&mut self) -> &mut Snapshot {
+        Arc::make_mut(&mut self.now)
+    }
+
+    fn hear_of_slots(&mut self, node: &NodeId, free: u32) {
+        if self.now.free_compute_slots.get(node) != Some(&free) {
+            self.change().free_compute_slots.insert(node.clone(), free);
+        }
+    }
+
+    fn mark(&mut self, node: &NodeId, health: Health, why: &str) {
+        let known = self.now.marked.get(node).copied();
         let health = known.map_or(health, |known| known.max(health));
-        let mark = Mark { health, why: why.to_owned() };
-        if inner.marks.insert(node.clone(), mark).is_none() {
-            match was_up {
+        self.whys.insert(node.clone(), why.to_owned());
+        if known != Some(health) {
+            self.change().marked.insert(node.clone(), health);
+        }
+        if known.is_none() {
+            match self.now.inventories.contains_key(node) {
                 true => tracing::warn!(%node, why, "node is avoided until it answers a probe"),
                 false => tracing::debug!(%node, why, "node is not up yet"),
             }
         }
     }
 
-    /// The nodes that are avoided, each with the last failure.
-    pub fn marks(&self) -> BTreeMap<NodeId, Mark> {
-        self.lock().marks.clone()
-    }
-
-    /// A view for pure decisions.
-    pub fn snapshot(&self) -> Snapshot {
-        let inner = self.lock();
-        Snapshot {
-            inventories: inner.inventories.clone(),
-            free_compute_slots: inner.free_compute_slots.clone(),
-            marked: inner.marks.iter().map(|(node, mark)| (node.clone(), mark.health)).collect(),
+    fn unmark(&mut self, node: &NodeId) {
+        if self.now.marked.contains_key(node) {
+            self.change().marked.remove(node);
+            self.whys.remove(node);
         }
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
-        self.inner.lock().expect("the directory's own code does not panic")
     }
 }
 

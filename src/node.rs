@@ -597,7 +597,7 @@ async fn watch_others(state: Arc<NodeState>) -> Result<(), NodeError> {
 fn watched(state: &NodeState) -> BTreeSet<NodeId> {
     let snapshot = state.relay.directory().snapshot();
     let mut nodes: BTreeSet<NodeId> =
-        snapshot.inventories.into_keys().chain(snapshot.marked.into_keys()).collect();
+        snapshot.inventories.keys().chain(snapshot.marked.keys()).cloned().collect();
     if state.process.role == Role::Leader {
         nodes.extend(state.overlay.processes.keys().cloned());
     }

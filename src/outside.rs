@@ -397,6 +397,20 @@ pub enum Compute {
 }
 
 impl Compute {
+    /// Runs a piece of work that is done sooner than another thread would begin it.
+    ///
+    /// Units: as [`Compute::run`] has them.
+    pub async fn run_here<T: Send + 'static>(
+        self,
+        rows: u64,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> T {
+        match self {
+            Compute::Pool => work(),
+            Compute::Inline | Compute::Simulated { .. } => self.run(rows, work).await,
+        }
+    }
+
     /// Runs one piece of work, of at most a quantum of rows, to its end.
     ///
     /// Units: `rows` is what the piece is charged with, in rows to scan; only simulated computing looks at it.

@@ -4,7 +4,9 @@
 //! here knows who is asked in the end; [`crate::gather`] divides the work.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::{self, Write};
+use std::fmt;
+use std::io::Write;
+use std::sync::Arc;
 
 use crate::aggregate::AggregateSpec;
 use crate::chunking::ChunkBounds;
@@ -81,6 +83,9 @@ pub struct QueryPlan {
     /// How chunks are cut.
     pub bounds: ChunkBounds,
 }
+
+/// Names what a plan computes.
+pub type PlanKey = Arc<[u8]>;
 
 /// One planned day.
 #[derive(Clone, Debug, PartialEq)]
@@ -410,21 +415,33 @@ fn chunk_bounds(query: &Query, days: &[PlannedDay], overlay: &Overlay) -> ChunkB
 
 impl QueryPlan {
     /// Equal for plans that give equal results: predicate, days and versions, limit, encoding, chunks.
-    pub fn key(&self) -> String {
+    pub fn key(&self) -> PlanKey {
         let Query { predicate, limit, aggregate, encoding, allow_partial, .. } = &self.query;
         let ChunkBounds { strategy, fixed_rows, chunk_bytes, may_grow, .. } = self.bounds;
-        let mut key = format!("{predicate:?}|{limit:?}|{aggregate:?}|{encoding:?}");
-        let _ = write!(key, "|{strategy:?} {fixed_rows} {chunk_bytes} {may_grow}");
-        // A query that accepts missing days must not share the run of one that does not.
-        let _ = write!(key, "|{allow_partial}");
+        let mut key = Vec::with_capacity(512 + 32 * self.days.len());
+        // Writing to memory does not fail. A query that accepts missing days must not share the run of one that does not.
+        let _ = write!(
+            key,
+            "{predicate:?}|{limit:?}|{aggregate:?}|{encoding:?}|{strategy:?} {fixed_rows} {chunk_bytes} \
+             {may_grow}|{allow_partial}|"
+        );
         for planned in &self.days {
-            let _ = match &planned.fate {
-                Fate::Ask(ask) => write!(key, "|{} {}", planned.day, ask.version),
-                Fate::Pruned { version, .. } => write!(key, "|{} pruned {version}", planned.day),
-                fate => write!(key, "|{} {fate:?}", planned.day),
-            };
+            key.extend(planned.day.number().to_le_bytes());
+            match &planned.fate {
+                Fate::Ask(ask) => {
+                    key.push(b'a');
+                    key.extend(ask.version.0);
+                }
+                Fate::Pruned { version, .. } => {
+                    key.push(b'p');
+                    key.extend(version.0);
+                }
+                fate => {
+                    let _ = write!(key, "{fate:?}|");
+                }
+            }
         }
-        key
+        key.into()
     }
 
     /// The days that have to be asked for, with what to ask.

@@ -304,14 +304,14 @@ impl Relay {
     ) -> (Vec<Request<V::Item>>, Vec<V::Item>) {
         let mut by_neighbour: BTreeMap<(NodeId, Option<NodeId>), Vec<V::Item>> = BTreeMap::new();
         let mut nowhere = Vec::new();
-        let marked = self.directory.snapshot().marked;
+        let snapshot = self.directory.snapshot();
         let mut next_hops: BTreeMap<NodeId, Option<NodeId>> = BTreeMap::new();
         for item in items {
             let target = item.node();
             let next = match next_hops.get(target) {
                 Some(next) => next.clone(),
                 None => {
-                    let next = self.next_hop(target, call, failed_ways.get(target), &marked);
+                    let next = self.next_hop(target, call, failed_ways.get(target), &snapshot.marked);
                     next_hops.entry(target.clone()).or_insert(next).clone()
                 }
             };

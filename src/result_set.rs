@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use crate::coverage::{self, Entry, Outcome};
 use crate::day::Day;
-use crate::plan::QueryPlan;
+use crate::plan::{PlanKey, QueryPlan};
 use crate::store::Version;
 
 pub use leases::{
@@ -21,7 +21,7 @@ pub use leases::{
 #[derive(Debug)]
 pub struct ResultSet {
     /// Equal for equal results; see [`QueryPlan::key`].
-    pub key: Arc<str>,
+    pub key: PlanKey,
     /// The plan that was run.
     pub plan: Arc<QueryPlan>,
     /// One entry for each planned day.
@@ -52,7 +52,7 @@ pub struct DayRows {
 impl ResultSet {
     /// A result whose chunks have `chunk_rows` records each.
     pub fn new(
-        key: Arc<str>,
+        key: PlanKey,
         plan: Arc<QueryPlan>,
         ledger: Vec<Entry>,
         total_records: u64,

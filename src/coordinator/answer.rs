@@ -12,7 +12,7 @@ use crate::day::Day;
 use crate::error::QueryError;
 use crate::frame;
 use crate::gather::{Counted, Unanswered, WantedDay};
-use crate::plan::{Ask, Fate, InvalidQuery, PlannedDay, QueryPlan};
+use crate::plan::{Ask, Fate, InvalidQuery, PlanKey, PlannedDay, QueryPlan};
 use crate::result_set::ResultSet;
 use crate::verb::{Call, Cause, Count, Frame, HopStatistics};
 
@@ -25,7 +25,7 @@ impl Coordinator {
     /// Counts what the plan asks for, and fixes ledger and boundaries. Adds to `scanned` also if it fails.
     pub(super) async fn count_and_cut(
         &self,
-        key: Arc<str>,
+        key: PlanKey,
         plan: QueryPlan,
         call: &Call,
         scanned: &mut Scanned,
@@ -49,7 +49,7 @@ impl Coordinator {
         // What lacks days shares no cache with the whole result that an equal plan may give later.
         let key = match coverage::missing(&ledger).next() {
             None => key,
-            Some(_) => format!("{key}|partial {:016x}", self.random.bits()).into(),
+            Some(_) => [&*key, b"partial", &self.random.bits().to_le_bytes()].concat().into(),
         };
         let result_set = match &plan.query.aggregate {
             Some(_) => self.cut_groups(key, &plan, ledger, groups),
@@ -194,7 +194,7 @@ impl Coordinator {
         }
     }
 
-    fn cut_rows(&self, key: Arc<str>, plan: &QueryPlan, ledger: Vec<Entry>) -> Result<ResultSet, QueryError> {
+    fn cut_rows(&self, key: PlanKey, plan: &QueryPlan, ledger: Vec<Entry>) -> Result<ResultSet, QueryError> {
         let day_rows: Vec<u64> = coverage::rows_taken(&ledger).map(|(_, served)| served.rows_taken).collect();
         let total = day_rows.iter().sum();
         let limits = &self.overlay.limits;
@@ -214,7 +214,7 @@ impl Coordinator {
 
     fn cut_groups(
         &self,
-        key: Arc<str>,
+        key: PlanKey,
         plan: &QueryPlan,
         mut ledger: Vec<Entry>,
         groups: Groups,
@@ -239,7 +239,7 @@ impl Coordinator {
     /// The first groups by key, up to the limit; kept for the chunks while there is room.
     fn keep_groups(
         &self,
-        key: &Arc<str>,
+        key: &PlanKey,
         plan: &QueryPlan,
         mut groups: Groups,
     ) -> Result<Arc<Groups>, QueryError> {
@@ -407,7 +407,7 @@ mod tests {
             let mut plan = QueryPlan::default();
             plan.query.limit = limit;
             ResultSet::new(
-                Arc::from(""),
+                Arc::from([]),
                 Arc::new(plan),
                 vec![entry.clone()],
                 groups,

@@ -15,6 +15,7 @@ use crate::error::QueryError;
 use crate::frame;
 use crate::gather::WantedDay;
 use crate::holder::SCANNED_ROWS_PER_ENCODED_ROW;
+use crate::plan::PlanKey;
 use crate::result_set::{Owner, ResultSet};
 use crate::verb::{Call, Frame, Read};
 
@@ -90,7 +91,7 @@ impl Coordinator {
         Ok(ChunkRead { frames, chunk_count, is_last: index + 1 == chunk_count })
     }
 
-    pub(super) fn keep_chunk(&self, key: (Arc<str>, u32), frames: Vec<Frame>) -> Arc<Vec<Frame>> {
+    pub(super) fn keep_chunk(&self, key: (PlanKey, u32), frames: Vec<Frame>) -> Arc<Vec<Frame>> {
         let frames = Arc::new(frames);
         let payload: usize = frames.iter().map(|frame| frame.payload.len() + size_of::<Frame>()).sum();
         self.chunks.insert(key.clone(), frames.clone(), payload + key.0.len());

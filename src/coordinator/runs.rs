@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared, WeakShared};
 use tokio::time::Instant;
 
 use crate::admission::{ClientKey, InFlight, InFlightPermit};
+use crate::plan::PlanKey;
 
 use super::{Asking, Ran, RunError};
 
@@ -16,7 +17,7 @@ type Run = BoxFuture<'static, Result<Ran, RunError>>;
 
 /// The runs of one node by what they compute.
 pub(super) struct Runs {
-    running: Mutex<BTreeMap<Arc<str>, Running>>,
+    running: Mutex<BTreeMap<PlanKey, Running>>,
     followers: InFlight,
     next_id: AtomicU64,
 }
@@ -82,7 +83,7 @@ impl Runs {
     /// Where there are too many followers, a query takes its own place in the queue.
     pub(super) fn join_or_start(
         &self,
-        key: &Arc<str>,
+        key: &PlanKey,
         asking: &Asking,
         join: Join,
         start: impl FnOnce(RunName) -> Run,
@@ -112,7 +113,7 @@ impl Runs {
     }
 
     /// A run that panicked says so to whoever looks at it, which may be under this lock.
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, Running>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<PlanKey, Running>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

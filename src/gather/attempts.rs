@@ -382,8 +382,9 @@ impl<'a, V: DayVerb> Attempts<'a, V> {
         let days = reservation.days.clone();
         let listed: Vec<Day> = days.keys().copied().collect();
         let others = self.holders(&listed, |day| days.get(&day).cloned());
-        let marked = self.gather.relay.directory().snapshot().marked;
-        let all_up = others.len() == days.len() && !others.values().any(|node| marked.contains_key(node));
+        let snapshot = self.gather.relay.directory().snapshot();
+        let is_marked = |node| snapshot.marked.contains_key(node);
+        let all_up = others.len() == days.len() && !others.values().any(is_marked);
         if all_up && self.hedge_budget(|budget| budget.take(self.rows_to_scan(days.keys()))) {
             self.gather.metrics.hedged();
             let handle = self.ask(id, &others, true);

@@ -145,7 +145,10 @@ pub struct Leases {
 struct LeasesInner {
     next_sequence: u64,
     next_touch: u64,
+    /// By sequence number, so in the order of their opening.
     leases: BTreeMap<u64, Lease>,
+    /// Sequence numbers of all, by last touch.
+    by_touch: BTreeMap<u64, u64>,
     bytes: usize,
     addresses: BTreeMap<String, Holding>,
 }
@@ -322,22 +325,27 @@ impl Leases {
     }
 
     fn end_expired(&self, inner: &mut LeasesInner, now: Instant) {
-        let expired: Vec<u64> = inner
-            .leases
-            .iter()
-            .filter(|(_, lease)| self.ends(lease) <= now)
-            .map(|(sequence, _)| *sequence)
-            .collect();
-        for sequence in expired {
+        while let Some((sequence, end)) = self.next_to_end(inner)
+            && end <= now
+        {
             inner.end(sequence);
         }
     }
 
     fn too_many(&self, inner: &LeasesInner, now: Instant) -> TooManyResultSets {
-        let ends = inner.leases.values().map(|lease| self.ends(lease)).min();
-        let retry_after = ends.map_or(self.limits.ttl, |end| end.saturating_duration_since(now));
+        let end = self.next_to_end(inner).map(|(_, end)| end);
+        let retry_after = end.map_or(self.limits.ttl, |end| end.saturating_duration_since(now));
         let (of, limit) = (ResultSetLimit::Bytes, self.limits.bytes);
         TooManyResultSets { of, found: inner.bytes, limit, retry_after }
+    }
+
+    /// The lease that ends first, and when. It is the one opened first or the one touched longest ago: the greatest age and the
+    /// time after a touch are the same for all.
+    fn next_to_end(&self, inner: &LeasesInner) -> Option<(u64, Instant)> {
+        let opened_first = inner.leases.keys().next();
+        let untouched = inner.by_touch.values().next();
+        let ends = opened_first.into_iter().chain(untouched);
+        ends.map(|sequence| (*sequence, self.ends(&inner.leases[sequence]))).min_by_key(|(_, end)| *end)
     }
 
     /// The sequence number of a uid that this incarnation could have issued.
@@ -392,6 +400,8 @@ impl LeasesInner {
                 of_client.by_touch.remove(&lease.touch);
                 of_client.by_touch.insert(touch, sequence);
             }
+            self.by_touch.remove(&lease.touch);
+            self.by_touch.insert(touch, sequence);
             lease.touch = touch;
         }
     }
@@ -401,6 +411,7 @@ impl LeasesInner {
             return;
         };
         self.bytes -= lease.bytes;
+        self.by_touch.remove(&lease.touch);
         let Some(of_address) = self.addresses.get_mut(&lease.owner.address) else {
             return;
         };
@@ -433,7 +444,7 @@ mod tests {
     }
 
     fn empty() -> Arc<ResultSet> {
-        Arc::new(ResultSet::new(Arc::from(""), Arc::new(QueryPlan::default()), Vec::new(), 0, false, &[0]))
+        Arc::new(ResultSet::new(Arc::from([]), Arc::new(QueryPlan::default()), Vec::new(), 0, false, &[0]))
     }
 
     fn limits(ttl: Duration, max_age: Duration, sets: usize) -> LeaseLimits {
@@ -541,7 +552,7 @@ mod tests {
         let leases = Leases::new("A", 7, limits(minute, minute, 1));
         let now = Instant::now();
         let kept = leases.open(empty(), owner("10.0.0.1", None), 1, now).unwrap();
-        let large = ResultSet { key: "long".repeat(room(1)).into(), ..Arc::into_inner(empty()).unwrap() };
+        let large = ResultSet { key: vec![0; room(1)].into(), ..Arc::into_inner(empty()).unwrap() };
         let refused = leases.open(Arc::new(large), owner("10.0.0.1", None), 2, now).unwrap_err();
         assert_eq!((refused.of, refused.limit), (ResultSetLimit::BytesOfOne, room(1)));
         assert!(leases.touch(&kept, &owner("10.0.0.1", None), now).is_ok());
