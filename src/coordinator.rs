@@ -11,7 +11,7 @@ mod requests;
 mod runs;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -29,7 +29,7 @@ use crate::inventory::Snapshot;
 use crate::metrics::Metrics;
 use crate::outside::{Clock, Compute, Random};
 use crate::placement::Placement;
-use crate::plan::{self, Ask, Fate, PlanKey, PlannedDay, Query, QueryPlan};
+use crate::plan::{self, Ask, Fate, Known, PlanKey, PlannedDay, Query, QueryPlan};
 use crate::result_set::{Leases, Owner, ResultSet};
 use crate::verb::{Call, Cause, Frame, HopStatistics, Selection};
 
@@ -58,6 +58,8 @@ pub struct Coordinator {
     computing: ComputeSlots,
     runs: Runs,
     requests: Requests,
+    /// What is known of the holders, by the directory's generation.
+    known: Mutex<Option<(u64, Arc<Known>)>>,
     /// Until when nodes are not asked again for a query's sake that took long to answer, or not to. Held while nodes are
     /// asked: one question serves all.
     sought: tokio::sync::Mutex<BTreeMap<NodeId, Instant>>,
@@ -189,6 +191,7 @@ impl Coordinator {
             computing: parts.computing,
             runs,
             requests: Requests::default(),
+            known: Mutex::default(),
             sought: tokio::sync::Mutex::default(),
             doubted: tokio::sync::Mutex::default(),
             clock: parts.clock,
@@ -306,12 +309,10 @@ impl Coordinator {
     async fn plan(&self, query: &Query, client: &ClientKey, seek: bool) -> QueryPlan {
         let teams = self.overlay.teams_answered_by(&self.me);
         let days = query.planned_days(teams.map(|team| (team.name.as_str(), team.days)));
-        let directory = self.gather.relay().directory();
-        if !self.unknown_holders(&days, &directory.snapshot(), seek).is_empty() {
+        if !self.known().is_whole(days.iter().map(|(day, _)| *day)) {
             self.learn_holders(&days, client, seek).await;
         }
-        let days_again = days.clone();
-        let plan = plan::plan(query.clone(), days, &self.overlay, &self.placement, &directory.snapshot());
+        let plan = plan::plan(query.clone(), &days, &self.overlay, &self.known());
         let gone: BTreeSet<NodeId> =
             plan.days.iter().filter_map(holders_without_the_version).flatten().collect();
         if gone.is_empty() {
@@ -319,7 +320,21 @@ impl Coordinator {
         }
         // What is known may be old: only what its holders say now is a loss.
         self.ask_again(gone, client).await;
-        plan::plan(query.clone(), days_again, &self.overlay, &self.placement, &directory.snapshot())
+        plan::plan(query.clone(), &days, &self.overlay, &self.known())
+    }
+
+    /// What is known of the holders now.
+    fn known(&self) -> Arc<Known> {
+        let snapshot = self.gather.relay().directory().snapshot();
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*known {
+            Some((generation, known)) if *generation == snapshot.generation => known.clone(),
+            _ => {
+                let anew = Arc::new(Known::new(&self.placement, &snapshot));
+                *known = Some((snapshot.generation, anew.clone()));
+                anew
+            }
+        }
     }
 
     /// Asks nodes what they hold now, one question at a time for all queries: what was asked while a query waited for its
@@ -356,6 +371,9 @@ impl Coordinator {
     /// query waiting are not asked again before the time between two probes has passed.
     async fn learn_holders(&self, days: &[(Day, &str)], client: &ClientKey, seek: bool) {
         let relay = self.gather.relay();
+        if self.unknown_holders(days, &relay.directory().snapshot(), seek).is_empty() {
+            return;
+        }
         let mut sought = self.sought.lock().await;
         let snapshot = relay.directory().snapshot();
         let now = self.clock.now();
@@ -383,7 +401,7 @@ impl Coordinator {
 
     async fn run(self: Arc<Self>, key: PlanKey, plan: QueryPlan, name: RunName) -> Result<Ran, RunError> {
         let RunName { id, charged_to, deadline } = name;
-        let teams = plan.cost_by_team().into_iter().map(|(team, rows)| (Arc::from(team), rows)).collect();
+        let teams = plan.cost_by_team().into_iter().collect();
         let cost = QueryCost { client: charged_to.clone(), request_id: Some(id), teams };
         // Who asks says how long that was.
         let out_of_time = |_| RunError::Failed(QueryError::DeadlineExceeded { waited: Duration::ZERO });

@@ -3,6 +3,8 @@
 //! The ledger is the proof that a result is whole. The node that plans checks that its entries tile
 //! the plan; the client checks that again, and that the frames which arrived tile the entries.
 
+use std::sync::Arc;
+
 use crate::day::Day;
 use crate::store::{Digest, Version};
 
@@ -12,7 +14,7 @@ pub struct Entry {
     /// The day.
     pub day: Day,
     /// The team that owns it.
-    pub team: String,
+    pub team: Arc<str>,
     /// What became of it.
     pub outcome: Outcome,
 }
@@ -171,10 +173,10 @@ pub fn check_tiles_plan(ledger: &[Entry], planned: &[Day]) -> Result<(), Gap> {
 /// # Errors
 /// [`Gap::NotTheOwner`] at the first difference.
 pub fn check_owners(ledger: &[Entry], planned: &[(Day, &str)]) -> Result<(), Gap> {
-    match ledger.iter().zip(planned).find(|(entry, (_, team))| entry.team != *team) {
+    match ledger.iter().zip(planned).find(|(entry, (_, team))| *entry.team != **team) {
         None => Ok(()),
         Some((entry, (day, team))) => {
-            Err(Gap::NotTheOwner { day: *day, found: entry.team.clone(), expected: (*team).to_owned() })
+            Err(Gap::NotTheOwner { day: *day, found: entry.team.to_string(), expected: (*team).to_owned() })
         }
     }
 }
@@ -257,7 +259,7 @@ mod tests {
     fn served(number: u64, rows_matched: u64, rows_taken: u64) -> Entry {
         Entry {
             day: day(number),
-            team: "green".to_owned(),
+            team: "green".into(),
             outcome: Outcome::Served(Served {
                 node: "B".to_owned(),
                 attempt: 1,

@@ -49,8 +49,8 @@ pub struct WantedDay {
     pub other_holders: Vec<NodeId>,
     /// The first row to encode, in the day's result; 0 for a count.
     pub first_row: u64,
-    /// Rows to encode; a count encodes those that there are, and 0 are none.
-    pub rows: u32,
+    /// Rows of each frame to encode, one behind the other. A count encodes one at most, of those rows that there are.
+    pub frame_rows: Vec<u32>,
 }
 
 /// A day that nobody could answer for.
@@ -125,7 +125,7 @@ impl Gather {
 
     /// Reads row ranges of days, from the first of their holders that is thought to be alive, or from others.
     ///
-    /// Shape: one frame for each of `wanted`, in day order.
+    /// Shape: the frames of each of `wanted`, in day order.
     ///
     /// # Errors
     /// The days that no holder could read, each with the reason.
@@ -142,7 +142,7 @@ impl Gather {
         let choose = |needs: &[DayNeed], _: &Snapshot| needs.iter().filter_map(first).collect();
         let gathered = Attempts::new(self, spec, wanted, &choose, call).run().await;
         match gathered.unanswered.is_empty() {
-            true => Ok(gathered.answers.into_values().map(|(_, frame)| frame).collect()),
+            true => Ok(gathered.answers.into_values().flat_map(|(_, frames)| frames).collect()),
             false => Err(gathered.unanswered),
         }
     }

@@ -226,10 +226,9 @@ impl Holder {
         spec: &Read,
         items: Vec<ReadItem>,
         call: &Call,
-    ) -> Answers<ReadItem, (ReadItem, Frame)> {
+    ) -> Answers<ReadItem, (ReadItem, Vec<Frame>)> {
         let mut answers = Answers::default();
-        let cost =
-            |item: &ReadItem| self.rows_of(item.day) + u64::from(item.rows) * SCANNED_ROWS_PER_ENCODED_ROW;
+        let cost = |item: &ReadItem| self.rows_of(item.day) + item.rows() * SCANNED_ROWS_PER_ENCODED_ROW;
         let mut work = Work::new(self, call, items.iter().map(cost).sum());
         for item in items {
             let read = match self.holds(item.day, item.version) {
@@ -237,7 +236,7 @@ impl Holder {
                 Err(refusal) => Err(refusal),
             };
             match read {
-                Ok(frame) => answers.answers.push((item, frame)),
+                Ok(frames) => answers.answers.push((item, frames)),
                 Err(refusal) => answers.failures.push(self.failure(item, refusal)),
             }
         }
@@ -336,16 +335,20 @@ impl Holder {
         spec: &Read,
         item: &ReadItem,
         work: &mut Work<'_>,
-    ) -> Result<Frame, Refusal> {
+    ) -> Result<Vec<Frame>, Refusal> {
         let rows = self.select(store, &spec.selection, item.day, &item.team, work).await?;
-        let (start, end) = (item.first_row, item.first_row.saturating_add(u64::from(item.rows)));
+        let (start, end) = (item.first_row, item.first_row.saturating_add(item.rows()));
         if end > rows.len() as u64 {
             return Err(Refusal(
                 Cause::OutOfRange,
                 format!("rows {start}..{end} of day {}, whose result has {}", item.day, rows.len()),
             ));
         }
-        self.encode(store, &spec.selection, item.day, &item.team, &rows, start..end, work).await
+        let mut frames = Vec::with_capacity(item.frame_rows.len());
+        for range in item.ranges() {
+            frames.push(self.encode(store, &spec.selection, item.day, &item.team, &rows, range, work).await?);
+        }
+        Ok(frames)
     }
 
     /// The rows of a day that match, from the cache or by a scan in pieces.

@@ -103,6 +103,8 @@ struct Inner {
 /// A consistent view of a [`Directory`], for decisions that are pure.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
+    /// Another number whenever inventories or marks are others.
+    pub generation: u64,
     /// The latest inventory of each node that has one.
     pub inventories: BTreeMap<NodeId, Arc<NodeInventory>>,
     /// The latest word on free compute slots.
@@ -181,13 +183,16 @@ impl Directory {
 }
 
 impl Inner {
+    /// For another inventory, or another mark.
     fn change(&mut self) -> &mut Snapshot {
-        Arc::make_mut(&mut self.now)
+        let now = Arc::make_mut(&mut self.now);
+        now.generation += 1;
+        now
     }
 
     fn hear_of_slots(&mut self, node: &NodeId, free: u32) {
         if self.now.free_compute_slots.get(node) != Some(&free) {
-            self.change().free_compute_slots.insert(node.clone(), free);
+            Arc::make_mut(&mut self.now).free_compute_slots.insert(node.clone(), free);
         }
     }
 

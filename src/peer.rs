@@ -191,7 +191,7 @@ impl Neighbour {
         spec: &Read,
         items: &[ReadItem],
         call: &Call,
-    ) -> Result<Answers<ReadItem, (ReadItem, Frame)>, PeerError> {
+    ) -> Result<Answers<ReadItem, (ReadItem, Vec<Frame>)>, PeerError> {
         let request = v1::ReadRequest {
             predicate: Some(wire::predicate_to(&spec.selection.predicate)),
             encoding: wire::encoding_to(spec.selection.encoding).into(),

@@ -64,6 +64,11 @@ impl Placement {
         self.days.get(&day).map_or(&[], |placed| &placed.holders)
     }
 
+    /// Every owned day with its team and its holders, in order.
+    pub fn days(&self) -> impl Iterator<Item = (Day, &NodeId, &[NodeId])> {
+        self.days.iter().map(|(day, placed)| (*day, &placed.team, &*placed.holders))
+    }
+
     /// The team that owns a day.
     pub fn team(&self, day: Day) -> Option<&str> {
         self.days.get(&day).map(|placed| placed.team.as_str())

@@ -1,7 +1,9 @@
 //! Request -> plan: which days, at which version, which of them can be left out and why.
 //!
-//! Pure: a plan follows from the query, the configuration and a snapshot of the inventories. Nothing
+//! Pure: a plan follows from the query, the configuration and what is known of the holders. Nothing
 //! here knows who is asked in the end; [`crate::gather`] divides the work.
+
+mod known;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -14,10 +16,11 @@ use crate::config::{Chunking, NodeId, Overlay};
 use crate::day::{Day, DayRange};
 use crate::decimal::Decimal;
 use crate::frame::{self, Encoding};
-use crate::inventory::Snapshot;
-use crate::placement::Placement;
 use crate::predicate::{Place, Predicate};
-use crate::store::{DayStatistics, Version};
+use crate::store::{DayStatistics, ParameterStatistics, Version};
+
+pub use self::known::Known;
+use self::known::{KnownDay, Serving};
 
 /// A query whose every part was checked.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -93,7 +96,7 @@ pub struct PlannedDay {
     /// The day.
     pub day: Day,
     /// The team that owns it.
-    pub team: String,
+    pub team: Arc<str>,
     /// What is to be done about it.
     pub fate: Fate,
 }
@@ -140,7 +143,7 @@ pub struct Ask {
     /// Bytes that one row may take in the query's encoding.
     pub worst_row_bytes: u32,
     /// Holders of the pinned version in placement order, those that are marked last.
-    pub holders: Vec<NodeId>,
+    pub holders: Arc<[NodeId]>,
 }
 
 impl Query {
@@ -272,78 +275,99 @@ fn check_place(fields: [&'static str; 2], bounds: [Option<f64>; 2], limit: f64) 
 }
 
 /// Plans a query over `days`, as [`Query::planned_days`] gives them.
-pub fn plan(
-    query: Query,
-    days: Vec<(Day, &str)>,
-    overlay: &Overlay,
-    placement: &Placement,
-    snapshot: &Snapshot,
-) -> QueryPlan {
-    let days: Vec<PlannedDay> = days
-        .into_iter()
-        .map(|(day, team)| PlannedDay {
-            day,
-            team: team.to_owned(),
-            fate: fate(&query, day, placement.holders(day), snapshot),
-        })
-        .collect();
+pub fn plan(query: Query, days: &[(Day, &str)], overlay: &Overlay, known: &Known) -> QueryPlan {
+    let planned = |(day, team): &(Day, &str)| match known.day(*day) {
+        Some(known) => PlannedDay { day: *day, team: known.team.clone(), fate: fate(&query, *day, known) },
+        None => {
+            let fate = Fate::OutOfReach { holders: Vec::new() };
+            PlannedDay { day: *day, team: Arc::from(*team), fate }
+        }
+    };
+    let days: Vec<PlannedDay> = days.iter().map(planned).collect();
     let bounds = chunk_bounds(&query, &days, overlay);
     QueryPlan { query, days, bounds }
 }
 
-fn fate(query: &Query, day: Day, holders: &[NodeId], snapshot: &Snapshot) -> Fate {
-    let (mut known, last): (Vec<_>, Vec<_>) = holders
-        .iter()
-        .filter(|holder| snapshot.serves(holder))
-        .filter_map(|holder| Some((holder, snapshot.inventories.get(holder)?.days.get(&day)?)))
-        .partition(|(holder, _)| !snapshot.marked.contains_key(*holder));
-    known.extend(last);
+fn fate(query: &Query, day: Day, known: &KnownDay) -> Fate {
     let expected = query.expected_versions.get(&day);
     // Also a day beyond the limit, which is not needed either.
     if expected.is_none() && query.allow_partial && !query.expected_versions.is_empty() {
         return Fate::NotResumed;
     }
     let chosen = match expected {
-        Some(version) => known.iter().find(|(_, inventory)| inventory.version == *version),
-        None => known.first(),
+        Some(version) => known.serving.iter().find(|one| one.version == *version),
+        None => known.serving.first(),
     };
-    let Some((holder, inventory)) = chosen else {
+    let Some(Serving { node, version, statistics }) = chosen else {
+        let holders = known.holders.clone();
         return match expected {
-            Some(expected) if known.len() == holders.len() => {
-                Fate::VersionGone { expected: *expected, holders: holders.to_vec() }
+            Some(expected) if known.serving.len() == holders.len() => {
+                Fate::VersionGone { expected: *expected, holders }
             }
-            _ => Fate::OutOfReach { holders: holders.to_vec() },
+            _ => Fate::OutOfReach { holders },
         };
     };
-    if inventory.statistics.files == 0 {
-        return Fate::NoData((*holder).clone());
+    if statistics.files == 0 {
+        return Fate::NoData(node.clone());
     }
-    if let Some(by) = pruned_by(&query.predicate, &inventory.statistics) {
-        return Fate::Pruned { by, version: inventory.version };
+    let wanted = Wanted::of(&query.predicate, statistics);
+    if let Some(by) = pruned_by(&query.predicate, statistics, &wanted) {
+        return Fate::Pruned { by, version: *version };
     }
+    let by_value = query.predicate.min.is_some() || query.predicate.max.is_some();
+    let holders = match known.serving.first() {
+        Some(first) if first.version == *version => known.of_first_version.clone(),
+        _ => {
+            let same = known.serving.iter().filter(|one| one.version == *version);
+            same.map(|one| one.node.clone()).collect()
+        }
+    };
     Fate::Ask(Ask {
-        version: inventory.version,
-        rows_to_scan: inventory.statistics.rows,
-        rows_at_most: rows_at_most(&query.predicate, &inventory.statistics),
-        worst_row_bytes: query.encoding.of(&inventory.statistics.worst_row_bytes),
-        holders: known
-            .iter()
-            .filter(|(_, other)| other.version == inventory.version)
-            .map(|(holder, _)| (*holder).clone())
-            .collect(),
+        version: *version,
+        rows_to_scan: statistics.rows,
+        rows_at_most: wanted.rows - if by_value { wanted.missing } else { 0 },
+        worst_row_bytes: query.encoding.of(&statistics.worst_row_bytes),
+        holders,
     })
 }
 
+/// What the statistics of a day say of the parameters that a predicate wants, together.
+#[derive(Default)]
+struct Wanted {
+    rows: u64,
+    missing: u64,
+    values: Option<(Decimal, Decimal)>,
+}
+
+impl Wanted {
+    fn of(predicate: &Predicate, statistics: &DayStatistics) -> Self {
+        let mut wanted = Wanted::default();
+        match &predicate.parameter {
+            Some(name) => statistics.parameters.get(name).into_iter().for_each(|of| wanted.add(of)),
+            None => statistics.parameters.values().for_each(|of| wanted.add(of)),
+        }
+        wanted
+    }
+
+    fn add(&mut self, of: &ParameterStatistics) {
+        self.rows += of.rows;
+        self.missing += of.missing;
+        if let (Some(min), Some(max)) = (of.min, of.max) {
+            let (least, greatest) = self.values.unwrap_or((min, max));
+            self.values = Some((least.min(min), greatest.max(max)));
+        }
+    }
+}
+
 /// Why no row of a day can match, in words; `None` if one may.
-fn pruned_by(predicate: &Predicate, statistics: &DayStatistics) -> Option<String> {
+fn pruned_by(predicate: &Predicate, statistics: &DayStatistics, wanted: &Wanted) -> Option<String> {
     if let Some(parameter) = &predicate.parameter
         && !statistics.parameters.contains_key(parameter)
     {
         return Some(format!("no row of parameter {parameter}"));
     }
     if predicate.min.is_some() || predicate.max.is_some() {
-        let values = value_range(predicate, statistics);
-        match values {
+        match wanted.values {
             None => return Some("no row has a concentration".to_owned()),
             Some((least, _)) if predicate.max.is_some_and(|max| max < least) => {
                 return Some(format!("smallest concentration {least}"));
@@ -371,29 +395,6 @@ fn pruned_by(predicate: &Predicate, statistics: &DayStatistics) -> Option<String
         Some(_) => None,
         None => Some("no row parsed".to_owned()),
     }
-}
-
-fn wanted_parameters<'a>(
-    predicate: &'a Predicate,
-    statistics: &'a DayStatistics,
-) -> impl Iterator<Item = &'a crate::store::ParameterStatistics> {
-    let wanted = predicate.parameter.as_ref();
-    statistics
-        .parameters
-        .iter()
-        .filter(move |(name, _)| wanted.is_none_or(|wanted| wanted == *name))
-        .map(|(_, of)| of)
-}
-
-fn value_range(predicate: &Predicate, statistics: &DayStatistics) -> Option<(Decimal, Decimal)> {
-    wanted_parameters(predicate, statistics)
-        .filter_map(|of| Some((of.min?, of.max?)))
-        .reduce(|(least, greatest), (min, max)| (least.min(min), greatest.max(max)))
-}
-
-fn rows_at_most(predicate: &Predicate, statistics: &DayStatistics) -> u64 {
-    let by_value = predicate.min.is_some() || predicate.max.is_some();
-    wanted_parameters(predicate, statistics).map(|of| of.rows - if by_value { of.missing } else { 0 }).sum()
 }
 
 /// How chunks are cut, as far as it is known before it is known which days rows are taken from.
@@ -458,7 +459,7 @@ impl QueryPlan {
     }
 
     /// Rows to scan by team: what the query is expected to cost.
-    pub fn cost_by_team(&self) -> BTreeMap<String, u64> {
+    pub fn cost_by_team(&self) -> BTreeMap<Arc<str>, u64> {
         let mut cost = BTreeMap::new();
         for (planned, ask) in self.asks() {
             *cost.entry(planned.team.clone()).or_default() += ask.rows_to_scan;

@@ -102,7 +102,7 @@ impl Verb for Count {
 
 impl Verb for Read {
     type Item = ReadItem;
-    type Answer = (ReadItem, Frame);
+    type Answer = (ReadItem, Vec<Frame>);
 
     async fn here(
         &self,

@@ -5,6 +5,7 @@
 //! any holder of their versions can read, as often as wanted.
 
 mod leases;
+mod reading;
 
 use std::sync::Arc;
 

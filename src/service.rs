@@ -313,7 +313,7 @@ fn explain_reply(state: &NodeState, explanation: Explanation) -> v1::ExplainRepl
     let days = explanation.plan.days.iter().zip(explanation.days).map(|(planned, explained)| {
         let mut day = v1::PlannedDay {
             day: planned.day.number(),
-            team: planned.team.clone(),
+            team: planned.team.to_string(),
             holders: wire::names(&explained.holders),
             assigned: explained.assigned.map(|node| node.to_string()).unwrap_or_default(),
             via: explained.via.map(|node| node.to_string()).unwrap_or_default(),
@@ -456,7 +456,7 @@ impl v1::peer_server::Peer for PeerService {
             wire::day_failure_to(failure, day, &node)
         };
         Ok(Response::new(v1::ReadReply {
-            frames: answers.answers.into_iter().map(|(_, frame)| wire::frame_to(frame)).collect(),
+            frames: answers.answers.into_iter().flat_map(|(_, frames)| frames).map(wire::frame_to).collect(),
             failures: answers.failures.into_iter().map(failure).collect(),
             statistics: answers.statistics.iter().map(wire::statistics_to).collect(),
             nodes: answers.states.iter().map(wire::state_to).collect(),

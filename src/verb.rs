@@ -3,6 +3,7 @@
 //! Every item names the node that is to answer it. What cannot be answered comes back as a failure of
 //! that item; a request never fails as a whole but by its transport.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -105,8 +106,25 @@ pub struct ReadItem {
     pub team: Arc<str>,
     /// First row of the day's result.
     pub first_row: u64,
-    /// Rows.
-    pub rows: u32,
+    /// Rows of each frame that is wanted, one behind the other; at least one.
+    pub frame_rows: Vec<u32>,
+}
+
+impl ReadItem {
+    /// Rows of all frames.
+    pub fn rows(&self) -> u64 {
+        self.frame_rows.iter().map(|rows| u64::from(*rows)).sum()
+    }
+
+    /// The rows of the day's result that each frame has.
+    pub fn ranges(&self) -> impl Iterator<Item = Range<u64>> {
+        let mut end = self.first_row;
+        self.frame_rows.iter().map(move |rows| {
+            let start = end;
+            end = end.saturating_add(u64::from(*rows));
+            start..end
+        })
+    }
 }
 
 /// A node that is to say what it holds.

@@ -233,7 +233,7 @@ pub fn entry_to(entry: &Entry) -> v1::CoverageEntry {
             Message::Missing(v1::Missing { why: why.clone(), nodes_tried: nodes_tried.clone() })
         }
     };
-    v1::CoverageEntry { day: entry.day.number(), team: entry.team.clone(), outcome: Some(outcome) }
+    v1::CoverageEntry { day: entry.day.number(), team: entry.team.to_string(), outcome: Some(outcome) }
 }
 
 /// The ledger's entry that a message stands for.
@@ -262,7 +262,7 @@ pub fn entry_from(message: &v1::CoverageEntry) -> Result<Entry, Malformed> {
             return Err(malformed("ledger", format!("no outcome for day {}", message.day)));
         }
     };
-    Ok(Entry { day: day(message.day)?, team: message.team.clone(), outcome })
+    Ok(Entry { day: day(message.day)?, team: Arc::from(message.team.as_str()), outcome })
 }
 
 pub(crate) fn owned_to(team: &Team) -> v1::OwnedDays {
@@ -364,7 +364,8 @@ pub fn read_item_to(item: &ReadItem) -> v1::DayRequest {
         node: item.node.to_string(),
         team: item.team.to_string(),
         first_row: item.first_row,
-        rows: item.rows,
+        rows: item.rows().min(u64::from(u32::MAX)) as u32,
+        frame_rows: if item.frame_rows.len() == 1 { Vec::new() } else { item.frame_rows.clone() },
         ..v1::DayRequest::default()
     }
 }
@@ -376,7 +377,10 @@ pub(crate) fn read_item_from(request: &v1::DayRequest) -> Result<ReadItem, Malfo
         node: NodeId::from(request.node.as_str()),
         team: Arc::from(request.team.as_str()),
         first_row: request.first_row,
-        rows: request.rows,
+        frame_rows: match request.frame_rows.is_empty() {
+            true => vec![request.rows],
+            false => request.frame_rows.clone(),
+        },
     })
 }
 
@@ -665,7 +669,7 @@ mod tests {
     fn owned_days_are_in_order_and_never_none() {
         let owned = |ranges: &[(u32, u32)]| {
             let message = |&(first_day, last_day): &(u32, u32)| v1::OwnedDays {
-                team: "green".to_owned(),
+                team: "green".into(),
                 first_day,
                 last_day,
             };

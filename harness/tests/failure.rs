@@ -145,7 +145,7 @@ async fn team_that_is_gone_fails_the_query_with_its_days_and_nodes_unless_partia
     assert!(
         missing
             .iter()
-            .all(|(entry, why, nodes)| entry.team == "pink" && !why.is_empty() && !nodes.is_empty())
+            .all(|(entry, why, nodes)| &*entry.team == "pink" && !why.is_empty() && !nodes.is_empty())
     );
 }
 

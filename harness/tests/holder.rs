@@ -154,7 +154,7 @@ impl Held {
             node: NodeId::from("B"),
             team: "green".into(),
             first_row: 0,
-            rows: 1,
+            frame_rows: vec![1],
         };
         let spec = Read { selection: selection(None) };
         self.holder.read(&spec, vec![item], &call("reads")).await.answers.len()

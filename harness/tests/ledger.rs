@@ -445,7 +445,7 @@ fn ledger_tiles_its_plan_only_if_it_has_its_days_once_and_in_order() {
         let day = |offset: &u64| Day::from_number(20200810 + offset).unwrap();
         let entry = |offset: &u64| Entry {
             day: day(offset),
-            team: "green".to_owned(),
+            team: "green".into(),
             outcome: Outcome::BeyondLimit,
         };
         let found = other.unwrap_or_else(|| planned.clone());

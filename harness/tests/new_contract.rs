@@ -268,7 +268,7 @@ async fn unreachable_team_is_no_error_when_the_other_fills_the_limit() {
     let query = OracleQuery { limit: Some(100), ..OracleQuery::default() };
     let (result, rows) = ask(&client, &answer::query(&query, Encoding::Json)).await.unwrap();
     assert_equal_rows(&"green alone", &expected_rows(&oracle(), &query, Encoding::Json), &rows);
-    let pink = || result.ledger.iter().filter(|entry| entry.team == "pink");
+    let pink = || result.ledger.iter().filter(|entry| &*entry.team == "pink");
     assert_eq!(pink().count(), 35);
     assert!(pink().all(|entry| entry.outcome == Outcome::BeyondLimit), "{:?}", pink().next());
 }
@@ -325,7 +325,7 @@ async fn days_out_of_reach_fail_the_query_unless_partial_is_asked() {
     assert!(
         missing
             .iter()
-            .all(|(entry, why, nodes)| entry.team == "pink" && !why.is_empty() && !nodes.is_empty())
+            .all(|(entry, why, nodes)| &*entry.team == "pink" && !why.is_empty() && !nodes.is_empty())
     );
     for id in ["D", "E", "F"] {
         cluster.restart(id).await.unwrap();

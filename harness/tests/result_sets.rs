@@ -79,7 +79,7 @@ fn entry(index: usize, rows: u64) -> Entry {
         rows_taken: rows,
     };
     let day = Day::from_number(20200801 + index as u64).unwrap();
-    Entry { day, team: "green".to_owned(), outcome: Outcome::Served(served) }
+    Entry { day, team: "green".into(), outcome: Outcome::Served(served) }
 }
 
 fn result_set(days: &[u64], chunk_rows: &[u32]) -> ResultSet {

@@ -185,7 +185,7 @@ fn check_ledger(claim: &Claim, report: &mut Report) {
     for entry in ledger {
         let outside = query.date_start.is_some_and(|start| entry.day < start)
             || query.date_end.is_some_and(|end| entry.day > end)
-            || query.team.as_ref().is_some_and(|team| *team != entry.team);
+            || query.team.as_ref().is_some_and(|team| **team != *entry.team);
         if outside {
             let Entry { day, team, .. } = entry;
             report.differences.push(format!("ledger: day {day} of team {team} is outside of the query"));

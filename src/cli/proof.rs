@@ -4,6 +4,7 @@
 
 use std::io::{self, Write};
 use std::path::Path;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -272,7 +273,7 @@ impl EntryRecord {
             Outcome::BeyondLimit => OutcomeRecord::BeyondLimit,
             Outcome::Missing { why, nodes_tried } => OutcomeRecord::Missing { why, nodes_tried },
         };
-        EntryRecord { day: entry.day.to_string(), team: entry.team.clone(), outcome }
+        EntryRecord { day: entry.day.to_string(), team: entry.team.to_string(), outcome }
     }
 
     fn value(&self) -> Result<Entry, String> {
@@ -291,6 +292,6 @@ impl EntryRecord {
             OutcomeRecord::BeyondLimit => Outcome::BeyondLimit,
             OutcomeRecord::Missing { why, nodes_tried } => Outcome::Missing { why, nodes_tried },
         };
-        Ok(Entry { day: parsed(&self.day)?, team: self.team.clone(), outcome })
+        Ok(Entry { day: parsed(&self.day)?, team: Arc::from(self.team.as_str()), outcome })
     }
 }

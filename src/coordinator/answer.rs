@@ -37,7 +37,7 @@ impl Coordinator {
         };
         for (planned, ask) in plan.asks() {
             if let Some(Ok(_)) = counted.days.get(&planned.day) {
-                *scanned.entry(Arc::from(planned.team.as_str())).or_default() += ask.rows_to_scan;
+                *scanned.entry(planned.team.clone()).or_default() += ask.rows_to_scan;
             }
         }
         let statistics = std::mem::take(&mut counted.statistics);
@@ -107,24 +107,26 @@ impl Coordinator {
             None => plan.bounds.first_chunk_rows(),
         };
         let limit = plan.query.limit.unwrap_or(u64::MAX).min(u64::from(u32::MAX)) as u32;
-        let first_rows = |day| if Some(day) == first_day { first_rows.unwrap_or(0).min(limit) } else { 0 };
-        let wanted: Vec<WantedDay> =
-            asks.iter().map(|(planned, ask)| self.wanted(planned, ask, first_rows(planned.day))).collect();
+        let first_rows = |day| first_rows.filter(|_| Some(day) == first_day).map(|rows| rows.min(limit));
+        let wanted = |(planned, ask): &(&PlannedDay, &Ask)| {
+            self.wanted(planned, ask, first_rows(planned.day).into_iter().collect())
+        };
+        let wanted: Vec<WantedDay> = asks.iter().map(wanted).collect();
         let spec = Count { selection: self.selection(plan), aggregate: plan.query.aggregate.clone() };
         self.gather.count(&spec, &wanted, turn, call).await
     }
 
     /// What is asked of the holders of a day.
-    pub(super) fn wanted(&self, planned: &PlannedDay, ask: &Ask, first_rows: u32) -> WantedDay {
+    pub(super) fn wanted(&self, planned: &PlannedDay, ask: &Ask, frame_rows: Vec<u32>) -> WantedDay {
         WantedDay {
             day: planned.day,
             version: ask.version,
-            team: Arc::from(planned.team.as_str()),
+            team: planned.team.clone(),
             rows_to_scan: ask.rows_to_scan,
-            holders: ask.holders.clone(),
+            holders: ask.holders.to_vec(),
             other_holders: self.other_holders(planned.day, ask).collect(),
             first_row: 0,
-            rows: first_rows,
+            frame_rows,
         }
     }
 
@@ -402,7 +404,7 @@ mod tests {
             rows_matched,
             rows_taken: rows_matched,
         };
-        let entry = Entry { day, team: "green".to_owned(), outcome: Outcome::Served(served("B", 9)) };
+        let entry = Entry { day, team: "green".into(), outcome: Outcome::Served(served("B", 9)) };
         let result = |limit, groups| {
             let mut plan = QueryPlan::default();
             plan.query.limit = limit;

@@ -40,7 +40,8 @@ impl Coordinator {
     pub async fn explain(&self, query: &Query, client: &ClientKey) -> Result<Explanation, QueryError> {
         query.check(&self.overlay)?;
         let plan = self.plan(query, client, true).await;
-        let wanted: Vec<WantedDay> = plan.asks().map(|(planned, ask)| self.wanted(planned, ask, 0)).collect();
+        let wanted: Vec<WantedDay> =
+            plan.asks().map(|(planned, ask)| self.wanted(planned, ask, Vec::new())).collect();
         let assigned = self.gather.assign_next(&wanted);
         let marks = self.gather.relay().directory().marks();
         let marked = |holders: &[NodeId]| {
@@ -55,7 +56,7 @@ impl Coordinator {
                 Fate::Ask(ask) => {
                     let assigned = assigned.get(&planned.day).cloned();
                     ExplainedDay {
-                        holders: ask.holders.clone(),
+                        holders: ask.holders.to_vec(),
                         via: assigned.as_ref().and_then(|node| self.gather.relay().via(node)),
                         assigned,
                         note: marked(&ask.holders),

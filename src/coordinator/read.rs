@@ -16,7 +16,7 @@ use crate::frame;
 use crate::gather::WantedDay;
 use crate::holder::SCANNED_ROWS_PER_ENCODED_ROW;
 use crate::plan::PlanKey;
-use crate::result_set::{Owner, ResultSet};
+use crate::result_set::{DayRows, Owner, ResultSet};
 use crate::verb::{Call, Frame, Read};
 
 use super::{ChunkRead, Coordinator, unread};
@@ -67,25 +67,32 @@ impl Coordinator {
         let cached = self.chunks.get(&cache_key);
         self.metrics.cache_use("chunk", cached.is_some());
         let frames = match cached {
-            Some(frames) => frames,
+            Some(frames) => {
+                self.leases.takes_chunk(uid, index);
+                frames
+            }
             None => {
                 let team = chunk_team(&result_set, index);
                 let requester = Requester { team, client: client.clone(), due: deadline };
-                let rows = (range.end - range.start).max(1);
                 let call = self.call(client, deadline);
-                let frames = match &result_set.plan.query.aggregate {
+                match &result_set.plan.query.aggregate {
                     Some(spec) => {
                         // Before the permit: whoever waits for groups keeps nobody from reading rows.
                         let groups = self.groups(&result_set, &requester, &call).await?;
+                        let rows = (range.end - range.start).max(1);
                         let _permit = self.reads.acquire(&requester, rows).await?;
-                        self.group_frames(&result_set, spec.of, groups, range, &requester).await?
+                        let frames =
+                            self.group_frames(&result_set, spec.of, groups, range, &requester).await?;
+                        self.keep_chunk(cache_key, frames)
                     }
                     None => {
-                        let _permit = self.reads.acquire(&requester, rows).await?;
-                        self.row_frames(&result_set, index, &call).await?
+                        let chunks =
+                            self.read_together(&result_set, index, self.leases.chunks_to_read(uid, index));
+                        let rows = chunks.iter().flatten().map(|of_day| u64::from(of_day.rows)).sum::<u64>();
+                        let _permit = self.reads.acquire(&requester, rows.max(1)).await?;
+                        self.row_frames(&result_set, index, chunks, &call).await?
                     }
-                };
-                self.keep_chunk(cache_key, frames)
+                }
             }
         };
         Ok(ChunkRead { frames, chunk_count, is_last: index + 1 == chunk_count })
@@ -98,29 +105,56 @@ impl Coordinator {
         frames
     }
 
+    /// The rows of each chunk that is read along with the chunk at `index`, that one first: of the `most` from there on those
+    /// that need no other days, since one more day could fail, and that have together no more bytes than one chunk may have.
+    fn read_together(&self, result_set: &ResultSet, index: u32, most: u32) -> Vec<Vec<DayRows>> {
+        let first = result_set.chunk_days(index).unwrap_or_default();
+        let Some(last_day) = first.last().map(|rows| rows.day) else { return vec![first] };
+        let row_bytes = u64::from(result_set.plan.bounds.worst_row_bytes.max(1));
+        let rows_of = |chunk: &[DayRows]| chunk.iter().map(|of_day| u64::from(of_day.rows)).sum::<u64>();
+        let mut room = (self.overlay.limits.chunk_bytes as u64 / row_bytes).saturating_sub(rows_of(&first));
+        let mut chunks = vec![first];
+        for next in index + 1..index.saturating_add(most) {
+            let Some(chunk) = result_set.chunk_days(next) else { break };
+            let rows = rows_of(&chunk);
+            if rows > room || chunk.iter().any(|of_day| of_day.day != last_day) {
+                break;
+            }
+            room -= rows;
+            chunks.push(chunk);
+        }
+        chunks
+    }
+
+    /// Reads some chunks, of which the first has the number `index`, and keeps them; gives the first.
     async fn row_frames(
         &self,
         result_set: &ResultSet,
         index: u32,
+        chunks: Vec<Vec<DayRows>>,
         call: &Call,
-    ) -> Result<Vec<Frame>, QueryError> {
+    ) -> Result<Arc<Vec<Frame>>, QueryError> {
         let plan = &result_set.plan;
-        let asks: BTreeMap<Day, _> =
-            plan.asks().map(|(planned, ask)| (planned.day, (planned, ask))).collect();
-        let wanted: Vec<WantedDay> = result_set
-            .chunk_days(index)
-            .unwrap_or_default()
-            .into_iter()
-            .filter_map(|rows| {
-                let (planned, ask) = asks.get(&rows.day)?;
-                let mut wanted = self.wanted(planned, ask, rows.rows);
-                // Its selection may still be there.
-                wanted.holders.insert(0, NodeId::from(rows.counted_by.as_str()));
-                Some(WantedDay { version: rows.version, first_row: rows.first_row, ..wanted })
-            })
-            .collect();
+        let mut days: BTreeMap<Day, (&DayRows, Vec<u32>)> = BTreeMap::new();
+        for of_day in chunks.iter().flatten() {
+            days.entry(of_day.day).or_insert_with(|| (of_day, Vec::new())).1.push(of_day.rows);
+        }
+        let wanted = plan.asks().filter_map(|(planned, ask)| {
+            let (first, frame_rows) = days.remove(&planned.day)?;
+            let mut wanted = self.wanted(planned, ask, frame_rows);
+            // Its selection may still be there.
+            wanted.holders.insert(0, NodeId::from(first.counted_by.as_str()));
+            Some(WantedDay { version: first.version, first_row: first.first_row, ..wanted })
+        });
+        let wanted: Vec<WantedDay> = wanted.collect();
         let spec = Read { selection: self.selection(plan) };
-        self.gather.read(&spec, &wanted, call).await.map_err(unread)
+        let mut frames = self.gather.read(&spec, &wanted, call).await.map_err(unread)?.into_iter();
+        let mut kept = chunks.iter().zip(index..).map(|(chunk, index)| {
+            self.keep_chunk((result_set.key.clone(), index), frames.by_ref().take(chunk.len()).collect())
+        });
+        let first = kept.next().unwrap_or_default();
+        kept.for_each(drop);
+        Ok(first)
     }
 
     async fn groups(
@@ -175,5 +209,5 @@ impl Coordinator {
 fn chunk_team(result_set: &ResultSet, index: u32) -> Arc<str> {
     let first = result_set.chunk_days(index).and_then(|days| Some(days.first()?.day));
     let planned = result_set.plan.days.iter().find(|planned| first.is_none_or(|day| planned.day == day));
-    Arc::from(planned.map_or("", |planned| planned.team.as_str()))
+    planned.map_or_else(Arc::default, |planned| planned.team.clone())
 }

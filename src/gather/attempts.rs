@@ -52,8 +52,9 @@ pub(super) trait DayVerb: Verb {
 
 impl DayVerb for Count {
     fn item(wanted: &WantedDay, node: NodeId, attempt: u32) -> CountItem {
-        let WantedDay { day, version, team, rows, .. } = wanted;
-        CountItem { day: *day, version: *version, node, team: team.clone(), attempt, first_rows: *rows }
+        let WantedDay { day, version, team, frame_rows, .. } = wanted;
+        let first_rows = frame_rows.first().copied().unwrap_or(0);
+        CountItem { day: *day, version: *version, node, team: team.clone(), attempt, first_rows }
     }
 
     fn day(item: &CountItem) -> Day {
@@ -81,24 +82,24 @@ impl DayVerb for Count {
 
 impl DayVerb for Read {
     fn item(wanted: &WantedDay, node: NodeId, _attempt: u32) -> ReadItem {
-        let WantedDay { day, version, team, first_row, rows, .. } = wanted;
+        let WantedDay { day, version, team, first_row, frame_rows, .. } = wanted;
         let (team, first_row) = (team.clone(), *first_row);
-        ReadItem { day: *day, version: *version, node, team, first_row, rows: *rows }
+        ReadItem { day: *day, version: *version, node, team, first_row, frame_rows: frame_rows.clone() }
     }
 
     fn day(item: &ReadItem) -> Day {
         item.day
     }
 
-    fn answered_day((item, _): &(ReadItem, Frame)) -> Day {
+    fn answered_day((item, _): &(ReadItem, Vec<Frame>)) -> Day {
         item.day
     }
 
-    fn answered((item, _): &(ReadItem, Frame)) -> &ReadItem {
+    fn answered((item, _): &(ReadItem, Vec<Frame>)) -> &ReadItem {
         item
     }
 
-    fn contradiction(_answer: &(ReadItem, Frame), _wanted: &WantedDay) -> Option<String> {
+    fn contradiction(_answer: &(ReadItem, Vec<Frame>), _wanted: &WantedDay) -> Option<String> {
         None
     }
 }

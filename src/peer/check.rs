@@ -139,7 +139,7 @@ pub fn read(
     items: &[ReadItem],
     nodes: &BTreeSet<NodeId>,
     reply: v1::ReadReply,
-) -> Result<Answers<ReadItem, (ReadItem, Frame)>, String> {
+) -> Result<Answers<ReadItem, (ReadItem, Vec<Frame>)>, String> {
     let mut asked = Asked::new(items.iter().map(|item| ((item.day, item.node.clone()), item)));
     let mut answers = Answers {
         statistics: reply.statistics.iter().map(wire::statistics_from).collect(),
@@ -147,12 +147,24 @@ pub fn read(
         ..Answers::default()
     };
     check_nodes(&answers, items.iter().map(|item| &item.node), nodes)?;
-    for message in reply.frames {
-        let frame = wire::frame_from(message).map_err(text)?;
-        let day = frame.day.ok_or("a frame names no day")?;
-        let item = asked.take((day, frame.node.clone()))?;
-        check_frame(&frame, day, item.version, &item.node, item.first_row, item.rows)?;
-        answers.answers.push((item.clone(), frame));
+    let mut frames = reply.frames.into_iter();
+    while let Some(message) = frames.next() {
+        let first = wire::frame_from(message).map_err(text)?;
+        let day = first.day.ok_or("a frame names no day")?;
+        let item = asked.take((day, first.node.clone()))?;
+        let mut of_item = vec![first];
+        for message in frames.by_ref().take(item.frame_rows.len() - 1) {
+            of_item.push(wire::frame_from(message).map_err(text)?);
+        }
+        if of_item.len() < item.frame_rows.len() {
+            let (found, expected) = (of_item.len(), item.frame_rows.len());
+            return Err(format!("{found} frames for day {day}, asked for {expected}"));
+        }
+        for (frame, range) in of_item.iter().zip(item.ranges()) {
+            let rows = (range.end - range.start) as u32;
+            check_frame(frame, day, item.version, &item.node, range.start, rows)?;
+        }
+        answers.answers.push((item.clone(), of_item));
     }
     for failure in reply.failures {
         let day = wire::day(failure.day).map_err(text)?;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::ResultSet;
+use super::reading::Reading;
 
 /// What a lease takes beside its result set: uid, owner, places in the registers.
 pub const LEASE_OVERHEAD_BYTES: usize = 512;
@@ -175,6 +176,7 @@ struct Lease {
     opened: Instant,
     touched: Instant,
     touch: u64,
+    reading: Reading,
 }
 
 impl Leases {
@@ -226,7 +228,16 @@ impl Leases {
         let sequence = inner.next_sequence;
         inner.next_sequence += 1;
         let uid = format!("{}-{sequence:x}-{random:016x}", self.prefix);
-        let lease = Lease { uid: uid.clone(), owner, result_set, bytes, opened: now, touched: now, touch: 0 };
+        let lease = Lease {
+            uid: uid.clone(),
+            owner,
+            result_set,
+            bytes,
+            opened: now,
+            touched: now,
+            touch: 0,
+            reading: Reading::default(),
+        };
         inner.take_in(sequence, lease);
         Ok(uid)
     }
@@ -243,6 +254,21 @@ impl Leases {
         let result_set = lease.result_set.clone();
         inner.note_touch(sequence);
         Ok(result_set)
+    }
+
+    /// Notes that a chunk which is at hand is read.
+    pub fn takes_chunk(&self, uid: &str, index: u32) {
+        self.reading(uid, |reading| reading.takes(index));
+    }
+
+    /// How many chunks are worth reading at once, from `index` on: more for who reads in order; at least 1.
+    pub fn chunks_to_read(&self, uid: &str, index: u32) -> u32 {
+        self.reading(uid, |reading| reading.reads(index)).unwrap_or(1)
+    }
+
+    fn reading<T>(&self, uid: &str, with: impl FnOnce(&mut Reading) -> T) -> Option<T> {
+        let sequence = self.sequence(uid)?;
+        self.lock().leases.get_mut(&sequence).map(|lease| with(&mut lease.reading))
     }
 
     /// Ends a lease at once; whether there was one that `reader` may read under, and that still lasted.

@@ -10,7 +10,7 @@ use overlay::frame::{self, Encoding};
 use overlay::inventory::{Directory, NodeInventory};
 use overlay::peer::check;
 use overlay::placement::Placement;
-use overlay::plan::{self, Query};
+use overlay::plan::{self, Known, Query};
 use overlay::proto::v1;
 use overlay::verb::{Answers, Count, CountItem, DayCount, InventoryItem, ReadItem, Selection};
 use overlay::wire;
@@ -77,12 +77,14 @@ fn read(bytes: &[u8], right_digests: bool) {
     let items = [read_item()];
     if let Ok(answers) = check::read(&items, nodes(), reply) {
         assert_eq!(answers.answers.len() + answers.failures.len(), items.len());
-        for (item, frame) in answers.answers {
-            assert_eq!(
-                (frame.first_row, frame.rows, frame.version),
-                (item.first_row, item.rows, item.version)
-            );
-            assert_eq!(frame::digest(&frame.payload), frame.digest);
+        for (item, frames) in answers.answers {
+            let ranges = item.ranges().map(|range| (range.start, (range.end - range.start) as u32));
+            let found = frames.iter().map(|frame| (frame.first_row, frame.rows));
+            assert!(found.eq(ranges), "{frames:?}");
+            for frame in frames {
+                assert_eq!(frame.version, item.version);
+                assert_eq!(frame::digest(&frame.payload), frame.digest);
+            }
         }
     }
 }
@@ -114,7 +116,7 @@ fn planned(directory: &Directory, inventory: &NodeInventory) {
     for query in [Query { predicate: sample::ozone(), limit: Some(5), ..Query::default() }, groups] {
         let owned = overlay.teams.iter().map(|team| (team.name.as_str(), team.days));
         let days = query.planned_days(owned);
-        let plan = plan::plan(query, days, overlay, placement, &directory.snapshot());
+        let plan = plan::plan(query, &days, overlay, &Known::new(placement, &directory.snapshot()));
         for (planned, ask) in plan.asks() {
             let held = inventory.days.get(&planned.day).expect("nobody else holds anything");
             assert_eq!(ask.rows_to_scan, held.statistics.rows);
@@ -172,7 +174,7 @@ fn count_items() -> [CountItem; 2] {
 
 fn read_item() -> ReadItem {
     let [CountItem { day, version, node, team, .. }, _] = count_items();
-    ReadItem { day, version, node, team, first_row: 1, rows: 2 }
+    ReadItem { day, version, node, team, first_row: 1, frame_rows: vec![2] }
 }
 
 pub(super) fn seeds() -> Vec<Seed> {

@@ -131,7 +131,8 @@ pub(super) fn seeds() -> Vec<Seed> {
     let (day, version) = (sample::day(sample::DAY), sample::batch().version);
     let counted =
         CountItem { day, version, node: "B".into(), team: "green".into(), attempt: 1, first_rows: 2 };
-    let wanted = ReadItem { day, version, node: "B".into(), team: "green".into(), first_row: 1, rows: 2 };
+    let wanted =
+        ReadItem { day, version, node: "B".into(), team: "green".into(), first_row: 1, frame_rows: vec![2] };
     let count = v1::CountRequest {
         predicate: Some(predicate.clone()),
         aggregate: groups.aggregate.clone(),

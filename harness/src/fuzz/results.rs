@@ -52,7 +52,7 @@ fn adds_up(result: &QueryResult, query: &Query) {
     assert_eq!(days.len(), result.ledger.len(), "a day has two entries");
     assert!(days.len() <= MAX_OWNED_DAYS);
     assert!(days.iter().all(|day| query.date_start.is_none_or(|first| first <= *day)));
-    assert!(result.ledger.iter().all(|entry| query.team.as_ref().is_none_or(|team| *team == entry.team)));
+    assert!(result.ledger.iter().all(|entry| query.team.as_ref().is_none_or(|team| **team == *entry.team)));
     for entry in &result.ledger {
         let again = wire::entry_from(&wire::entry_to(entry));
         assert_eq!(again.expect("an entry is a message"), *entry);
@@ -189,7 +189,7 @@ fn groups_frame() -> overlay::verb::Frame {
     let payload = frame::encode_groups(spec().of, &groups, 0..groups.len(), Encoding::Json);
     let ledger = vec![coverage::Entry {
         day: sample::day(sample::DAY),
-        team: "green".to_owned(),
+        team: "green".into(),
         outcome: Outcome::Served(coverage::Served {
             node: "B".to_owned(),
             attempt: 1,

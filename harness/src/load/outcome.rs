@@ -91,7 +91,7 @@ fn team_rows(result: &QueryResult) -> BTreeMap<String, u64> {
     let mut rows = BTreeMap::new();
     for entry in &result.ledger {
         if let coverage::Outcome::Served(served) = &entry.outcome {
-            *rows.entry(entry.team.clone()).or_default() += served.rows_taken;
+            *rows.entry(entry.team.to_string()).or_default() += served.rows_taken;
         }
     }
     rows

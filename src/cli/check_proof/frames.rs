@@ -1,7 +1,5 @@
 //! Frames encoded again from the files, against the digests that the client got.
 
-use std::sync::Arc;
-
 use super::super::output::counted;
 use super::{Claim, Report};
 use crate::aggregate::Tally;
@@ -63,7 +61,7 @@ pub(super) fn check_group_frames(
     for (day, rows) in matches {
         let entry = claim.ledger.iter().find(|entry| entry.day == *day);
         if let (Some(batch), Some(entry)) = (store.day(*day), entry) {
-            tally.add(batch, rows, &Arc::from(entry.team.as_str()));
+            tally.add(batch, rows, &entry.team);
         }
     }
     let limit = claim.query.limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));

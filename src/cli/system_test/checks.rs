@@ -201,7 +201,7 @@ impl Checks {
     /// What the teams answer alone adds up to what they answer together.
     pub(super) async fn teams_add_up(&self) -> Outcome {
         let together = self.client.query(&sample()).await.map_err(words)?;
-        let teams: BTreeSet<String> = together.ledger.iter().map(|entry| entry.team.clone()).collect();
+        let teams: BTreeSet<String> = together.ledger.iter().map(|entry| entry.team.to_string()).collect();
         let mut sum = 0;
         let mut parts = Vec::new();
         for team in teams {

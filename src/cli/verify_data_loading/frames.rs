@@ -39,7 +39,7 @@ pub(super) async fn compare_frames(
             node: node.process.id.clone(),
             team: Arc::from(holders.team),
             first_row,
-            rows,
+            frame_rows: vec![rows],
         };
         let reads = nodes.iter().map(|node| read(node, &spec, item(node), overlay));
         let mut digests: BTreeMap<Digest, Vec<NodeId>> = BTreeMap::new();
@@ -73,8 +73,8 @@ pub(super) async fn compare_frames(
 async fn read(node: &LiveNode, spec: &Read, item: ReadItem, overlay: &Overlay) -> Result<Digest, String> {
     let mut answers =
         node.neighbour.read(spec, &[item], &call(overlay)).await.map_err(|error| error.to_string())?;
-    match (answers.answers.pop(), answers.failures.pop()) {
-        (Some((_, frame)), _) => Ok(frame.digest),
+    match (answers.answers.pop().and_then(|(_, mut frames)| frames.pop()), answers.failures.pop()) {
+        (Some(frame), _) => Ok(frame.digest),
         (None, failure) => Err(failure.map(|failure| failure.why).unwrap_or_default()),
     }
 }

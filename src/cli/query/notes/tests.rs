@@ -5,7 +5,7 @@ use crate::store::Version;
 
 fn entry(day: u64, outcome: Outcome) -> Entry {
     let day = crate::day::Day::from_number(day).unwrap();
-    Entry { day, team: "green".to_owned(), outcome }
+    Entry { day, team: "green".into(), outcome }
 }
 
 fn served(rows_matched: u64, rows_taken: u64) -> Outcome {
