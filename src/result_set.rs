@@ -17,6 +17,7 @@ use crate::store::Version;
 pub use leases::{
     LEASE_OVERHEAD_BYTES, LeaseError, LeaseLimits, Leases, Owner, ResultSetLimit, TooManyResultSets,
 };
+pub use reading::Ahead;
 
 /// What a query was answered with, as long as its chunks can be read.
 #[derive(Debug)]

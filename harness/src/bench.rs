@@ -12,9 +12,9 @@ mod drains;
 mod figures;
 mod one_process;
 mod peers;
+mod processes;
 mod rates;
 mod raw;
-mod start;
 mod steady;
 
 use std::io;
@@ -155,7 +155,7 @@ impl Bench<'_> {
         self.aggregates().await?;
         self.loading()?;
         let config = self.cluster.config();
-        let took = start::until_healthy(&self.plan.binary, &config, &self.plan.dataset_root).await?;
+        let took = processes::until_healthy(&self.plan.binary, &config, &self.plan.dataset_root).await?;
         self.samples.add(Measure::Start, milliseconds(took));
         Ok(())
     }
@@ -171,8 +171,19 @@ impl Bench<'_> {
             (Measure::WireOldSameFilter, bare, Contract::Old, Filters::Same),
         ];
         for (measure, address, contract, filters) in works {
+            let before = processes::processor_time(self.cluster.pids().into_values());
             let rate = rate(address, contract, filters, lasts).await?;
-            self.samples.add(measure, rate);
+            self.samples.add(measure, rate.a_second);
+            let after = processes::processor_time(self.cluster.pids().into_values());
+            let of_nodes = match measure {
+                Measure::SameFilter => Measure::SameFilterCpu,
+                Measure::NewFilters => Measure::NewFiltersCpu,
+                _ => continue,
+            };
+            if let (Some(before), Some(after)) = (before, after) {
+                let microseconds = (after - before).as_secs_f64() * 1e6;
+                self.samples.add(of_nodes, microseconds / rate.answered as f64);
+            }
         }
         let half = self.samples.last(Measure::NewFilters) / 2.0;
         let latencies = steady::at_rate(node, half, lasts).await?;
@@ -235,7 +246,7 @@ impl Bench<'_> {
         self.samples.add(Measure::BytesARow, self.store.bytes() as f64 / self.store.row_count() as f64);
         let binary = std::fs::metadata(&self.plan.binary)?.len();
         self.samples.add(Measure::Binary, binary as f64 / 1e6);
-        if let Some(peak) = start::peak_bytes(self.cluster.pids().into_values()) {
+        if let Some(peak) = processes::peak_bytes(self.cluster.pids().into_values()) {
             self.samples.add(Measure::Peak, peak as f64 / 1e6);
         }
         Ok(())

@@ -443,11 +443,8 @@ fn ledger_tiles_its_plan_only_if_it_has_its_days_once_and_in_order() {
     let plan = (days(), prop_oneof![Just(None), days().prop_map(Some)]);
     for_all(500, plan, |(planned, other)| {
         let day = |offset: &u64| Day::from_number(20200810 + offset).unwrap();
-        let entry = |offset: &u64| Entry {
-            day: day(offset),
-            team: "green".into(),
-            outcome: Outcome::BeyondLimit,
-        };
+        let entry =
+            |offset: &u64| Entry { day: day(offset), team: "green".into(), outcome: Outcome::BeyondLimit };
         let found = other.unwrap_or_else(|| planned.clone());
         let ledger: Vec<Entry> = found.iter().map(entry).collect();
         let days: Vec<Day> = planned.iter().map(day).collect();

@@ -3,8 +3,11 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
+use futures::FutureExt;
 use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::admission::{ClientKey, Requester};
 use crate::aggregate::{AggregateOf, Groups};
@@ -16,10 +19,14 @@ use crate::frame;
 use crate::gather::WantedDay;
 use crate::holder::SCANNED_ROWS_PER_ENCODED_ROW;
 use crate::plan::PlanKey;
-use crate::result_set::{DayRows, Owner, ResultSet};
+use crate::result_set::{Ahead, DayRows, Owner, ResultSet};
 use crate::verb::{Call, Frame, Read};
 
 use super::{ChunkRead, Coordinator, unread};
+
+/// How long reading ahead may take. Nobody may be left to take the chunks: work for a client that is gone has to stop within
+/// a tenth of a second.
+const AHEAD_WITHIN: Duration = Duration::from_millis(80);
 
 impl Coordinator {
     /// Reads a chunk, as often as wanted while the lease lasts.
@@ -63,39 +70,69 @@ impl Coordinator {
         let out_of_range = || QueryError::OutOfRange { index, chunk_count };
         let index = u32::try_from(index).map_err(|_| out_of_range())?;
         let range = result_set.chunk_range(index).ok_or_else(out_of_range)?;
-        let cache_key = (result_set.key.clone(), index);
-        let cached = self.chunks.get(&cache_key);
+        let cached = self.chunks.get(&(result_set.key.clone(), index));
         self.metrics.cache_use("chunk", cached.is_some());
-        let frames = match cached {
-            Some(frames) => {
-                self.leases.takes_chunk(uid, index);
-                frames
+        let call = self.call(client, deadline);
+        let (frames, ready_until) = match (&result_set.plan.query.aggregate, cached) {
+            (_, Some(frames)) => (frames, index + 1),
+            (Some(spec), None) => {
+                (self.group_frames(&result_set, spec.of, range, &call, index).await?, index + 1)
             }
-            None => {
-                let team = chunk_team(&result_set, index);
-                let requester = Requester { team, client: client.clone(), due: deadline };
-                let call = self.call(client, deadline);
-                match &result_set.plan.query.aggregate {
-                    Some(spec) => {
-                        // Before the permit: whoever waits for groups keeps nobody from reading rows.
-                        let groups = self.groups(&result_set, &requester, &call).await?;
-                        let rows = (range.end - range.start).max(1);
-                        let _permit = self.reads.acquire(&requester, rows).await?;
-                        let frames =
-                            self.group_frames(&result_set, spec.of, groups, range, &requester).await?;
-                        self.keep_chunk(cache_key, frames)
-                    }
-                    None => {
-                        let chunks =
-                            self.read_together(&result_set, index, self.leases.chunks_to_read(uid, index));
-                        let rows = chunks.iter().flatten().map(|of_day| u64::from(of_day.rows)).sum::<u64>();
-                        let _permit = self.reads.acquire(&requester, rows.max(1)).await?;
-                        self.row_frames(&result_set, index, chunks, &call).await?
-                    }
-                }
-            }
+            (None, None) => self.missed_chunk(uid, &result_set, index, &call).await?,
         };
+        if result_set.plan.query.aggregate.is_none()
+            && let Some((start, most)) = self.leases.takes(uid, index, ready_until)
+            && start < chunk_count
+        {
+            self.read_ahead(uid, &result_set, start, most, call);
+        }
         Ok(ChunkRead { frames, chunk_count, is_last: index + 1 == chunk_count })
+    }
+
+    /// The rows of a chunk that is not at hand: it may be on its way. Gives which chunk is the first that is not ready then.
+    async fn missed_chunk(
+        &self,
+        uid: &str,
+        result_set: &ResultSet,
+        index: u32,
+        call: &Call,
+    ) -> Result<(Arc<Vec<Frame>>, u32), QueryError> {
+        if let Some(ahead) = self.leases.ahead(uid, index) {
+            ahead.await;
+            if let Some(frames) = self.chunks.get(&(result_set.key.clone(), index)) {
+                return Ok((frames, index + 1));
+            }
+        }
+        let chunks = self.read_together(result_set, index, self.leases.reads(uid, index));
+        let ready_until = index + chunks.len() as u32;
+        Ok((self.row_frames(result_set, index, chunks, call).await?, ready_until))
+    }
+
+    /// Reads chunks that a client is about to ask for. What becomes of it shows when it does.
+    fn read_ahead(
+        self: &Arc<Self>,
+        uid: &str,
+        result_set: &Arc<ResultSet>,
+        start: u32,
+        most: u32,
+        mut call: Call,
+    ) {
+        call.deadline = call.deadline.min(self.clock.now() + AHEAD_WITHIN);
+        let chunks = self.read_together(result_set, start, most);
+        let end = start + chunks.len() as u32;
+        let (me, result_set) = (self.clone(), result_set.clone());
+        let (owner, work) = self.metrics.orphans().tie();
+        let reading = AbortOnDropHandle::new(tokio::spawn(async move {
+            let _work = work;
+            let reading = me.row_frames(&result_set, start, chunks, &call);
+            // What has gone wrong is met again by whoever asks for the chunk.
+            tokio::time::timeout_at(call.deadline, reading).await.is_ok_and(|read| read.is_ok())
+        }));
+        let done = async move {
+            let _owner = owner;
+            reading.await.unwrap_or(false)
+        };
+        self.leases.reads_ahead(uid, Ahead { chunks: start..end, done: done.boxed().shared() });
     }
 
     pub(super) fn keep_chunk(&self, key: (PlanKey, u32), frames: Vec<Frame>) -> Arc<Vec<Frame>> {
@@ -147,6 +184,10 @@ impl Coordinator {
             Some(WantedDay { version: first.version, first_row: first.first_row, ..wanted })
         });
         let wanted: Vec<WantedDay> = wanted.collect();
+        let rows = chunks.iter().flatten().map(|of_day| u64::from(of_day.rows)).sum::<u64>();
+        let team = chunk_team(result_set, index);
+        let requester = Requester { team, client: call.client.clone(), due: call.deadline };
+        let _permit = self.reads.acquire(&requester, rows.max(1)).await?;
         let spec = Read { selection: self.selection(plan) };
         let mut frames = self.gather.read(&spec, &wanted, call).await.map_err(unread)?.into_iter();
         let mut kept = chunks.iter().zip(index..).map(|(chunk, index)| {
@@ -170,19 +211,26 @@ impl Coordinator {
         }
     }
 
+    /// The groups of a chunk, which are kept.
     async fn group_frames(
         &self,
         result_set: &ResultSet,
         of: AggregateOf,
-        groups: Arc<Groups>,
         range: Range<u64>,
-        requester: &Requester,
-    ) -> Result<Vec<Frame>, QueryError> {
+        call: &Call,
+        index: u32,
+    ) -> Result<Arc<Vec<Frame>>, QueryError> {
+        let team = chunk_team(result_set, index);
+        let requester = Requester { team, client: call.client.clone(), due: call.deadline };
+        // Before the permit: whoever waits for groups keeps nobody from reading rows.
+        let groups = self.groups(result_set, &requester, call).await?;
+        let _permit = self.reads.acquire(&requester, (range.end - range.start).max(1)).await?;
+        let key = (result_set.key.clone(), index);
         if range.is_empty() {
-            return Ok(Vec::new());
+            return Ok(self.keep_chunk(key, Vec::new()));
         }
         let cost = (range.end - range.start) * SCANNED_ROWS_PER_ENCODED_ROW;
-        let permit = self.computing.acquire(requester, cost).await?;
+        let permit = self.computing.acquire(&requester, cost).await?;
         let records = range.start as usize..range.end as usize;
         let encoding = result_set.plan.query.encoding;
         // Equal versions give equal groups, so the range that was cut from them is there.
@@ -193,7 +241,7 @@ impl Coordinator {
             payload
         };
         let payload = self.compute.run(cost, encode).await;
-        Ok(vec![Frame {
+        let frame = Frame {
             day: None,
             version: coverage::aggregate_version(&result_set.ledger),
             first_row: range.start,
@@ -201,7 +249,8 @@ impl Coordinator {
             digest: frame::digest(&payload),
             payload,
             node: self.me.clone(),
-        }])
+        };
+        Ok(self.keep_chunk(key, vec![frame]))
     }
 }
 

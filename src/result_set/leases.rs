@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures::future::{BoxFuture, Shared};
 use tokio::time::Instant;
 
 use super::ResultSet;
-use super::reading::Reading;
+use super::reading::{Ahead, Reading};
 
 /// What a lease takes beside its result set: uid, owner, places in the registers.
 pub const LEASE_OVERHEAD_BYTES: usize = 512;
@@ -256,14 +257,29 @@ impl Leases {
         Ok(result_set)
     }
 
-    /// Notes that a chunk which is at hand is read.
-    pub fn takes_chunk(&self, uid: &str, index: u32) {
-        self.reading(uid, |reading| reading.takes(index));
+    /// The reading ahead that will bring a chunk, if there is one.
+    pub fn ahead(&self, uid: &str, index: u32) -> Option<Shared<BoxFuture<'static, bool>>> {
+        self.reading(uid, |reading| reading.ahead(index)).flatten()
     }
 
-    /// How many chunks are worth reading at once, from `index` on: more for who reads in order; at least 1.
-    pub fn chunks_to_read(&self, uid: &str, index: u32) -> u32 {
+    /// How many chunks are worth reading at once from `index` on, at least 1: more for who reads in order.
+    pub fn reads(&self, uid: &str, index: u32) -> u32 {
         self.reading(uid, |reading| reading.reads(index)).unwrap_or(1)
+    }
+
+    /// Notes that a client has got a chunk, and that those up to `ready_until` were read for it; gives from which chunk on
+    /// to read ahead now, and how many.
+    pub fn takes(&self, uid: &str, index: u32, ready_until: u32) -> Option<(u32, u32)> {
+        let takes = |reading: &mut Reading| {
+            reading.takes(index, ready_until);
+            reading.begins()
+        };
+        self.reading(uid, takes).flatten()
+    }
+
+    /// Keeps what is read ahead with the lease, which ends it when it ends.
+    pub fn reads_ahead(&self, uid: &str, ahead: Ahead) {
+        self.reading(uid, |reading| reading.begun(ahead));
     }
 
     fn reading<T>(&self, uid: &str, with: impl FnOnce(&mut Reading) -> T) -> Option<T> {

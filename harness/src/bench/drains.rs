@@ -7,12 +7,15 @@ use futures::TryStreamExt;
 use overlay::aggregate::{AggregateOf, AggregateSpec, GroupKey};
 use overlay::client::{Client, OldClient};
 use overlay::day::Day;
-use overlay::plan::Query;
+use overlay::plan::{ChunkingChoice, Query};
 use overlay::predicate::{Predicate, Words};
 use tokio::time::Instant;
 
 use super::rates::old_filter;
 use super::{BenchError, milliseconds};
+
+/// Rows that who wants all of them asks for at once; the node's bound in bytes makes them fewer.
+const CHUNK_ROWS: u32 = 10_000;
 
 /// What a drain came to.
 pub(super) struct Drained {
@@ -35,7 +38,8 @@ pub(super) fn moderate(min: &str) -> Predicate {
 /// All rows in Arrow, over `StreamChunks`, each chunk checked.
 pub(super) async fn arrow(address: SocketAddr, min: &str) -> Result<Drained, BenchError> {
     let client = connected(address).await?;
-    let query = Query { predicate: moderate(min), ..Query::default() };
+    let chunking = ChunkingChoice { chunk_rows: Some(CHUNK_ROWS), ..ChunkingChoice::default() };
+    let query = Query { predicate: moderate(min), chunking, ..Query::default() };
     let began = Instant::now();
     let mut result = client.query(&query).await?;
     let first_ms = milliseconds(began.elapsed());

@@ -14,8 +14,10 @@ use crate::report::{BarChart, Page, Table};
 #[expect(missing_docs, reason = "the table below names each in words")]
 pub enum Measure {
     SameFilter,
+    SameFilterCpu,
     WireSameFilter,
     NewFilters,
+    NewFiltersCpu,
     WireNewFilters,
     OldSameFilter,
     WireOldSameFilter,
@@ -91,12 +93,14 @@ const DUCKDB: &str = "DuckDB";
 const POLARS: &str = "Polars";
 
 /// The table, from above. Targets are those that the project has set itself.
-const LINES: [Line; 22] = {
+const LINES: [Line; 24] = {
     use Measure::*;
     use Target::*;
     [
         line("query and first chunk, same filter", "1/s", SameFilter, (WIRE, WireSameFilter), AtLeast(0.6)),
         line("the same, always a new filter", "1/s", NewFilters, (WIRE, WireNewFilters), AtLeast(0.25)),
+        alone("processor time of all nodes for one, same filter", "us", SameFilterCpu, Told),
+        alone("processor time of all nodes for one, new filter", "us", NewFiltersCpu, Told),
         line("old contract, same filter", "1/s", OldSameFilter, (WIRE, WireOldSameFilter), Told),
         line("p99 at half that rate", "ms", SteadyP99, ("p50", SteadyP50), AtMost(5.0)),
         line("p99.9 at half that rate", "ms", SteadyP999, ("p50", SteadyP50), Told),

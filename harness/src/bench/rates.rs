@@ -76,13 +76,21 @@ impl Filters {
     }
 }
 
-/// Queries answered in a second, by whoever listens at `address`.
+/// What a server came to.
+pub(super) struct Rate {
+    /// Queries answered in a second.
+    pub(super) a_second: f64,
+    /// All that were answered, those before time was taken too.
+    pub(super) answered: u64,
+}
+
+/// Asks whoever listens at `address`.
 pub(super) async fn rate(
     address: SocketAddr,
     contract: Contract,
     filters: Filters,
     lasts: Duration,
-) -> Result<f64, BenchError> {
+) -> Result<Rate, BenchError> {
     let warm = Arc::new(Barrier::new(CONNECTIONS as usize));
     let mut connections = JoinSet::new();
     for connection in 0..CONNECTIONS {
@@ -98,12 +106,14 @@ pub(super) async fn rate(
                 asker.ask(&filters.bound(connection, answered)).await?;
                 answered += 1;
             }
-            Ok::<_, Status>(answered as f64 / began.elapsed().as_secs_f64())
+            Ok::<_, Status>((answered as f64 / began.elapsed().as_secs_f64(), WARM_UP + answered))
         });
     }
-    let mut sum = 0.0;
-    for rate in connections.join_all().await {
-        sum += rate?;
+    let mut sum = Rate { a_second: 0.0, answered: 0 };
+    for of_one in connections.join_all().await {
+        let (a_second, answered) = of_one?;
+        sum.a_second += a_second;
+        sum.answered += answered;
     }
     Ok(sum)
 }
