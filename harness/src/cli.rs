@@ -10,6 +10,7 @@ mod mutants;
 mod output;
 mod policies;
 mod replay;
+mod scaling;
 mod simulate;
 mod soak;
 
@@ -49,6 +50,8 @@ enum Command {
     Bench(bench::Bench),
     /// Compare ways of sharing a node under one workload, in virtual time
     Policies(policies::Policies),
+    /// Show how costs grow with the rows that an overlay holds, or with its nodes
+    Scaling(scaling::Scaling),
 }
 
 /// Why a command ends without success.
@@ -87,6 +90,7 @@ pub fn main() -> ExitCode {
         Command::Abandon(abandon) => abandon.run(),
         Command::Bench(bench) => bench.run(),
         Command::Policies(policies) => policies.run(),
+        Command::Scaling(scaling) => scaling.run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -147,6 +147,7 @@ pub struct ClusterSpec {
     config: Value,
     dataset_root: PathBuf,
     revised_root: Option<PathBuf>,
+    ready_within: Duration,
 }
 
 impl ClusterSpec {
@@ -167,7 +168,17 @@ impl ClusterSpec {
 
     /// Any configuration.
     pub fn new(config: Value, dataset_root: &Path) -> Self {
-        ClusterSpec { config, dataset_root: dataset_root.to_owned(), revised_root: None }
+        ClusterSpec {
+            config,
+            dataset_root: dataset_root.to_owned(),
+            revised_root: None,
+            ready_within: READY_WITHIN,
+        }
+    }
+
+    /// Gives the first start of processes another time than [`READY_WITHIN`], for data that take longer to load.
+    pub fn ready_within(self, time: Duration) -> Self {
+        ClusterSpec { ready_within: time, ..self }
     }
 
     /// What nodes load while [`Fault::Revise`] goes on.

@@ -19,7 +19,7 @@ use tonic::Code;
 use tonic_types::StatusExt;
 
 /// What matches nearly everything, and never the same twice.
-fn never_asked_before(parameter: Option<&str>) -> Predicate {
+pub(crate) fn never_asked_before(parameter: Option<&str>) -> Predicate {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     let min = format!("0.{:09}", NEXT.fetch_add(1, Ordering::Relaxed) % 1_000_000_000);
     Words { parameter, min: Some(&min), ..Words::default() }.resolve().expect("a number below one")

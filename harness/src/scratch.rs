@@ -5,6 +5,7 @@
 //! there is none, on other systems than Linux, what killed processes leave stays.
 
 use std::io;
+use std::path::Path;
 
 use tempfile::{Builder, TempDir};
 
@@ -16,9 +17,17 @@ const PREFIX: &str = "overlay-harness-";
 /// # Errors
 /// If the file system refuses it. What cannot be removed of others stays, and is no error.
 pub fn folder() -> io::Result<TempDir> {
+    folder_below(&std::env::temp_dir())
+}
+
+/// A new folder in a place of the caller's choice, where there is more room, say.
+///
+/// # Errors
+/// As [`folder`].
+pub fn folder_below(place: &Path) -> io::Result<TempDir> {
     #[cfg(target_os = "linux")]
-    leftovers::remove(&std::env::temp_dir())?;
-    Builder::new().prefix(&format!("{PREFIX}{}", owner()?)).tempdir()
+    leftovers::remove(place)?;
+    Builder::new().prefix(&format!("{PREFIX}{}", owner()?)).tempdir_in(place)
 }
 
 /// What tells this process from all others, as part of a name.

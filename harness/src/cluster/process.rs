@@ -89,7 +89,7 @@ impl ProcessCluster {
             cluster.spawn(id)?;
         }
         for node in cluster.nodes.values_mut() {
-            node.wait_ready(READY_WITHIN)?;
+            node.wait_ready(spec.ready_within)?;
         }
         Ok(cluster)
     }

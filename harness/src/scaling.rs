@@ -1,0 +1,178 @@
+//! How costs grow: with the rows that an overlay holds, and with its nodes.
+//!
+//! [`rows`] starts six processes over more and more days and takes times; [`nodes`] simulates larger and larger overlays
+//! and counts messages and bytes, which come out the same each time. Both come to [`Curve`]s: a cost, what it is held
+//! against, and what is claimed of the two.
+
+pub mod nodes;
+pub mod rows;
+
+use std::fmt;
+
+use comfy_table::{CellAlignment, presets::ASCII_MARKDOWN};
+use serde::Serialize;
+
+use crate::report::{Axis, LineChart, Page, Series, Table};
+
+/// A cost may grow by this factor beyond what is claimed of it: a machine does other things too.
+const TOLERATED: f64 = 2.0;
+
+/// How a cost is said to grow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Claim {
+    /// No faster than what it is held against.
+    Linear,
+    /// Not at all.
+    Flat,
+}
+
+/// One cost at several sizes.
+#[derive(Clone, Debug, Serialize)]
+pub struct Curve {
+    /// What it is the cost of.
+    pub name: String,
+    /// Of the cost.
+    pub unit: &'static str,
+    /// What it is held against.
+    pub against: &'static str,
+    /// What is said of it.
+    pub claim: Claim,
+    /// Size and cost, from the smallest size to the largest.
+    pub points: Vec<[f64; 2]>,
+}
+
+impl Curve {
+    /// How often the claim is exceeded between the smallest size and the largest: the growth of the cost for one row, node
+    /// or day where it is linear, else of the cost. `None` where there are no two sizes.
+    pub fn factor(&self) -> Option<f64> {
+        let ([small, low], [large, high]) = (*self.points.first()?, *self.points.last()?);
+        let growth = |from: f64, to: f64| if from == to { 1.0 } else { to / from };
+        let factor = match self.claim {
+            Claim::Linear => growth(low, high) / growth(small, large),
+            Claim::Flat => growth(low, high),
+        };
+        (small < large).then_some(factor)
+    }
+
+    /// Whether the cost grows as is claimed, or less; nothing contradicts a claim at one size.
+    pub fn holds(&self) -> bool {
+        self.factor().is_none_or(|factor| factor <= TOLERATED)
+    }
+
+    fn verdict(&self) -> &'static str {
+        match (self.holds(), self.factor(), self.claim) {
+            (_, None, _) => "one size only",
+            (true, _, Claim::Linear) => "linear",
+            (true, _, Claim::Flat) => "flat",
+            (false, _, Claim::Linear) => "NOT LINEAR",
+            (false, _, Claim::Flat) => "NOT FLAT",
+        }
+    }
+}
+
+/// A table in a form that terminals show.
+struct Text<'a>(&'a Table);
+
+impl fmt::Display for Text<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut table = comfy_table::Table::new();
+        table.load_style(ASCII_MARKDOWN).set_header(&self.0.head);
+        for column in table.column_iter_mut().skip(1) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+        table.add_rows(&self.0.rows);
+        writeln!(formatter, "{table}")
+    }
+}
+
+/// What became of each claim.
+fn verdicts(curves: &[Curve]) -> Table {
+    let head = ["cost", "unit", "against", "smallest", "largest", "factor", "verdict"];
+    let row = |curve: &Curve| {
+        let cost = |point: Option<&[f64; 2]>| point.map_or("-".to_owned(), |[_, cost]| short(*cost));
+        vec![
+            curve.name.clone(),
+            curve.unit.to_owned(),
+            curve.against.to_owned(),
+            cost(curve.points.first()),
+            cost(curve.points.last()),
+            curve.factor().map_or("-".to_owned(), |factor| format!("{factor:.2}")),
+            curve.verdict().to_owned(),
+        ]
+    };
+    Table { head: head.map(str::to_owned).into(), rows: curves.iter().map(row).collect() }
+}
+
+/// Adds the verdicts, and a chart for each pair of units, over logarithmic axes: what is linear rises by one power of ten
+/// with each.
+fn show(page: &mut Page, curves: &[Curve]) {
+    page.paragraph(
+        "The factor is how much more one row, node or day costs at the largest size than at the smallest, where a cost is \
+         to be linear; how much more all of it costs, where it is to be flat.",
+    );
+    page.table(&verdicts(curves));
+    let mut drawn: Vec<(&str, &str)> = Vec::new();
+    for curve in curves {
+        let axes = (curve.against, curve.unit);
+        if drawn.contains(&axes) {
+            continue;
+        }
+        drawn.push(axes);
+        let alike = curves.iter().filter(|other| (other.against, other.unit) == axes);
+        let series = |curve: &Curve| {
+            Series::new(&curve.name, curve.points.iter().map(|[size, cost]| (*size, *cost)).collect())
+        };
+        page.lines(&LineChart {
+            title: format!("{} against {}", curve.unit, curve.against),
+            x: Axis::log(curve.against),
+            y: Axis::log(curve.unit),
+            series: alike.map(series).collect(),
+        });
+    }
+}
+
+/// Three digits of a small number, all of a large one before the point.
+fn short(number: f64) -> String {
+    let decimals = match number.abs() {
+        _ if number.fract() == 0.0 => 0,
+        100.0.. => 0,
+        10.0.. => 1,
+        _ => 2,
+    };
+    format!("{number:.decimals$}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn curve(claim: Claim, points: &[[f64; 2]]) -> Curve {
+        let (name, unit, against) = ("scan".to_owned(), "ms", "rows");
+        Curve { name, unit, against, claim, points: points.to_vec() }
+    }
+
+    /// Ten times the rows cost 30 times as much: each row three times, and all of it 30 times.
+    #[test]
+    fn factor_is_of_one_row_where_a_cost_is_linear_and_of_the_cost_where_it_is_flat() {
+        let points = [[10.0, 2.0], [100.0, 60.0]];
+        assert_eq!(curve(Claim::Linear, &points).factor(), Some(3.0));
+        assert_eq!(curve(Claim::Flat, &points).factor(), Some(30.0));
+        assert_eq!(curve(Claim::Linear, &points).verdict(), "NOT LINEAR");
+        assert_eq!(curve(Claim::Flat, &points).verdict(), "NOT FLAT");
+    }
+
+    #[test]
+    fn claims_hold_up_to_twice_their_cost() {
+        assert!(curve(Claim::Linear, &[[10.0, 2.0], [100.0, 40.0]]).holds());
+        assert!(curve(Claim::Flat, &[[10.0, 2.0], [100.0, 4.0]]).holds());
+        assert!(!curve(Claim::Flat, &[[10.0, 0.0], [100.0, 1.0]]).holds(), "what was free is not any more");
+        assert!(curve(Claim::Flat, &[[10.0, 0.0], [100.0, 0.0]]).holds());
+    }
+
+    #[test]
+    fn one_size_contradicts_nothing() {
+        let alone = curve(Claim::Linear, &[[10.0, 2.0]]);
+        assert_eq!((alone.factor(), alone.holds(), alone.verdict()), (None, true, "one size only"));
+    }
+}
