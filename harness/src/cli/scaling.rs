@@ -30,7 +30,7 @@ enum Against {
     /// Time and memory of six processes against the rows that they hold
     ///
     /// Generated days, which take about 160 bytes a row on disk until the end: 8 GB at 50,000,000 rows. Each step has
-    /// four times the days of the one before.
+    /// four times the days of the one before; the last one has the days of the first, with four times the rows each.
     Rows(Rows),
     /// Messages and the leader's memory against the nodes of an overlay, simulated
     Nodes(Nodes),

@@ -1,7 +1,8 @@
 //! Six processes over more and more days of the same size: what loading, scanning, pruning and draining cost.
 //!
 //! Every question is a new one each time, so that no cache helps. Rounds take all questions by turns, and medians are
-//! compared. Each day lies on one member of its team, so that what is loaded is what there is.
+//! compared. Each day lies on one member of its team, so that what is loaded is what there is. As days grow in number, so do
+//! the entries of every ledger; what rows alone cost is told by as few days with more rows each.
 
 mod data;
 mod question;
@@ -24,7 +25,7 @@ use self::data::Data;
 use crate::cluster::{Cluster, ClusterError, ClusterSpec, ProcessCluster};
 use crate::dataset::DatasetError;
 
-/// How many times the days of the step before a step has.
+/// How many times the days of the step before a step has, and how many times the rows a day the dense one.
 const STEP_FACTOR: u32 = 4;
 
 /// Rows that are drained, unless the smallest step has fewer.
@@ -56,7 +57,7 @@ pub struct Plan {
 /// What one size came to.
 #[derive(Clone, Debug, Serialize)]
 pub struct Step {
-    /// Days, with as many rows each.
+    /// Days.
     pub days: u32,
     /// Rows of all days.
     pub rows: u64,
@@ -81,6 +82,17 @@ pub struct Answers {
     pub rows_scanned: u64,
     /// Rows of the answer, or groups.
     pub records: u64,
+}
+
+impl Step {
+    /// What a question came to.
+    ///
+    /// # Panics
+    /// If it was not asked.
+    pub fn answers(&self, question: Question) -> &Answers {
+        let answers = self.answers.iter().find(|answers| answers.question == question);
+        answers.unwrap_or_else(|| panic!("`{}` was not asked", question.name()))
+    }
 }
 
 /// Why there is no report.
@@ -127,7 +139,21 @@ impl Plan {
             let smallest = steps.first().map_or(rows, |step: &Step| step.rows);
             steps.push(self.measure(&data, days, rows, smallest.min(DRAINED_ROWS)).await?);
         }
-        Ok(Report::new(self.rounds, steps))
+        drop(data);
+        let dense = match &steps[..] {
+            [smallest, _, ..] => Some(self.measure_dense(smallest, &progress).await?),
+            _ => None,
+        };
+        Ok(Report::new(self.rounds, steps, dense))
+    }
+
+    /// The days of the smallest step, with more rows each.
+    async fn measure_dense(&self, smallest: &Step, progress: impl Fn(&str)) -> Result<Step, RowsError> {
+        let mut data = Data::new(self.place.as_deref(), self.sites * STEP_FACTOR)?;
+        progress(&format!("making {} dense days below {}", smallest.days, data.root().display()));
+        let rows = data.grow_to(smallest.days)?;
+        progress(&format!("loading {rows} rows"));
+        self.measure(&data, smallest.days, rows, smallest.rows.min(DRAINED_ROWS)).await
     }
 
     /// Days of each step. Two teams share them, so there are two at least.

@@ -53,11 +53,19 @@ impl Question {
         }
     }
 
-    /// How its cost is said to grow with the rows of all days.
+    /// How its cost is said to grow with [what](Self::against) it is held against.
     pub fn claim(self) -> Claim {
         match self {
-            Question::Scan | Question::FirstOfNone | Question::Mean => Claim::Linear,
-            Question::OneDay | Question::Pruned | Question::Drain => Claim::Flat,
+            Question::Scan | Question::FirstOfNone | Question::Mean | Question::Pruned => Claim::Linear,
+            Question::OneDay | Question::Drain => Claim::Flat,
+        }
+    }
+
+    /// The rows of all days, or their number: a ledger has an entry for each that is pruned, too.
+    pub fn against(self) -> &'static str {
+        match self {
+            Question::Pruned => "days",
+            _ => "rows",
         }
     }
 

@@ -15,31 +15,36 @@ pub struct Report {
     pub rounds: usize,
     /// From the smallest to the largest.
     pub steps: Vec<Step>,
+    /// The days of the smallest step with four times the rows each; `None` where there is one step.
+    pub dense: Option<Step>,
     /// One for each cost.
     pub curves: Vec<Curve>,
 }
 
 impl Report {
-    pub(super) fn new(rounds: usize, steps: Vec<Step>) -> Self {
-        let curve = |name: &str, unit, claim, cost: &dyn Fn(&Step) -> Option<f64>| Curve {
-            name: name.to_owned(),
-            unit,
-            against: "rows",
-            claim,
-            points: steps.iter().filter_map(|step| Some([step.rows as f64, cost(step)?])).collect(),
-        };
-        let mb = |bytes: Option<u64>| bytes.map(|bytes| bytes as f64 / 1e6);
+    pub(super) fn new(rounds: usize, steps: Vec<Step>, dense: Option<Step>) -> Self {
+        let all: Vec<&Step> = steps.iter().collect();
         let mut curves = vec![
-            curve("load", "seconds", Claim::Linear, &|step| Some(step.load_seconds)),
-            curve("memory of holders", "MB", Claim::Linear, &|step| mb(step.holder_bytes)),
+            curve(&all, ["load", "seconds", "rows"], Claim::Linear, |step| Some(step.load_seconds)),
+            curve(&all, ["memory of holders", "MB", "rows"], Claim::Linear, |step| mb(step.holder_bytes)),
+            curve(&all, ["memory of the leader", "MB", "days"], Claim::Linear, |step| mb(step.leader_bytes)),
         ];
-        for (index, question) in Question::ALL.into_iter().enumerate() {
-            let (name, claim) = (question.name(), question.claim());
-            curves.push(curve(name, "ms", claim, &|step| Some(step.answers[index].ms)));
-            let scanned = |step: &Step| Some(step.answers[index].rows_scanned as f64);
-            curves.push(curve(name, "rows scanned", claim, &scanned));
+        for question in Question::ALL {
+            let (name, against, claim) = (question.name(), question.against(), question.claim());
+            curves.push(curve(&all, [name, "ms", against], claim, |step| Some(step.answers(question).ms)));
+            let scanned = |step: &Step| Some(step.answers(question).rows_scanned as f64);
+            curves.push(curve(&all, [name, "rows scanned", against], claim, scanned));
         }
-        Report { rounds, steps, curves }
+        if let (Some(smallest), Some(dense)) = (steps.first(), &dense) {
+            let both = [smallest, dense];
+            let pruned = |step: &Step| Some(step.answers(Question::Pruned).ms);
+            let against = "rows of as many days";
+            curves.push(curve(&both, ["memory of the leader", "MB", against], Claim::Flat, |step| {
+                mb(step.leader_bytes)
+            }));
+            curves.push(curve(&both, [Question::Pruned.name(), "ms", against], Claim::Flat, pruned));
+        }
+        Report { rounds, steps, dense, curves }
     }
 
     /// Whether every cost grows as is claimed, or less.
@@ -52,7 +57,7 @@ impl Report {
         let mut page = Page::new("Scaling: cost against rows");
         page.paragraph(&format!(
             "Six processes on one machine, each day on one member of its team. Medians of {} rounds; no question is asked \
-             twice.",
+             twice. The last step has the days of the first, with four times the rows each.",
             self.rounds
         ));
         page.table(&self.table());
@@ -66,11 +71,27 @@ impl Report {
         for question in Question::ALL {
             head.push(format!("{} ms", question.name()));
             if question.claim() == Claim::Linear {
-                head.push("ns a row".to_owned());
+                head.push(format!("ns a {}", question.against().trim_end_matches('s')));
             }
         }
-        Table { head, rows: self.steps.iter().map(row).collect() }
+        Table { head, rows: self.steps.iter().chain(&self.dense).map(row).collect() }
     }
+}
+
+/// A cost by name and unit over steps, against rows or days.
+fn curve(
+    steps: &[&Step],
+    [name, unit, against]: [&'static str; 3],
+    claim: Claim,
+    cost: impl Fn(&Step) -> Option<f64>,
+) -> Curve {
+    let size = |step: &Step| if against == "days" { f64::from(step.days) } else { step.rows as f64 };
+    let point = |step: &&Step| Some([size(step), cost(step)?]);
+    Curve { name: name.to_owned(), unit, against, claim, points: steps.iter().filter_map(point).collect() }
+}
+
+fn mb(bytes: Option<u64>) -> Option<f64> {
+    bytes.map(|bytes| bytes as f64 / 1e6)
 }
 
 fn row(step: &Step) -> Vec<String> {
@@ -81,12 +102,13 @@ fn row(step: &Step) -> Vec<String> {
         step.days.to_string(),
         short(step.load_seconds),
         known(step.holder_bytes.map(|bytes| bytes as f64 / rows)),
-        known(step.leader_bytes.map(|bytes| bytes as f64 / 1e6)),
+        known(mb(step.leader_bytes)),
     ];
     for answers in &step.answers {
         cells.push(short(answers.ms));
         if answers.question.claim() == Claim::Linear {
-            cells.push(short(answers.ms * 1e6 / rows));
+            let size = if answers.question.against() == "days" { f64::from(step.days) } else { rows };
+            cells.push(short(answers.ms * 1e6 / size));
         }
     }
     cells
@@ -98,8 +120,14 @@ impl fmt::Display for Report {
         writeln!(formatter, "{}", Text(&verdicts(&self.curves)))?;
         writeln!(
             formatter,
-            "medians of {} rounds; the factor is of one row where a cost is linear, else of the cost",
+            "medians of {} rounds; the factor is of one row or day where a cost is linear, else of the cost",
             self.rounds
-        )
+        )?;
+        match self.dense {
+            Some(_) => {
+                writeln!(formatter, "the last step has the days of the first, with four times the rows each")
+            }
+            None => Ok(()),
+        }
     }
 }
