@@ -44,9 +44,6 @@ struct Rows {
     /// Steps
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=10))]
     steps: u32,
-    /// Stations; a day has about 29 rows of each
-    #[arg(long, value_name = "N", default_value_t = 870, value_parser = clap::value_parser!(u32).range(1..=10_000))]
-    sites: u32,
     /// Rounds of each step
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
     rounds: u16,
@@ -113,7 +110,7 @@ impl Rows {
         Ok(rows::Plan {
             binary: node_binary()?,
             place: self.dir.clone(),
-            sites: self.sites,
+            sites: rows::SITES,
             most_rows: self.most,
             steps: self.steps,
             rounds: self.rounds.into(),

@@ -31,6 +31,9 @@ const STEP_FACTOR: u32 = 4;
 /// Rows that are drained, unless the smallest step has fewer.
 const DRAINED_ROWS: u64 = 100_000;
 
+/// Stations that give a day as many rows as one of the real data has, some 25,000.
+pub const SITES: u32 = 870;
+
 /// Bytes of a generated row on disk, about.
 pub const BYTES_ON_DISK: u64 = 160;
 
