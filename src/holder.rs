@@ -176,34 +176,39 @@ impl Holder {
         };
         let mut work = Work::new(self, call, items.iter().map(cost).sum());
         let asked = items.clone();
-        let mut tally = None;
+        let mut held = Vec::new();
         for item in items {
-            let selected = match self.holds(item.day, item.version) {
-                Ok(store) => {
-                    let selected = self.select(store, &spec.selection, item.day, &item.team, &mut work).await;
-                    selected.map(|rows| (store, rows))
-                }
-                Err(refusal) => Err(refusal),
-            };
-            let (store, rows) = match selected {
+            match self.holds(item.day, item.version) {
+                Ok(_) => held.push(item),
+                Err(refusal) => answers.failures.push(self.failure(item, refusal)),
+            }
+        }
+        let mut tally = None;
+        for items in self.together(held) {
+            let Some(store) = self.store() else { unreachable!("it holds days") };
+            let days: Vec<Day> = items.iter().map(|item| item.day).collect();
+            let selected = match self.select(store, &spec.selection, &days, &items[0].team, &mut work).await {
                 Ok(selected) => selected,
-                Err(refusal) => {
-                    answers.failures.push(self.failure(item, refusal));
+                Err(Refusal(cause, why)) => {
+                    let refused = |item| self.failure(item, Refusal(cause, why.clone()));
+                    answers.failures.extend(items.into_iter().map(refused));
                     continue;
                 }
             };
             if let Some(aggregate) = &spec.aggregate {
-                match self.add_day(store, aggregate, tally, &rows, &item, &mut work).await {
-                    Ok(sums) => tally = sums,
+                match self.add(store, aggregate, tally, &items, &selected, &mut work).await {
+                    Ok(sums) => tally = Some(sums),
                     Err(refusal) => return self.all_failed(asked, refusal),
                 }
             }
-            match self.first_frame(store, spec, &item, &rows, &mut work).await {
-                Ok(first_frame) => {
-                    let rows_matched = rows.len() as u64;
-                    answers.answers.push(DayCount { item, rows_matched, first_frame });
+            for (item, rows) in items.into_iter().zip(selected) {
+                match self.first_frame(store, spec, &item, &rows, &mut work).await {
+                    Ok(first_frame) => {
+                        let rows_matched = rows.len() as u64;
+                        answers.answers.push(DayCount { item, rows_matched, first_frame });
+                    }
+                    Err(refusal) => answers.failures.push(self.failure(item, refusal)),
                 }
-                Err(refusal) => answers.failures.push(self.failure(item, refusal)),
             }
         }
         if let (Some(tally), Some(store), Some(first)) = (tally, self.store(), asked.first()) {
@@ -284,33 +289,58 @@ impl Holder {
         Ok(Some(frame))
     }
 
-    /// Adds the rows of a day to those of the days before, in pieces.
-    async fn add_day(
+    /// Days of one team that are computed in one piece, since they have together no more rows than that may have; or one
+    /// that has more.
+    fn together(&self, items: Vec<CountItem>) -> Vec<Vec<CountItem>> {
+        let mut batches: Vec<Vec<CountItem>> = Vec::new();
+        let mut room = 0;
+        for item in items {
+            let rows = self.rows_of(item.day);
+            match batches.last_mut() {
+                Some(batch) if rows <= room && batch[0].team == item.team => {
+                    batch.push(item);
+                    room -= rows;
+                }
+                _ => {
+                    batches.push(vec![item]);
+                    room = u64::from(self.quantum_rows).saturating_sub(rows);
+                }
+            }
+        }
+        batches
+    }
+
+    /// Adds the rows of days to those of the days before.
+    async fn add(
         &self,
         store: &Arc<Store>,
         aggregate: &AggregateSpec,
-        mut tally: Option<Tally>,
-        rows: &Arc<Vec<u32>>,
-        item: &CountItem,
+        tally: Option<Tally>,
+        items: &[CountItem],
+        selected: &[Arc<Vec<u32>>],
         work: &mut Work<'_>,
-    ) -> Result<Option<Tally>, Refusal> {
-        for piece in pieces_of(rows.len(), self.quantum_rows) {
-            let (store, rows, aggregate) = (store.clone(), rows.clone(), aggregate.clone());
-            let (day, team) = (item.day, item.team.clone());
-            let cost = piece.len() as u64 * SCANNED_ROWS_PER_ADDED_ROW;
-            let added = work
-                .run(&item.team, cost, move || {
-                    let batch = store.day(day).expect("held, as `holds` has seen");
-                    let mut sums = tally.unwrap_or_else(|| Tally::new(&store, &aggregate));
-                    sums.add(batch, &rows[piece], &team);
-                    sums
+    ) -> Result<Tally, Refusal> {
+        let mut tally = tally.unwrap_or_else(|| Tally::new(store, aggregate));
+        let days: Vec<(Day, Arc<Vec<u32>>)> =
+            items.iter().zip(selected).map(|(item, rows)| (item.day, rows.clone())).collect();
+        let rows: Vec<usize> = selected.iter().map(|rows| rows.len()).collect();
+        for ranges in pieces(&rows, self.quantum_rows) {
+            let (store, days, team) = (store.clone(), days.clone(), items[0].team.clone());
+            let cost = rows_in(&ranges) * SCANNED_ROWS_PER_ADDED_ROW;
+            let done = work
+                .run(&items[0].team, cost, move || {
+                    for ((day, rows), range) in days.iter().zip(ranges) {
+                        let batch = store.day(*day).expect("held, as `holds` has seen");
+                        tally.add(batch, &rows[range], &team);
+                    }
+                    tally
                 })
                 .await?;
-            work.scanned(0, added.took);
-            if added.result.len() > self.max_groups {
+            work.scanned(0, done.took);
+            tally = done.result;
+            if tally.len() > self.max_groups {
                 return Err(Refusal(Cause::TooManyGroups, aggregate::too_many_groups(self.max_groups)));
             }
-            tally = Some(added.result);
         }
         Ok(tally)
     }
@@ -336,7 +366,8 @@ impl Holder {
         item: &ReadItem,
         work: &mut Work<'_>,
     ) -> Result<Vec<Frame>, Refusal> {
-        let rows = self.select(store, &spec.selection, item.day, &item.team, work).await?;
+        let selected = self.select(store, &spec.selection, &[item.day], &item.team, work).await?;
+        let rows = &selected[0];
         let (start, end) = (item.first_row, item.first_row.saturating_add(item.rows()));
         if end > rows.len() as u64 {
             return Err(Refusal(
@@ -346,47 +377,58 @@ impl Holder {
         }
         let mut frames = Vec::with_capacity(item.frame_rows.len());
         for range in item.ranges() {
-            frames.push(self.encode(store, &spec.selection, item.day, &item.team, &rows, range, work).await?);
+            frames.push(self.encode(store, &spec.selection, item.day, &item.team, rows, range, work).await?);
         }
         Ok(frames)
     }
 
-    /// The rows of a day that match, from the cache or by a scan in pieces.
+    /// The rows that match of each of some days, from the cache or by a scan: of all of them in one piece, or of one in several.
     async fn select(
         &self,
         store: &Arc<Store>,
         selection: &Selection,
-        day: Day,
+        days: &[Day],
         team: &Arc<str>,
         work: &mut Work<'_>,
-    ) -> Result<Arc<Vec<u32>>, Refusal> {
-        let batch = store.day(day).expect("held, as `holds` has seen");
-        let key = (day, batch.version, format!("{:?}", selection.predicate));
-        let cached = self.selections.get(&key);
-        self.metrics.cache_use("selection", cached.is_some());
-        if let Some(rows) = cached {
-            return Ok(rows);
+    ) -> Result<Vec<Arc<Vec<u32>>>, Refusal> {
+        let predicate = format!("{:?}", selection.predicate);
+        let key = |day: Day| {
+            let batch = store.day(day).expect("held, as `holds` has seen");
+            (day, batch.version, predicate.clone())
+        };
+        let mut selected: BTreeMap<Day, Arc<Vec<u32>>> = BTreeMap::new();
+        for day in days {
+            let cached = self.selections.get(&key(*day));
+            self.metrics.cache_use("selection", cached.is_some());
+            selected.extend(cached.map(|rows| (*day, rows)));
         }
-        let mut rows = Vec::new();
-        let bound = work.bound(store, selection);
-        for piece in pieces(batch.row_count(), self.quantum_rows) {
-            let cost = u64::from(piece.end - piece.start);
-            let (store, bound) = (store.clone(), bound.clone());
-            let found = work
+        let missing: Arc<[Day]> = days.iter().copied().filter(|day| !selected.contains_key(day)).collect();
+        let rows: Vec<usize> = missing.iter().map(|day| self.rows_of(*day) as usize).collect();
+        let mut found: Vec<Vec<u32>> = vec![Vec::new(); missing.len()];
+        for ranges in pieces(&rows, self.quantum_rows) {
+            let bound = work.bound(store, selection);
+            let (store, days) = (store.clone(), missing.clone());
+            let cost = rows_in(&ranges);
+            let done = work
                 .run(team, cost, move || {
-                    let batch = store.day(day).expect("held, as `holds` has seen");
-                    scan::select(&store, batch, &bound, piece, &mut rows);
-                    rows
+                    for ((day, range), found) in days.iter().zip(ranges).zip(&mut found) {
+                        let batch = store.day(*day).expect("held, as `holds` has seen");
+                        scan::select(&store, batch, &bound, range.start as u32..range.end as u32, found);
+                    }
+                    found
                 })
                 .await?;
-            work.scanned(cost, found.took);
-            rows = found.result;
+            work.scanned(cost, done.took);
+            self.metrics.rows_scanned(cost);
+            found = done.result;
         }
-        self.metrics.rows_scanned(batch.row_count() as u64);
-        let rows = Arc::new(rows);
-        let bytes = rows.len() * size_of::<u32>() + key.2.len() + size_of_val(&key);
-        self.selections.insert(key, rows.clone(), bytes);
-        Ok(rows)
+        for (day, rows) in missing.iter().zip(found) {
+            let (key, rows) = (key(*day), Arc::new(rows));
+            let bytes = rows.len() * size_of::<u32>() + key.2.len() + size_of_val(&key);
+            self.selections.insert(key, rows.clone(), bytes);
+            selected.insert(*day, rows);
+        }
+        Ok(days.iter().map(|day| selected[day].clone()).collect())
     }
 
     #[expect(clippy::too_many_arguments, reason = "one call of a pure encoder, with what it is charged to")]
@@ -467,13 +509,21 @@ fn rejected_by_day(rows: &[RejectedRow]) -> BTreeMap<String, Vec<String>> {
     by_day
 }
 
-/// Cuts `rows` into half-open pieces of at most `quantum`.
-fn pieces(rows: u32, quantum: u32) -> impl Iterator<Item = Range<u32>> {
-    (0..rows).step_by(quantum as usize).map(move |start| start..rows.min(start.saturating_add(quantum)))
+/// The rows of each day that are computed together: all of several days, which are not too many, or one after the other of
+/// the pieces of at most `quantum` rows that a day is cut into.
+fn pieces(day_rows: &[usize], quantum: u32) -> Vec<Vec<Range<usize>>> {
+    match day_rows {
+        [] => Vec::new(),
+        [rows] => {
+            let starts = (0..*rows).step_by(quantum as usize);
+            starts.map(|start| vec![start..(start + quantum as usize).min(*rows)]).collect()
+        }
+        several => vec![several.iter().map(|rows| 0..*rows).collect()],
+    }
 }
 
-fn pieces_of(rows: usize, quantum: u32) -> impl Iterator<Item = Range<usize>> {
-    pieces(rows as u32, quantum).map(|piece| piece.start as usize..piece.end as usize)
+fn rows_in(ranges: &[Range<usize>]) -> u64 {
+    ranges.iter().map(|range| range.len() as u64).sum()
 }
 
 /// Why a holder does not answer an item.

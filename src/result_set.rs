@@ -7,11 +7,12 @@
 mod leases;
 mod reading;
 
+use std::ops::Range;
 use std::sync::Arc;
 
-use crate::coverage::{self, Entry, Outcome};
+use crate::coverage::{Entry, Outcome};
 use crate::day::Day;
-use crate::plan::{PlanKey, QueryPlan};
+use crate::plan::{Ask, Fate, PlanKey, PlannedDay, QueryPlan};
 use crate::store::Version;
 
 pub use leases::{
@@ -34,6 +35,8 @@ pub struct ResultSet {
     pub limit_reached: bool,
     /// First record of each chunk, and the end of the last one; never fewer than two.
     boundaries: Vec<u64>,
+    /// The entries of the ledger that rows are taken from: the record after the last one of each, and its place.
+    day_ends: Vec<(u64, usize)>,
 }
 
 /// Rows of one day's result that a chunk consists of.
@@ -68,7 +71,8 @@ impl ResultSet {
             boundaries.push(end);
         }
         assert_eq!(end, total_records, "chunks tile the result");
-        ResultSet { key, plan, ledger, total_records, limit_reached, boundaries }
+        let day_ends = day_ends(&ledger);
+        ResultSet { key, plan, ledger, total_records, limit_reached, boundaries, day_ends }
     }
 
     /// Chunks; an empty result has one.
@@ -82,14 +86,29 @@ impl ResultSet {
     }
 
     /// The records `[start, end)` that chunk `index` has; `None` beyond the last chunk.
-    pub fn chunk_range(&self, index: u32) -> Option<std::ops::Range<u64>> {
+    pub fn chunk_range(&self, index: u32) -> Option<Range<u64>> {
         let index = index as usize;
         Some(*self.boundaries.get(index)?..*self.boundaries.get(index + 1)?)
     }
 
     /// The row ranges of days that chunk `index` consists of, in day order.
     pub fn chunk_days(&self, index: u32) -> Option<Vec<DayRows>> {
-        Some(days_of_range(&self.ledger, self.chunk_range(index)?))
+        let range = self.chunk_range(index)?;
+        let first = self.day_ends.partition_point(|(end, _)| *end <= range.start);
+        Some(days_between(&self.ledger, &self.day_ends[first..], self.records_before(first), range))
+    }
+
+    /// The planned day, with what was to be asked.
+    pub fn ask(&self, day: Day) -> Option<(&PlannedDay, &Ask)> {
+        let index = self.plan.days.binary_search_by_key(&day, |planned| planned.day).ok()?;
+        match &self.plan.days[index].fate {
+            Fate::Ask(ask) => Some((&self.plan.days[index], ask)),
+            _ => None,
+        }
+    }
+
+    fn records_before(&self, day_index: usize) -> u64 {
+        day_index.checked_sub(1).map_or(0, |before| self.day_ends[before].0)
     }
 
     /// About how many bytes this value takes.
@@ -106,27 +125,52 @@ impl ResultSet {
             + self.key.len()
             + entry_bytes
             + self.boundaries.len() * size_of::<u64>()
+            + self.day_ends.len() * size_of::<(u64, usize)>()
             + self.plan.bytes()
     }
 }
 
 /// The row ranges of days that the records `range` of a result consist of, in day order.
-pub fn days_of_range(ledger: &[Entry], range: std::ops::Range<u64>) -> Vec<DayRows> {
+pub fn days_of_range(ledger: &[Entry], range: Range<u64>) -> Vec<DayRows> {
+    days_between(ledger, &day_ends(ledger), 0, range)
+}
+
+fn day_ends(ledger: &[Entry]) -> Vec<(u64, usize)> {
+    let mut end = 0u64;
+    let taken = ledger.iter().enumerate().filter_map(|(index, entry)| match &entry.outcome {
+        Outcome::Served(served) if served.rows_taken > 0 => {
+            end = end.saturating_add(served.rows_taken);
+            Some((end, index))
+        }
+        _ => None,
+    });
+    taken.collect()
+}
+
+/// The parts of days inside `range`; the first of `day_ends` begins with the record `start`.
+fn days_between(
+    ledger: &[Entry],
+    day_ends: &[(u64, usize)],
+    mut start: u64,
+    range: Range<u64>,
+) -> Vec<DayRows> {
     let mut days = Vec::new();
-    let mut day_start = 0u64;
-    for (day, served) in coverage::rows_taken(ledger) {
-        let day_end = day_start.saturating_add(served.rows_taken);
-        let (start, end) = (range.start.max(day_start), range.end.min(day_end));
-        if start < end {
+    for (end, index) in day_ends {
+        if start >= range.end {
+            break;
+        }
+        let Entry { day, outcome: Outcome::Served(served), .. } = &ledger[*index] else { continue };
+        let (first, behind) = (range.start.max(start), range.end.min(*end));
+        if first < behind {
             days.push(DayRows {
-                day,
+                day: *day,
                 version: served.version,
                 counted_by: served.node.clone(),
-                first_row: start - day_start,
-                rows: (end - start) as u32,
+                first_row: first - start,
+                rows: (behind - first) as u32,
             });
         }
-        day_start = day_end;
+        start = *end;
     }
     days
 }

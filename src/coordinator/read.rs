@@ -176,8 +176,8 @@ impl Coordinator {
         for of_day in chunks.iter().flatten() {
             days.entry(of_day.day).or_insert_with(|| (of_day, Vec::new())).1.push(of_day.rows);
         }
-        let wanted = plan.asks().filter_map(|(planned, ask)| {
-            let (first, frame_rows) = days.remove(&planned.day)?;
+        let wanted = days.into_iter().filter_map(|(day, (first, frame_rows))| {
+            let (planned, ask) = result_set.ask(day)?;
             let mut wanted = self.wanted(planned, ask, frame_rows);
             // Its selection may still be there.
             wanted.holders.insert(0, NodeId::from(first.counted_by.as_str()));
@@ -257,6 +257,9 @@ impl Coordinator {
 /// The team that pays for reading a chunk: the one of its first day.
 fn chunk_team(result_set: &ResultSet, index: u32) -> Arc<str> {
     let first = result_set.chunk_days(index).and_then(|days| Some(days.first()?.day));
-    let planned = result_set.plan.days.iter().find(|planned| first.is_none_or(|day| planned.day == day));
+    let planned = match first {
+        Some(day) => result_set.ask(day).map(|(planned, _)| planned),
+        None => result_set.plan.days.first(),
+    };
     planned.map_or_else(Arc::default, |planned| planned.team.clone())
 }

@@ -37,7 +37,7 @@ pub(super) struct Ceiling {
 impl Ceiling {
     /// Starts a server for what the node at `address` answers.
     pub(super) async fn before(address: SocketAddr) -> Result<Self, BenchError> {
-        let node = RawClient::connect(address).await.map_err(BenchError::Connect)?;
+        let node = RawClient::connect(address).await?;
         let answers = Arc::new(Answers { node, known: Mutex::default() });
         let runtime = Runtime::new().map_err(BenchError::Io)?;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(BenchError::Io)?;

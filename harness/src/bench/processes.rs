@@ -50,7 +50,7 @@ pub(super) async fn until_healthy(
         let stdout = node.stdout.take().expect("it is a pipe");
         let line = BufReader::new(stdout).lines().next_line().await?.unwrap_or_default();
         let listening: Listening = serde_json::from_str(&line).map_err(std::io::Error::from)?;
-        let mut client = RawClient::connect(listening.address).await.map_err(BenchError::Connect)?;
+        let mut client = RawClient::connect(listening.address).await?;
         // A request for the health of the whole node has no bytes.
         let path = PathAndQuery::from_static("/grpc.health.v1.Health/Check");
         client.unary(&path, Bytes::new()).await?;

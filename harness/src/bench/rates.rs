@@ -1,26 +1,23 @@
 //! How many queries a second a server answers: so many connections, each asking again when it has its answer.
+//!
+//! The client is the generated one, which decodes what it gets and does nothing else.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
+use overlay::proto::legacy::overlay_node_client::OverlayNodeClient;
+use overlay::proto::v1::overlay_client::OverlayClient;
 use overlay::proto::{legacy, v1};
-use prost::Message;
 use serde_json::json;
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tonic::Status;
-use tonic::codegen::http::uri::PathAndQuery;
+use tonic::transport::Channel;
 
-use super::BenchError;
-use super::raw::RawClient;
-
-const QUERY: &str = "/overlay.v1.Overlay/Query";
-const OLD_QUERY: &str = "/OverlayNode/Query";
-const OLD_CHUNK: &str = "/OverlayNode/GetChunk";
+use super::{BenchError, raw};
 
 /// Connections that ask at once.
 pub(super) const CONNECTIONS: u64 = 20;
@@ -94,7 +91,7 @@ pub(super) async fn rate(
     let warm = Arc::new(Barrier::new(CONNECTIONS as usize));
     let mut connections = JoinSet::new();
     for connection in 0..CONNECTIONS {
-        let mut asker = Asker::connect(address, contract, connection).await?;
+        let asker = Asker::connect(address, contract, connection).await?;
         let warm = warm.clone();
         connections.spawn(async move {
             for question in 0..WARM_UP {
@@ -121,7 +118,7 @@ pub(super) async fn rate(
 /// One connection and what it asks over it.
 #[derive(Clone)]
 pub(super) struct Asker {
-    client: RawClient,
+    channel: Channel,
     contract: Contract,
     client_id: String,
 }
@@ -132,12 +129,12 @@ impl Asker {
         contract: Contract,
         number: u64,
     ) -> Result<Self, BenchError> {
-        let client = RawClient::connect(address).await.map_err(BenchError::Connect)?;
-        Ok(Asker { client, contract, client_id: format!("bench {number}") })
+        let channel = raw::connected(address).await?;
+        Ok(Asker { channel, contract, client_id: format!("bench {number}") })
     }
 
     /// Asks once, and takes the rows of the first chunk.
-    pub(super) async fn ask(&mut self, min: &str) -> Result<(), Status> {
+    pub(super) async fn ask(&self, min: &str) -> Result<(), Status> {
         match self.contract {
             Contract::Ours => {
                 let predicate = v1::Predicate {
@@ -153,7 +150,7 @@ impl Asker {
                     client_id,
                     ..v1::QueryRequest::default()
                 };
-                self.call(QUERY, &query).await?;
+                OverlayClient::new(self.channel.clone()).query(query).await?;
             }
             Contract::Old => {
                 let query = legacy::QueryRequest {
@@ -162,17 +159,12 @@ impl Asker {
                     client_id: self.client_id.clone(),
                     ..legacy::QueryRequest::default()
                 };
-                let answer = self.call(OLD_QUERY, &query).await?;
-                let answer = legacy::QueryResponse::decode(answer);
-                let uid = answer.map_err(|error| Status::internal(error.to_string()))?.uid;
-                self.call(OLD_CHUNK, &legacy::ChunkRequest { uid, chunk_index: 0 }).await?;
+                let mut node = OverlayNodeClient::new(self.channel.clone());
+                let uid = node.query(query).await?.into_inner().uid;
+                node.get_chunk(legacy::ChunkRequest { uid, chunk_index: 0 }).await?;
             }
         }
         Ok(())
-    }
-
-    async fn call(&mut self, path: &'static str, message: &impl Message) -> Result<Bytes, Status> {
-        self.client.unary(&PathAndQuery::from_static(path), message.encode_to_vec().into()).await
     }
 }
 

@@ -1,4 +1,4 @@
-//! Messages as bytes: a client that neither writes nor reads them, so that what it measures is who answers.
+//! Messages as bytes: a client that neither writes nor reads them.
 
 use std::net::SocketAddr;
 
@@ -7,6 +7,8 @@ use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status, Streaming};
+
+use super::BenchError;
 
 /// Bytes of an answer that the client takes.
 const MAX_ANSWER_BYTES: usize = 16 << 20;
@@ -49,6 +51,16 @@ impl Decoder for RawCodec {
     }
 }
 
+/// A connection with the windows that our own client has.
+pub(super) async fn connected(address: SocketAddr) -> Result<Channel, BenchError> {
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(BenchError::Connect)?;
+    let endpoint = endpoint
+        .initial_stream_window_size(2 << 20)
+        .initial_connection_window_size(8 << 20)
+        .tcp_nodelay(true);
+    endpoint.connect().await.map_err(BenchError::Connect)
+}
+
 /// One connection.
 #[derive(Clone)]
 pub(super) struct RawClient {
@@ -57,14 +69,8 @@ pub(super) struct RawClient {
 
 impl RawClient {
     /// Connects to a node.
-    pub(super) async fn connect(address: SocketAddr) -> Result<Self, tonic::transport::Error> {
-        let endpoint = Endpoint::from_shared(format!("http://{address}"))?;
-        let channel = endpoint
-            .initial_stream_window_size(2 << 20)
-            .initial_connection_window_size(8 << 20)
-            .tcp_nodelay(true)
-            .connect()
-            .await?;
+    pub(super) async fn connect(address: SocketAddr) -> Result<Self, BenchError> {
+        let channel = connected(address).await?;
         Ok(RawClient { node: tonic::client::Grpc::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES) })
     }
 

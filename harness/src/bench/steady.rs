@@ -30,7 +30,7 @@ pub(super) async fn at_rate(
 ) -> Result<Percentiles, BenchError> {
     let mut askers = Vec::new();
     for connection in 0..CONNECTIONS {
-        let mut asker = Asker::connect(address, Contract::Ours, connection).await?;
+        let asker = Asker::connect(address, Contract::Ours, connection).await?;
         asker.ask(&new_bound()).await?;
         askers.push(asker);
     }
@@ -38,7 +38,7 @@ pub(super) async fn at_rate(
     let schedule = Schedule { rate, run_time: lasts * LASTS, max_in_flight: MAX_IN_FLIGHT };
     let seen = Arc::new(Mutex::new((Latencies::default(), Ok(()))));
     let ask = |number: u64| {
-        let mut asker = askers[(number % CONNECTIONS) as usize].clone();
+        let asker = askers[(number % CONNECTIONS) as usize].clone();
         async move { asker.ask(&new_bound()).await }
     };
     let seen_later = seen.clone();

@@ -229,7 +229,7 @@ impl Simulated<'_> {
             client.chunk(&result, index).await?;
         }
         let state = self.cluster.node(leader).state();
-        let known = state.relay.directory().snapshot().inventories;
+        let known = &state.relay.directory().snapshot().inventories;
         let contributing: BTreeSet<&str> =
             coverage::rows_taken(&result.ledger).map(|(_, served)| served.node.as_str()).collect();
         let asked = Asked {
