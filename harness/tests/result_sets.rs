@@ -85,7 +85,7 @@ fn entry(index: usize, rows: u64) -> Entry {
 fn result_set(days: &[u64], chunk_rows: &[u32]) -> ResultSet {
     let ledger = days.iter().enumerate().map(|(index, rows)| entry(index, *rows)).collect();
     let total = days.iter().sum();
-    ResultSet::new("key".into(), Arc::new(QueryPlan::default()), ledger, total, false, chunk_rows)
+    ResultSet::new(Arc::from(*b"key"), Arc::new(QueryPlan::default()), ledger, total, false, chunk_rows)
 }
 
 /// Cuts `total` into chunks of the sizes given, in turn.

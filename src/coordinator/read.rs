@@ -115,9 +115,9 @@ impl Coordinator {
         result_set: &Arc<ResultSet>,
         start: u32,
         most: u32,
-        mut call: Call,
+        call: Call,
     ) {
-        call.deadline = call.deadline.min(self.clock.now() + AHEAD_WITHIN);
+        let within = call.deadline.min(self.clock.now() + AHEAD_WITHIN);
         let chunks = self.read_together(result_set, start, most);
         let end = start + chunks.len() as u32;
         let (me, result_set) = (self.clone(), result_set.clone());
@@ -126,7 +126,7 @@ impl Coordinator {
             let _work = work;
             let reading = me.row_frames(&result_set, start, chunks, &call);
             // What has gone wrong is met again by whoever asks for the chunk.
-            tokio::time::timeout_at(call.deadline, reading).await.is_ok_and(|read| read.is_ok())
+            tokio::time::timeout_at(within, reading).await.is_ok_and(|read| read.is_ok())
         }));
         let done = async move {
             let _owner = owner;

@@ -56,13 +56,14 @@ impl Reading {
         self.ready_until = self.ready_until.max(ready_until);
     }
 
-    /// From which chunk on to read ahead now, and how many: once half of what was ready is taken.
+    /// From which chunk on to read ahead now, and how many: once half of what was ready is taken. One chunk tells nothing: it
+    /// comes along with the answer to the query.
     pub(super) fn begins(&self) -> Option<(u32, u32)> {
         // One that failed is not followed by another: what takes longer is read when it is wanted.
         let may_read = self.ahead.as_ref().is_none_or(|ahead| ahead.done.peek() == Some(&true));
         let together = self.together();
         let runs_out = self.next.saturating_add(together / 2) >= self.ready_until;
-        (together > 1 && may_read && runs_out).then(|| (self.ready_until.max(self.next), together))
+        (self.run > 1 && may_read && runs_out).then(|| (self.ready_until.max(self.next), together))
     }
 
     /// Notes what is read ahead.
@@ -97,14 +98,14 @@ mod tests {
         let mut reader = Reading::default();
         assert_eq!(reader.reads(0), 1);
         reader.takes(0, 1);
-        assert_eq!(reader.begins(), Some((1, 2)));
-        reader.begun(Ahead { chunks: 1..3, done: reading() });
-        assert_eq!(reader.begins(), None, "it is being read");
-        assert!(reader.ahead(2).is_some() && reader.ahead(3).is_none());
-        reader.ahead = Some(Ahead { chunks: 1..3, done: done(true) });
-        reader.takes(1, 0);
+        assert_eq!(reader.begins(), None, "it came along with the query");
+        assert_eq!(reader.reads(1), 2);
+        reader.takes(1, 3);
         assert_eq!(reader.begins(), Some((3, 4)));
-        reader.begun(Ahead { chunks: 3..7, done: done(true) });
+        reader.begun(Ahead { chunks: 3..7, done: reading() });
+        assert_eq!(reader.begins(), None, "it is being read");
+        assert!(reader.ahead(6).is_some() && reader.ahead(7).is_none());
+        reader.ahead = Some(Ahead { chunks: 3..7, done: done(true) });
         reader.takes(2, 0);
         assert_eq!(reader.begins(), Some((7, 8)));
         reader.begun(Ahead { chunks: 7..15, done: done(false) });
@@ -116,9 +117,9 @@ mod tests {
     fn who_jumps_or_loses_what_was_ready_reads_one_chunk() {
         let mut reader = Reading::default();
         for index in 0..4 {
-            reader.takes(index, 8);
+            reader.takes(index, 64);
         }
-        assert_eq!(reader.begins(), None, "four are ready");
+        assert_eq!(reader.begins(), None, "sixty are ready");
         assert_eq!(reader.reads(4), 1, "they were, and are gone");
         reader.takes(4, 5);
         assert_eq!((reader.reads(9), reader.begins()), (1, None));
