@@ -89,13 +89,16 @@ impl Decimal {
 
     /// The nearest double.
     pub fn to_f64(self) -> f64 {
+        if self.0.unsigned_abs() < 1 << 53 {
+            // Both operands are exact, so the quotient is rounded once.
+            return self.0 as f64 / ONE as f64;
+        }
         let (mut mantissa, mut decimals) = (self.0, DECIMALS as i32);
         while decimals > 0 && mantissa % 10 == 0 {
             mantissa /= 10;
             decimals -= 1;
         }
         if mantissa.unsigned_abs() < 1 << 53 {
-            // Both operands are exact, so the quotient is rounded once.
             mantissa as f64 / 10f64.powi(decimals)
         } else {
             self.to_string().parse().unwrap_or(f64::NAN)

@@ -13,15 +13,18 @@ mod builder;
 mod column;
 #[cfg(test)]
 pub(crate) mod samples;
+mod texts;
 mod version;
 
 use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
+use std::sync::OnceLock;
 
 pub use bounds::{DayStatistics, ParameterStatistics, PlaceBounds, WorstRowBytes};
 pub(crate) use bounds::{RowShape, json_text_bytes};
 pub use builder::{DayBuilder, MeasureEntry, Row, SiteEntry, StoreBuilder, TooManyMeasures};
 pub use column::Column;
+pub use texts::EqualTexts;
 pub(crate) use version::DayHasher;
 pub use version::{Digest, InvalidHash, Version};
 
@@ -82,6 +85,13 @@ pub struct Measure {
     pub parameter: Box<str>,
     /// `UG/M3`, for instance.
     pub unit: Box<str>,
+}
+
+impl Measure {
+    /// Parameter and unit.
+    pub fn texts(&self) -> [&str; 2] {
+        [&self.parameter, &self.unit]
+    }
 }
 
 /// Where one file's rows stand in its day.
@@ -158,6 +168,7 @@ pub struct Store {
     days: BTreeMap<Day, DayBatch>,
     sites: Vec<Site>,
     measures: Vec<Measure>,
+    equal_texts: OnceLock<EqualTexts>,
 }
 
 impl Store {
@@ -181,6 +192,11 @@ impl Store {
         &self.measures
     }
 
+    /// Which of their texts are equal. Worked out when first asked for.
+    pub fn equal_texts(&self) -> &EqualTexts {
+        self.equal_texts.get_or_init(|| EqualTexts::of(&self.sites, &self.measures))
+    }
+
     /// Rows of all days.
     pub fn row_count(&self) -> u64 {
         self.days().map(|batch| u64::from(batch.row_count())).sum()
@@ -191,7 +207,7 @@ impl Store {
         self.days().map(|batch| batch.files.len() as u64).sum()
     }
 
-    /// Bytes that columns, sites and measures take.
+    /// Bytes that columns, sites and measures take, without what is worked out from the latter: below 1 KB for each site.
     pub fn bytes(&self) -> usize {
         let texts = |texts: &[&str]| texts.iter().map(|text| text.len()).sum::<usize>();
         let sites = self.sites.iter().map(|site| texts(&site.texts()));

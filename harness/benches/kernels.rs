@@ -242,8 +242,8 @@ fn merge_manifest(data: &Data) -> Work<'_> {
         frame_overhead_bytes: frame::frame_overhead_bytes(Encoding::Arrow),
         ..ChunkBounds::default()
     };
-    let (key, plan): (Arc<str>, _) =
-        (Arc::from("key"), Arc::new(QueryPlan { bounds, ..QueryPlan::default() }));
+    let (key, plan): (Arc<[u8]>, _) =
+        (Arc::from(*b"key"), Arc::new(QueryPlan { bounds, ..QueryPlan::default() }));
     Work::new(PLANNED_DAYS, move || {
         let entry = |(day, served): (&Day, &Served)| Entry {
             day: *day,

@@ -22,6 +22,34 @@ pub struct Groups {
     partials: Vec<Partial>,
 }
 
+/// One key of unsorted groups.
+pub(super) struct KeyColumn {
+    /// By group: small numbers in the order of what they stand for.
+    pub(super) numbers: Vec<u32>,
+    /// By number, what [`Groups::codes`] has.
+    pub(super) codes: Vec<u32>,
+}
+
+impl KeyColumn {
+    /// The groups in `order`, by number; those with the same number stay as they are.
+    fn sort(&self, order: &[u32]) -> Vec<u32> {
+        let mut ends = vec![0; self.codes.len()];
+        self.numbers.iter().for_each(|number| ends[*number as usize] += 1);
+        let mut end = 0;
+        for count in &mut ends {
+            end += *count;
+            *count = end;
+        }
+        let mut sorted = vec![0; order.len()];
+        for group in order.iter().rev() {
+            let end: &mut usize = &mut ends[self.numbers[*group as usize] as usize];
+            *end -= 1;
+            sorted[*end] = *group;
+        }
+        sorted
+    }
+}
+
 /// Why columns are not groups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -79,19 +107,18 @@ impl Groups {
     pub(super) fn in_order(
         group_by: &[GroupKey],
         texts: Vec<Box<str>>,
-        codes: &[u32],
+        columns: &[KeyColumn],
         partials: &[Partial],
     ) -> Self {
-        let width = group_by.len();
-        let codes_of = |group: usize| &codes[group * width..(group + 1) * width];
-        let mut order: Vec<usize> = (0..partials.len()).collect();
-        order.sort_unstable_by(|left, right| codes_of(*left).cmp(codes_of(*right)));
-        Groups {
-            group_by: group_by.to_vec(),
-            texts,
-            codes: order.iter().flat_map(|group| codes_of(*group)).copied().collect(),
-            partials: order.iter().map(|group| partials[*group]).collect(),
+        // From the last key to the first, since each pass keeps the order of those that it finds equal.
+        let unsorted = (0..partials.len() as u32).collect();
+        let order: Vec<u32> = columns.iter().rev().fold(unsorted, |order, column| column.sort(&order));
+        let mut codes = Vec::with_capacity(order.len() * columns.len());
+        for group in &order {
+            codes.extend(columns.iter().map(|column| column.codes[column.numbers[*group as usize] as usize]));
         }
+        let partials = order.iter().map(|group| partials[*group as usize]).collect();
+        Groups { group_by: group_by.to_vec(), texts, codes, partials }
     }
 
     /// Adds all groups of `other`, which are by the same keys.

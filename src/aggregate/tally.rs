@@ -1,185 +1,262 @@
 //! Rows added up by group where they are.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-use super::groups::{Groups, is_text};
+use super::groups::{Groups, KeyColumn, is_text};
 use super::{AggregateOf, AggregateSpec, GroupKey, Partial};
+use crate::day::Day;
 use crate::decimal::{Decimal, ONE};
 use crate::store::{DayBatch, Store};
 
+/// The most cells whose places stand in a table, which then has 1 MB; those of more are hashed.
+const TABLE_CELLS: usize = 1 << 18;
+
 /// Rows of a store's days, added up by group.
 ///
-/// A group is a few small numbers until all rows are in; it gets its names once, in [`into_groups`](Self::into_groups).
+/// A group is a number until all rows are in; it gets its names once, in [`into_groups`](Self::into_groups). Groups of
+/// one day and team are a block; within it a group is a *cell*: its site, measure and hour as one number.
 pub struct Tally {
     spec: AggregateSpec,
-    places: PlaceGroups,
+    /// By site code, the smallest code of a site in the same group; empty if places don't matter.
+    places: Vec<u32>,
     /// By measure code, the smallest code of a measure in the same group; empty if parameters don't matter.
-    measures: Vec<u16>,
+    measures: Vec<u32>,
+    /// Hours that are told apart: 24, or one.
+    hours: usize,
     teams: Vec<Arc<str>>,
-    partials: FxHashMap<Cell, Partial>,
+    blocks: BTreeMap<BlockKey, Block>,
+    /// The block that rows were added to last, whose cells `slots` has.
+    open: BlockKey,
+    slots: Slots,
+    /// Groups of all blocks.
+    len: usize,
 }
 
-/// The keys of a group, as codes of the store. One that is not asked for is 0.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-struct Cell {
-    place: u32,
-    day: u32,
-    measure: u16,
-    team: u16,
-    hour: u16,
+/// The day's number and the team's code; one that is not asked for is 0.
+type BlockKey = (u32, usize);
+
+#[derive(Default)]
+struct Block {
+    cells: Vec<usize>,
+    partials: Vec<Partial>,
 }
 
 impl Tally {
     /// Without rows. Rows that are added later are of `store`.
     pub fn new(store: &Store, spec: &AggregateSpec) -> Self {
-        Tally {
-            spec: spec.clone(),
-            places: PlaceGroups::new(store, spec),
-            measures: measure_groups(store, spec),
-            teams: Vec::new(),
-            partials: FxHashMap::default(),
-        }
+        let (places, measures) = (place_groups(store, spec), measure_groups(store, spec));
+        let hours = if spec.group_by.contains(&GroupKey::Hour) { 24 } else { 1 };
+        let slots = Slots::new(places.len().max(1) * measures.len().max(1) * hours);
+        let (spec, teams, blocks) = (spec.clone(), Vec::new(), BTreeMap::new());
+        Tally { spec, places, measures, hours, teams, blocks, open: BlockKey::default(), slots, len: 0 }
     }
 
     /// Adds `rows` of one day, which `team` owns.
     pub fn add(&mut self, batch: &DayBatch, rows: &[u32], team: &Arc<str>) {
-        let has = |key| self.spec.group_by.contains(&key);
-        let by_hour = has(GroupKey::Hour);
-        let day = if has(GroupKey::Day) { batch.day.number() } else { 0 };
-        let team = if has(GroupKey::Team) { self.code_of(team) } else { 0 };
-        let (places, measures) = (&self.places, &self.measures);
-        let cell_of = |row: usize| Cell {
-            place: places.of(batch.site[row]),
-            day,
-            measure: measures.get(usize::from(batch.measure[row])).copied().unwrap_or(0),
-            team,
-            hour: if by_hour { batch.minute[row] / 60 } else { 0 },
-        };
-        // Rows of a group often follow each other.
-        let mut last: Option<(Cell, Partial)> = None;
-        for row in rows {
-            let value = match self.spec.of {
-                AggregateOf::Value => batch.value.get(*row),
-                AggregateOf::RawConcentration => batch.raw_concentration.get(*row),
-                AggregateOf::Aqi => batch.aqi(*row).map(|aqi| Decimal(i64::from(aqi) * ONE)),
-            };
-            let Some(value) = value else { continue };
-            let (cell, partial) = (cell_of(*row as usize), Partial::of(value));
-            match &mut last {
-                Some((current, sum)) if *current == cell => sum.merge(&partial),
-                _ => {
-                    if let Some((cell, sum)) = last.replace((cell, partial)) {
-                        merge_into(&mut self.partials, cell, &sum);
-                    }
-                }
+        self.open(batch.day, team);
+        match self.spec.of {
+            AggregateOf::Value => self.add_values(batch, rows, |row| batch.value.get(row)),
+            AggregateOf::RawConcentration => {
+                self.add_values(batch, rows, |row| batch.raw_concentration.get(row));
+            }
+            AggregateOf::Aqi => {
+                self.add_values(batch, rows, |row| batch.aqi(row).map(|aqi| Decimal(i64::from(aqi) * ONE)))
             }
         }
-        if let Some((cell, sum)) = last {
-            merge_into(&mut self.partials, cell, &sum);
+    }
+
+    fn add_values(&mut self, batch: &DayBatch, rows: &[u32], value: impl Fn(u32) -> Option<Decimal>) {
+        let block = self.blocks.entry(self.open).or_default();
+        let before = block.cells.len();
+        for row in rows {
+            let Some(value) = value(*row) else { continue };
+            let row = *row as usize;
+            let mut cell = self.places.get(batch.site[row] as usize).map_or(0, |place| *place as usize);
+            if !self.measures.is_empty() {
+                cell = cell * self.measures.len() + self.measures[usize::from(batch.measure[row])] as usize;
+            }
+            if self.hours > 1 {
+                cell = cell * self.hours + usize::from(batch.minute[row] / 60);
+            }
+            let slot = self.slots.of(cell);
+            if *slot == 0 {
+                block.cells.push(cell);
+                block.partials.push(Partial::of(value));
+                *slot = block.cells.len() as u32;
+            } else {
+                block.partials[*slot as usize - 1].add(value);
+            }
+        }
+        self.len += block.cells.len() - before;
+    }
+
+    /// Makes the slots those of the block of a day and a team.
+    fn open(&mut self, day: Day, team: &Arc<str>) {
+        let has = |key| self.spec.group_by.contains(&key);
+        let day = if has(GroupKey::Day) { day.number() } else { 0 };
+        let team = if has(GroupKey::Team) { code_of(&mut self.teams, team) } else { 0 };
+        if self.open == (day, team) {
+            return;
+        }
+        // Only what was used is cleared: a block may have few cells, and there may be many blocks.
+        if let Some(block) = self.blocks.get(&self.open) {
+            self.slots.clear(&block.cells);
+        }
+        self.open = (day, team);
+        if let Some(block) = self.blocks.get(&self.open) {
+            block.cells.iter().zip(1..).for_each(|(cell, slot)| *self.slots.of(*cell) = slot);
         }
     }
 
     /// Number of groups.
     pub fn len(&self) -> usize {
-        self.partials.len()
+        self.len
     }
 
     /// Whether there is no group.
     pub fn is_empty(&self) -> bool {
-        self.partials.is_empty()
+        self.len == 0
     }
 
     /// The groups with their names, in order. `store` is the one that the rows were of.
     pub fn into_groups(self, store: &Store) -> Groups {
-        let Tally { spec, teams, partials, .. } = self;
-        let partials: Vec<(Cell, Partial)> = partials.into_iter().collect();
-        let text_of = |key: GroupKey, cell: &Cell| match key {
-            GroupKey::Parameter => (key, usize::from(cell.measure)),
-            GroupKey::Team => (key, usize::from(cell.team)),
-            _ => (key, cell.place as usize),
-        };
-        let name = |(key, code): (GroupKey, usize)| match key {
-            GroupKey::Parameter => &*store.measures()[code].parameter,
-            GroupKey::Team => &*teams[code],
-            GroupKey::Agency => &*store.sites()[code].agency_name,
-            _ => &*store.sites()[code].site_name,
-        };
-        let text_keys: Vec<GroupKey> = spec.group_by.iter().copied().filter(|key| is_text(*key)).collect();
-        let mut codes_of_names: BTreeMap<&str, u32> = BTreeMap::new();
-        let mut names: FxHashMap<(GroupKey, usize), &str> = FxHashMap::default();
-        for (cell, _) in &partials {
-            for key in &text_keys {
-                let text = text_of(*key, cell);
-                names.entry(text).or_insert_with(|| name(text));
+        let (days, columns): (Vec<u32>, Vec<Vec<u32>>) =
+            (self.days(), self.spec.group_by.iter().map(|key| self.numbers(*key)).collect());
+        let (texts, ranks) = self.rank_names(store, &columns);
+        let in_order = |((key, mut numbers), ranks): ((&GroupKey, Vec<u32>), Vec<u32>)| match key {
+            GroupKey::Day => KeyColumn { numbers, codes: days.clone() },
+            GroupKey::Hour => KeyColumn { numbers, codes: (0..24).collect() },
+            _ => {
+                numbers.iter_mut().for_each(|number| *number = ranks[*number as usize]);
+                KeyColumn { numbers, codes: (0..texts.len() as u32).collect() }
             }
-        }
-        codes_of_names.extend(names.values().map(|name| (*name, 0)));
-        codes_of_names.values_mut().zip(0..).for_each(|(code, place)| *code = place);
-        let codes_of_texts: FxHashMap<(GroupKey, usize), u32> =
-            names.into_iter().map(|(text, name)| (text, codes_of_names[name])).collect();
-        let mut codes = Vec::with_capacity(partials.len() * spec.group_by.len());
-        for (cell, _) in &partials {
-            codes.extend(spec.group_by.iter().map(|key| match key {
-                GroupKey::Day => cell.day,
-                GroupKey::Hour => u32::from(cell.hour),
-                _ => codes_of_texts[&text_of(*key, cell)],
-            }));
-        }
-        let texts = codes_of_names.into_keys().map(Box::from).collect();
-        let partials: Vec<Partial> = partials.into_iter().map(|(_, partial)| partial).collect();
-        Groups::in_order(&spec.group_by, texts, &codes, &partials)
+        };
+        let columns: Vec<KeyColumn> =
+            self.spec.group_by.iter().zip(columns).zip(ranks).map(in_order).collect();
+        let mut partials = Vec::with_capacity(self.len);
+        self.blocks.into_values().for_each(|block| partials.extend(block.partials));
+        Groups::in_order(&self.spec.group_by, texts, &columns, &partials)
     }
 
-    fn code_of(&mut self, team: &Arc<str>) -> u16 {
-        let code = self.teams.iter().position(|known| known == team).unwrap_or_else(|| {
-            self.teams.push(team.clone());
-            self.teams.len() - 1
-        });
-        u16::try_from(code).expect("an overlay has at most 65,536 teams")
+    /// The days of all blocks, in order.
+    fn days(&self) -> Vec<u32> {
+        let mut days: Vec<u32> = self.blocks.keys().map(|(day, _)| *day).collect();
+        days.dedup();
+        days
+    }
+
+    /// What the groups have as one key, block by block: the place of a day among the [`days`](Self::days), an hour, or
+    /// the code of what is named.
+    fn numbers(&self, key: GroupKey) -> Vec<u32> {
+        let (hours, measures) = (self.hours, self.measures.len().max(1));
+        let mut numbers = Vec::with_capacity(self.len);
+        let (mut day_index, mut day_before) = (0, None);
+        for ((day, team), block) in &self.blocks {
+            day_index += u32::from(day_before.replace(day).is_some_and(|before| before != day));
+            let cells = block.cells.iter();
+            match key {
+                GroupKey::Day => numbers.extend(cells.map(|_| day_index)),
+                GroupKey::Team => numbers.extend(cells.map(|_| *team as u32)),
+                GroupKey::Hour => numbers.extend(cells.map(|cell| (cell % hours) as u32)),
+                GroupKey::Parameter => numbers.extend(cells.map(|cell| (cell / hours % measures) as u32)),
+                GroupKey::Site | GroupKey::Agency => {
+                    numbers.extend(cells.map(|cell| (cell / hours / measures) as u32));
+                }
+            }
+        }
+        numbers
+    }
+
+    /// All names in order, each once; and for each column of `numbers`, the places of the names by what the numbers stand for.
+    fn rank_names(&self, store: &Store, columns: &[Vec<u32>]) -> (Vec<Box<str>>, Vec<Vec<u32>>) {
+        let mut ranks = Vec::with_capacity(columns.len());
+        let mut names: Vec<(&str, usize, u32)> = Vec::new();
+        for (column, (key, numbers)) in self.spec.group_by.iter().zip(columns).enumerate() {
+            let name = |number: u32| match key {
+                GroupKey::Parameter => &*store.measures()[number as usize].parameter,
+                GroupKey::Team => &*self.teams[number as usize],
+                GroupKey::Agency => &*store.sites()[number as usize].agency_name,
+                _ => &*store.sites()[number as usize].site_name,
+            };
+            let mut used = Vec::new();
+            if is_text(*key) {
+                used.resize(numbers.iter().max().map_or(0, |most| *most as usize + 1), 0);
+                numbers.iter().for_each(|number| used[*number as usize] = 1);
+                let used = used.iter().zip(0..).filter(|(used, _)| **used == 1);
+                names.extend(used.map(|(_, number)| (name(number), column, number)));
+            }
+            ranks.push(used);
+        }
+        names.sort_unstable();
+        let mut texts: Vec<Box<str>> = Vec::new();
+        for (name, column, number) in names {
+            if texts.last().is_none_or(|last| **last != *name) {
+                texts.push(name.into());
+            }
+            ranks[column][number as usize] = texts.len() as u32 - 1;
+        }
+        (texts, ranks)
     }
 }
 
-fn merge_into(partials: &mut FxHashMap<Cell, Partial>, cell: Cell, partial: &Partial) {
-    partials.entry(cell).and_modify(|sum| sum.merge(partial)).or_insert(*partial);
+/// By cell, one more than its place in the open block; 0 for none.
+enum Slots {
+    Table(Vec<u32>),
+    Hashed(FxHashMap<usize, u32>),
+}
+
+impl Slots {
+    fn new(cell_count: usize) -> Self {
+        match cell_count <= TABLE_CELLS {
+            true => Slots::Table(vec![0; cell_count]),
+            false => Slots::Hashed(FxHashMap::default()),
+        }
+    }
+
+    fn of(&mut self, cell: usize) -> &mut u32 {
+        match self {
+            Slots::Table(slots) => &mut slots[cell],
+            Slots::Hashed(slots) => slots.entry(cell).or_default(),
+        }
+    }
+
+    fn clear(&mut self, cells: &[usize]) {
+        match self {
+            Slots::Table(slots) => cells.iter().for_each(|cell| slots[*cell] = 0),
+            Slots::Hashed(slots) => slots.clear(),
+        }
+    }
+}
+
+fn code_of(teams: &mut Vec<Arc<str>>, team: &Arc<str>) -> usize {
+    teams.iter().position(|known| known == team).unwrap_or_else(|| {
+        teams.push(team.clone());
+        teams.len() - 1
+    })
 }
 
 /// Which sites are one group: those that share the names asked for.
-struct PlaceGroups {
-    /// By site code, the smallest code of a site in the same group; empty if places don't matter.
-    groups: Vec<u32>,
-}
-
-impl PlaceGroups {
-    fn new(store: &Store, spec: &AggregateSpec) -> Self {
-        let by_site = spec.group_by.contains(&GroupKey::Site);
-        let by_agency = spec.group_by.contains(&GroupKey::Agency);
-        if !by_site && !by_agency {
-            return PlaceGroups { groups: Vec::new() };
+fn place_groups(store: &Store, spec: &AggregateSpec) -> Vec<u32> {
+    let equal = store.equal_texts().sites.iter();
+    match [GroupKey::Site, GroupKey::Agency].map(|key| spec.group_by.contains(&key)) {
+        [false, false] => Vec::new(),
+        [true, false] => equal.map(|[site_name, ..]| *site_name).collect(),
+        [false, true] => equal.map(|[_, agency_name, ..]| *agency_name).collect(),
+        [true, true] => {
+            let mut firsts: FxHashMap<[u32; 2], u32> = FxHashMap::default();
+            let names = equal.map(|[site_name, agency_name, ..]| [*site_name, *agency_name]);
+            names.zip(0..).map(|(names, code)| *firsts.entry(names).or_insert(code)).collect()
         }
-        let mut firsts = HashMap::new();
-        let groups = store.sites().iter().zip(0..).map(|(site, code)| {
-            let site_name = by_site.then_some(&*site.site_name);
-            let agency_name = by_agency.then_some(&*site.agency_name);
-            *firsts.entry((site_name, agency_name)).or_insert(code)
-        });
-        PlaceGroups { groups: groups.collect() }
-    }
-
-    fn of(&self, site: u32) -> u32 {
-        self.groups.get(site as usize).copied().unwrap_or(0)
     }
 }
 
-/// By measure code, the smallest code of a measure in the same group: those that share a parameter. Empty if
-/// parameters don't matter.
-fn measure_groups(store: &Store, spec: &AggregateSpec) -> Vec<u16> {
-    if !spec.group_by.contains(&GroupKey::Parameter) {
-        return Vec::new();
+/// Which measures are one group: those that share a parameter.
+fn measure_groups(store: &Store, spec: &AggregateSpec) -> Vec<u32> {
+    match spec.group_by.contains(&GroupKey::Parameter) {
+        true => store.equal_texts().measures.iter().map(|[parameter, _]| *parameter).collect(),
+        false => Vec::new(),
     }
-    let mut firsts = HashMap::new();
-    let measures = store.measures().iter().zip(0..=u16::MAX);
-    measures.map(|(measure, code)| *firsts.entry(&*measure.parameter).or_insert(code)).collect()
 }

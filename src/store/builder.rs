@@ -118,6 +118,7 @@ impl StoreBuilder {
             days: batches.into_iter().map(|batch| (batch.day, batch)).collect(),
             sites: site_codes.sort(sites.map(|(site, code)| (site, code as usize))),
             measures: measure_codes.sort(measures.map(|(measure, code)| (measure, usize::from(code)))),
+            ..Store::default()
         }
     }
 }
