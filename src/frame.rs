@@ -151,5 +151,14 @@ pub fn worst_group_bytes(groups: &Groups) -> WorstRowBytes {
     WorstRowBytes { arrow: arrow as u32, json: json as u32, json_legacy: json as u32 }
 }
 
+/// `20200810` for the number of 10 August 2020, with zeros before a year below 1000.
+fn day_digits(day: u32) -> [u8; 8] {
+    let mut digits = [0; 8];
+    for (place, unit) in digits.as_chunks_mut().0.iter_mut().zip([1_000_000, 10_000, 100, 1]) {
+        *place = json::pair((day / unit % 100) as u16);
+    }
+    digits
+}
+
 #[cfg(test)]
 mod tests;

@@ -11,6 +11,7 @@
 mod bounds;
 mod builder;
 mod column;
+mod json_pieces;
 #[cfg(test)]
 pub(crate) mod samples;
 mod texts;
@@ -24,6 +25,7 @@ pub use bounds::{DayStatistics, ParameterStatistics, PlaceBounds, WorstRowBytes}
 pub(crate) use bounds::{RowShape, json_text_bytes};
 pub use builder::{DayBuilder, MeasureEntry, Row, SiteEntry, StoreBuilder, TooManyMeasures};
 pub use column::Column;
+pub use json_pieces::{JsonPieces, PairTable};
 pub use texts::EqualTexts;
 pub(crate) use version::DayHasher;
 pub use version::{Digest, InvalidHash, Version};
@@ -169,6 +171,7 @@ pub struct Store {
     sites: Vec<Site>,
     measures: Vec<Measure>,
     equal_texts: OnceLock<EqualTexts>,
+    json_pieces: OnceLock<JsonPieces>,
 }
 
 impl Store {
@@ -195,6 +198,11 @@ impl Store {
     /// Which of their texts are equal. Worked out when first asked for.
     pub fn equal_texts(&self) -> &EqualTexts {
         self.equal_texts.get_or_init(|| EqualTexts::of(&self.sites, &self.measures))
+    }
+
+    /// What rows of a site, or of a measure, have in JSON. Written when first asked for.
+    pub fn json_pieces(&self) -> &JsonPieces {
+        self.json_pieces.get_or_init(|| JsonPieces::of(&self.sites, &self.measures))
     }
 
     /// Rows of all days.

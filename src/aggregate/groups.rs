@@ -62,7 +62,7 @@ impl Groups {
     /// place of a text or the number of a day or hour; groups ascending by key.
     ///
     /// # Errors
-    /// [`NotGroups`] if a text or a group is out of order or there twice, a code has no text, a text no group, an hour
+    /// [`NotGroups`] if a text or a group is out of order or there twice, a code has no text, a text no group, a day or hour
     /// is not one, or a group has no rows.
     pub fn from_columns(
         group_by: &[GroupKey],
@@ -86,11 +86,11 @@ impl Groups {
             let mut codes = groups.codes.iter().skip(column).step_by(width);
             let all_exist = match key {
                 GroupKey::Hour => codes.all(|hour| *hour < 24),
-                GroupKey::Day => true,
+                GroupKey::Day => codes.all(|day| *day < 100_000_000),
                 _ => codes.all(|code| used.get_mut(*code as usize).map(|used| *used = true).is_some()),
             };
             if !all_exist {
-                return Err(NotGroups("a group's hour does not exist, or one of its texts"));
+                return Err(NotGroups("a group's day or hour does not exist, or one of its texts"));
             }
         }
         if used.contains(&false) {

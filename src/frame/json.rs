@@ -6,9 +6,10 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use super::arrow::key_name;
+use super::day_digits;
 use crate::aggregate::{AggregateOf, GroupKey, Groups, KeyValue, mean};
 use crate::decimal::{Decimal, ONE};
-use crate::store::{DayBatch, Measure, Site, Store};
+use crate::store::{DayBatch, JsonPieces, Store};
 
 /// How a missing number is written.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -18,28 +19,25 @@ pub(super) enum Missing {
 }
 
 pub(super) fn encode_rows(store: &Store, batch: &DayBatch, rows: &[u32], missing: Missing) -> Bytes {
-    let (no_concentration, no_number, zone): (&[u8], &[u8], &[u8]) = match missing {
-        Missing::Null => (b"null", b"null", b"Z"),
-        Missing::Minus999 => (b"-999.0", b"-999", b""),
+    let (no_concentration, no_number, zone, worst_row_bytes): (&[u8], &[u8], &[u8], _) = match missing {
+        Missing::Null => (b"null", b"null", b"Z", batch.statistics.worst_row_bytes.json),
+        Missing::Minus999 => (b"-999.0", b"-999", b"", batch.statistics.worst_row_bytes.json_legacy),
     };
-    let date = format!("{}T", batch.day.iso());
-    let mut sites = Fragments::new(store.sites().len());
-    let mut measures = Fragments::new(store.measures().len());
-    let mut out = Vec::with_capacity(rows.len() * 320);
+    let JsonPieces { sites, measures } = store.json_pieces();
+    let mut time = [b'-'; 16];
+    time[..10].copy_from_slice(batch.day.iso().to_string().as_bytes());
+    let date = format!(",\"date\":\"{}\"}}", batch.day);
+    let mut out = Vec::with_capacity(rows.len() * worst_row_bytes as usize);
     for row in rows {
         let index = *row as usize;
-        let (site, measure) = (batch.site[index] as usize, usize::from(batch.measure[index]));
-        let (head, tail) = sites.of(site, || site_fragments(&store.sites()[site], batch));
-        let (parameter, unit) = measures.of(measure, || measure_fragments(&store.measures()[measure]));
-        if !out.is_empty() {
-            out.push(b',');
-        }
-        out.extend_from_slice(head);
-        out.extend_from_slice(date.as_bytes());
+        let [head, texts] = sites.get(batch.site[index] as usize);
+        let [parameter, unit] = measures.get(usize::from(batch.measure[index]));
+        // The first row has no comma before it.
+        out.extend_from_slice(&head[usize::from(out.is_empty())..]);
         let minute = batch.minute[index];
-        write_pair(&mut out, minute / 60);
-        out.push(b':');
-        write_pair(&mut out, minute % 60);
+        let ([h, hh], [m, mm]) = (pair(minute / 60), pair(minute % 60));
+        time[10..].copy_from_slice(&[b'T', h, hh, b':', m, mm]);
+        out.extend_from_slice(&time);
         out.extend_from_slice(zone);
         out.extend_from_slice(parameter);
         match batch.value.get(*row) {
@@ -61,60 +59,10 @@ pub(super) fn encode_rows(store: &Store, batch: &DayBatch, rows: &[u32], missing
             Some(category) => write_whole(&mut out, category.into()),
             None => out.extend_from_slice(no_number),
         }
-        out.extend_from_slice(tail);
+        out.extend_from_slice(texts);
+        out.extend_from_slice(date.as_bytes());
     }
     out.into()
-}
-
-/// The two pieces that every row of a site, or of a measure, has: written once for each that is used.
-struct Fragments {
-    /// By code: 1 + the index into `written`, 0 for none.
-    slots: Vec<u32>,
-    written: Vec<(Vec<u8>, Vec<u8>)>,
-}
-
-impl Fragments {
-    fn new(code_count: usize) -> Self {
-        Fragments { slots: vec![0; code_count], written: Vec::new() }
-    }
-
-    fn of(&mut self, code: usize, write: impl FnOnce() -> (Vec<u8>, Vec<u8>)) -> (&[u8], &[u8]) {
-        let slot = &mut self.slots[code];
-        if *slot == 0 {
-            self.written.push(write());
-            *slot = self.written.len() as u32;
-        }
-        let (head, tail) = &self.written[*slot as usize - 1];
-        (head, tail)
-    }
-}
-
-/// What stands before a row's time and after its category.
-fn site_fragments(site: &Site, batch: &DayBatch) -> (Vec<u8>, Vec<u8>) {
-    let mut head = b"{\"latitude\":".to_vec();
-    write_json(&mut head, &site.latitude);
-    head.extend_from_slice(b",\"longitude\":");
-    write_json(&mut head, &site.longitude);
-    head.extend_from_slice(b",\"timestamp\":\"");
-    let mut tail = Vec::new();
-    let names = ["site_name", "agency_name", "aqs_id", "full_aqs_id"];
-    for (name, text) in names.iter().zip(site.texts()) {
-        tail.extend_from_slice(format!(",\"{name}\":").as_bytes());
-        write_json(&mut tail, text);
-    }
-    tail.extend_from_slice(format!(",\"date\":\"{}\"}}", batch.day).as_bytes());
-    (head, tail)
-}
-
-/// What stands between time and concentration, and between the two concentrations.
-fn measure_fragments(measure: &Measure) -> (Vec<u8>, Vec<u8>) {
-    let mut parameter = b"\",\"parameter\":".to_vec();
-    write_json(&mut parameter, &*measure.parameter);
-    parameter.extend_from_slice(b",\"value\":");
-    let mut unit = b",\"unit\":".to_vec();
-    write_json(&mut unit, &*measure.unit);
-    unit.extend_from_slice(b",\"raw_concentration\":");
-    (parameter, unit)
 }
 
 pub(super) fn encode_groups(of: AggregateOf, groups: &Groups, range: Range<usize>) -> Bytes {
@@ -123,7 +71,7 @@ pub(super) fn encode_groups(of: AggregateOf, groups: &Groups, range: Range<usize
         AggregateOf::Aqi => write_whole(out, value.0 / ONE),
         AggregateOf::Value | AggregateOf::RawConcentration => write_decimal(out, value),
     };
-    let mut out = Vec::new();
+    let mut out = Vec::with_capacity(range.len() * 128);
     for group in range {
         out.extend_from_slice(if out.is_empty() { b"{" } else { b",{" });
         for ((key, name), value) in groups.group_by().iter().zip(&names).zip(groups.keys(group)) {
@@ -131,7 +79,9 @@ pub(super) fn encode_groups(of: AggregateOf, groups: &Groups, range: Range<usize
             match value {
                 KeyValue::Text(text) => write_json(&mut out, text),
                 KeyValue::Number(day) if *key == GroupKey::Day => {
-                    out.extend_from_slice(format!("\"{day:08}\"").as_bytes());
+                    out.push(b'"');
+                    out.extend_from_slice(&day_digits(day));
+                    out.push(b'"');
                 }
                 KeyValue::Number(number) => write_whole(&mut out, number.into()),
             }
@@ -169,38 +119,44 @@ fn write_decimal(out: &mut Vec<u8>, value: Decimal) {
     write_whole(out, (magnitude / ONE as u64) as i64);
     out.push(b'.');
     let mut fraction = magnitude % ONE as u64;
-    let mut place = ONE as u64 / 10;
     loop {
-        out.push(b'0' + (fraction / place) as u8);
-        fraction %= place;
+        fraction *= 10;
+        out.push(digit(fraction / ONE as u64));
+        fraction %= ONE as u64;
         if fraction == 0 {
             break;
         }
-        place /= 10;
     }
 }
 
 fn write_whole(out: &mut Vec<u8>, value: i64) {
-    let mut digits = [0; 20];
-    let mut start = digits.len();
-    let mut rest = value.unsigned_abs();
-    loop {
-        start -= 1;
-        digits[start] = b'0' + (rest % 10) as u8;
-        rest /= 10;
-        if rest == 0 {
-            break;
-        }
-    }
     if value < 0 {
         out.push(b'-');
+    }
+    let mut rest = value.unsigned_abs();
+    // Most are short.
+    match rest {
+        0..10 => return out.push(digit(rest)),
+        10..100 => return out.extend_from_slice(&pair(rest as u16)),
+        _ => {}
+    }
+    let mut digits = [0; 20];
+    let mut start = digits.len();
+    while rest > 0 {
+        start -= 1;
+        digits[start] = digit(rest % 10);
+        rest /= 10;
     }
     out.extend_from_slice(&digits[start..]);
 }
 
-fn write_pair(out: &mut Vec<u8>, value: u16) {
-    out.push(b'0' + (value / 10) as u8);
-    out.push(b'0' + (value % 10) as u8);
+/// The two digits of a number below 100.
+pub(super) fn pair(value: u16) -> [u8; 2] {
+    [digit(u64::from(value / 10)), digit(u64::from(value % 10))]
+}
+
+fn digit(value: u64) -> u8 {
+    b'0' + value as u8
 }
 
 fn write_json<T: serde::Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) {

@@ -1,4 +1,4 @@
-//! What is worked out from a store's tables once, for all frames and sums: which texts are equal, and what rows have in JSON.
+//! Which texts of a store's tables are equal: worked out once for all frames and sums.
 
 use std::collections::HashMap;
 
