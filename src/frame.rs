@@ -6,6 +6,7 @@
 
 mod arrow;
 mod decode;
+mod ipc;
 mod json;
 
 use std::ops::Range;
@@ -90,7 +91,7 @@ pub fn encode_rows(store: &Store, batch: &DayBatch, rows: &[u32], encoding: Enco
 /// Shape: the keys in the order asked, then count, min, max and mean.
 pub fn encode_groups(of: AggregateOf, groups: &Groups, range: Range<usize>, encoding: Encoding) -> Bytes {
     match encoding {
-        Encoding::Arrow => arrow::encode_groups(of, groups, range),
+        Encoding::Arrow => arrow::encode_groups(groups, range),
         Encoding::Json | Encoding::JsonLegacy => json::encode_groups(of, groups, range),
     }
 }

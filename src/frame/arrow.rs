@@ -6,32 +6,31 @@
 //!
 //! Source: Arrow columnar format, IPC streaming.
 
-use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, LazyLock};
 
-use arrow_array::types::Int32Type;
-use arrow_array::{
-    ArrayRef, DictionaryArray, Float64Array, Int8Array, Int16Array, Int32Array, RecordBatch, StringArray,
-    TimestampSecondArray, UInt64Array,
-};
 use arrow_ipc::MetadataVersion;
-use arrow_ipc::writer::{
-    DictionaryTracker, IpcDataGenerator, IpcWriteContext, IpcWriteOptions, write_message,
-};
+use arrow_ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteOptions, write_message};
 use arrow_schema::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use bytes::Bytes;
 use chrono::NaiveDate;
 
-use crate::aggregate::{AggregateOf, AggregateSpec, GroupKey, Groups, Partial, mean};
+use super::day_digits;
+use super::ipc::{ALIGNMENT, Column, Messages};
+use crate::aggregate::{AggregateSpec, GroupKey, Groups, Partial, mean};
 use crate::day::Day;
-use crate::store::{Column, DayBatch, Store};
+use crate::store::{self, DayBatch, Store};
 
 /// What ends a stream: the continuation marker and a length of zero.
 pub const END_OF_STREAM: [u8; 8] = [0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0];
 
 /// Known to every Arrow reader, with or without a timezone database.
 const UTC: &str = "UTC";
+
+/// What a payload takes about: for itself, for each row, and for each site with its texts.
+const OVERHEAD_BYTES: usize = 2304;
+const ROW_BYTES: usize = 70;
+const SITE_BYTES: usize = 128;
 
 /// The columns of rows.
 pub fn arrow_schema() -> SchemaRef {
@@ -99,76 +98,87 @@ pub(super) fn key_name(key: GroupKey) -> &'static str {
 }
 
 pub(super) fn encode_rows(store: &Store, batch: &DayBatch, rows: &[u32]) -> Bytes {
-    let midnight = seconds_at_midnight(batch.day);
-    let mut site_texts = CodedTexts::new(store.sites().len());
-    let mut measure_texts = CodedTexts::new(store.measures().len());
-    let [mut latitude, mut longitude] = [(); 2].map(|()| Vec::with_capacity(rows.len()));
-    let mut timestamp = Vec::with_capacity(rows.len());
-    for row in rows {
-        let row = *row as usize;
-        let site = &store.sites()[batch.site[row] as usize];
-        let measure = &store.measures()[usize::from(batch.measure[row])];
-        latitude.push(site.latitude);
-        longitude.push(site.longitude);
-        timestamp.push(midnight + i64::from(batch.minute[row]) * 60);
-        measure_texts.push(usize::from(batch.measure[row]), || [&*measure.parameter, &*measure.unit]);
-        site_texts.push(batch.site[row] as usize, || site.texts());
+    let equal = store.equal_texts();
+    let sites = Used::new(rows.iter().map(|row| batch.site[*row as usize]), &equal.sites);
+    let measures = Used::new(rows.iter().map(|row| batch.measure[*row as usize].into()), &equal.measures);
+    let degrees = |code: &u32| {
+        let site = &store.sites()[*code as usize];
+        [site.latitude, site.longitude].map(f64::to_le_bytes)
+    };
+    let degrees: Vec<[[u8; 8]; 2]> = sites.codes.iter().map(degrees).collect();
+    let mut messages =
+        Messages::new(OVERHEAD_BYTES + rows.len() * ROW_BYTES + sites.codes.len() * SITE_BYTES);
+    for column in 0..2 {
+        let text = |code: &u32| store.measures()[*code as usize].texts()[column];
+        messages.dictionary(column as i64, Column::texts(measures.firsts[column].iter().map(text)));
     }
-    let [parameters, units] = measure_texts.columns;
-    let [site_names, agency_names, aqs_ids, full_aqs_ids] = site_texts.columns;
-    let aqi: Int16Array = rows.iter().map(|row| batch.aqi(*row)).collect();
-    let category: Int8Array = rows.iter().map(|row| batch.category(*row)).collect();
-    encode(
-        &arrow_schema(),
+    for column in 0..4 {
+        let text = |code: &u32| store.sites()[*code as usize].texts()[column];
+        messages.dictionary(2 + column as i64, Column::texts(sites.firsts[column].iter().map(text)));
+    }
+    let count = rows.len();
+    let midnight = seconds_at_midnight(batch.day);
+    let degrees = |axis: usize| {
+        let degrees = &degrees;
+        Column::numbers(count, sites.of_row.iter().map(move |site| degrees[*site as usize][axis]))
+    };
+    let time = |row: &u32| (midnight + i64::from(batch.minute[*row as usize]) * 60).to_le_bytes();
+    let aqi = rows.iter().map(|row| batch.aqi(*row).map(i16::to_le_bytes));
+    let category = rows.iter().map(|row| batch.category(*row).map(i8::to_le_bytes));
+    messages.rows(
+        count,
         vec![
-            Arc::new(Float64Array::from(latitude)),
-            Arc::new(Float64Array::from(longitude)),
-            Arc::new(TimestampSecondArray::from(timestamp).with_timezone(UTC)),
-            parameters.finish(),
+            degrees(0),
+            degrees(1),
+            Column::numbers(count, rows.iter().map(time)),
+            measures.column(0),
             concentrations(&batch.value, rows),
-            units.finish(),
+            measures.column(1),
             concentrations(&batch.raw_concentration, rows),
-            Arc::new(aqi),
-            Arc::new(category),
-            site_names.finish(),
-            agency_names.finish(),
-            aqs_ids.finish(),
-            full_aqs_ids.finish(),
+            Column::nullable(count, aqi),
+            Column::nullable(count, category),
+            sites.column(0),
+            sites.column(1),
+            sites.column(2),
+            sites.column(3),
         ],
-    )
+    );
+    messages.finish()
 }
 
-pub(super) fn encode_groups(of: AggregateOf, groups: &Groups, range: Range<usize>) -> Bytes {
-    let group_by = groups.group_by();
+pub(super) fn encode_groups(groups: &Groups, range: Range<usize>) -> Bytes {
+    let (group_by, count) = (groups.group_by(), range.len());
     let codes = &groups.codes()[range.start * group_by.len()..range.end * group_by.len()];
-    let column = |(column, key): (usize, &GroupKey)| -> ArrayRef {
+    let partials = &groups.partials()[range];
+    let days: Vec<[u8; 8]> = match group_by.iter().position(|key| *key == GroupKey::Day) {
+        Some(column) => {
+            codes.iter().skip(column).step_by(group_by.len()).map(|day| day_digits(*day)).collect()
+        }
+        None => Vec::new(),
+    };
+    let column = |(column, key): (usize, &GroupKey)| {
         let codes = codes.iter().skip(column).step_by(group_by.len());
         match key {
-            GroupKey::Hour => Arc::new(Int8Array::from_iter_values(codes.map(|hour| *hour as i8))),
-            GroupKey::Day => Arc::new(StringArray::from_iter_values(codes.map(|day| format!("{day:08}")))),
-            _ => {
-                let texts = codes.map(|code| &*groups.texts()[*code as usize]);
-                Arc::new(StringArray::from_iter_values(texts))
-            }
+            GroupKey::Hour => Column::numbers(count, codes.map(|hour| [*hour as u8])),
+            GroupKey::Day => Column::texts(days.iter().map(|day| std::str::from_utf8(day).expect("digits"))),
+            _ => Column::texts(codes.map(|code| &*groups.texts()[*code as usize])),
         }
     };
-    let partials = || groups.partials()[range.clone()].iter();
-    let numbers = |number: fn(&Partial) -> f64| -> ArrayRef {
-        Arc::new(Float64Array::from_iter_values(partials().map(number)))
+    let numbers = |number: fn(&Partial) -> f64| {
+        Column::numbers(count, partials.iter().map(move |partial| number(partial).to_le_bytes()))
     };
-    let counts = partials().map(|partial| partial.count);
-    let mut columns: Vec<ArrayRef> = group_by.iter().enumerate().map(column).collect();
-    columns.push(Arc::new(UInt64Array::from_iter_values(counts)));
+    let mut columns: Vec<Column<'_>> = group_by.iter().enumerate().map(column).collect();
+    columns.push(Column::numbers(count, partials.iter().map(|partial| partial.count.to_le_bytes())));
     columns.push(numbers(|partial| partial.min.to_f64()));
     columns.push(numbers(|partial| partial.max.to_f64()));
     columns.push(numbers(mean));
-    let spec = AggregateSpec { of, group_by: group_by.to_vec() };
-    encode(&groups_schema(&spec), columns)
+    let mut messages = Messages::new(0);
+    messages.rows(count, columns);
+    messages.finish()
 }
 
-fn concentrations(column: &Column, rows: &[u32]) -> ArrayRef {
-    let values = rows.iter().map(|row| column.to_f64(*row));
-    Arc::new(values.collect::<Float64Array>())
+fn concentrations<'a>(column: &'a store::Column, rows: &'a [u32]) -> Column<'a> {
+    Column::nullable(rows.len(), rows.iter().map(|row| column.to_f64(*row).map(f64::to_le_bytes)))
 }
 
 fn seconds_at_midnight(day: Day) -> i64 {
@@ -178,92 +188,64 @@ fn seconds_at_midnight(day: Day) -> i64 {
     midnight.and_utc().timestamp()
 }
 
-/// A dictionary column in the making.
-#[derive(Default)]
-struct Texts<'a> {
-    codes: HashMap<&'a str, i32>,
-    values: Vec<&'a str>,
-    keys: Vec<i32>,
+/// What rows of a frame refer to, in order of first use: sites or measures, and their texts.
+struct Used<const N: usize> {
+    /// By row, the place in `codes`.
+    of_row: Vec<u32>,
+    codes: Vec<u32>,
+    /// By place in `codes`: the keys of the texts.
+    keys: Vec<[u32; N]>,
+    /// The dictionaries: codes of sites or measures that have the texts.
+    firsts: [Vec<u32>; N],
 }
 
-impl<'a> Texts<'a> {
-    fn code(&mut self, text: &'a str) -> i32 {
-        *self.codes.entry(text).or_insert_with(|| {
-            self.values.push(text);
-            self.values.len() as i32 - 1
-        })
-    }
-
-    fn finish(self) -> ArrayRef {
-        let values = Arc::new(StringArray::from(self.values));
-        let array = DictionaryArray::<Int32Type>::try_new(Int32Array::from(self.keys), values);
-        Arc::new(array.expect("each key was given with its value"))
-    }
-}
-
-/// The text columns that a code stands for: texts are looked up once for each code, codes for each row.
-struct CodedTexts<'a, const N: usize> {
-    /// By code: 1 + the index into `keys`, 0 for none.
-    slots: Vec<u32>,
-    keys: Vec<[i32; N]>,
-    columns: [Texts<'a>; N],
-}
-
-impl<'a, const N: usize> CodedTexts<'a, N> {
-    fn new(code_count: usize) -> Self {
-        CodedTexts {
-            slots: vec![0; code_count],
+impl<const N: usize> Used<N> {
+    /// `equal` has the smallest codes with the same texts, by code.
+    fn new(codes_of_rows: impl ExactSizeIterator<Item = u32>, equal: &[[u32; N]]) -> Self {
+        let mut used = Used {
+            of_row: Vec::with_capacity(codes_of_rows.len()),
+            codes: Vec::new(),
             keys: Vec::new(),
-            columns: std::array::from_fn(|_| Texts::default()),
+            firsts: std::array::from_fn(|_| Vec::new()),
+        };
+        // By code: one more than the place in `codes`, and than the key of each text; 0 for none.
+        let mut places = vec![0; equal.len()];
+        let mut keys_of_texts = vec![[0; N]; equal.len()];
+        for code in codes_of_rows {
+            let place = &mut places[code as usize];
+            if *place == 0 {
+                used.codes.push(code);
+                *place = used.codes.len() as u32;
+                used.keys.push(std::array::from_fn(|column| {
+                    let first = equal[code as usize][column];
+                    let key = &mut keys_of_texts[first as usize][column];
+                    if *key == 0 {
+                        used.firsts[column].push(first);
+                        *key = used.firsts[column].len() as u32;
+                    }
+                    *key - 1
+                }));
+            }
+            used.of_row.push(*place - 1);
         }
+        used
     }
 
-    fn push(&mut self, code: usize, texts: impl FnOnce() -> [&'a str; N]) {
-        let slot = &mut self.slots[code];
-        if *slot == 0 {
-            let mut columns = self.columns.iter_mut();
-            let keys = texts().map(|text| columns.next().map_or(0, |column| column.code(text)));
-            self.keys.push(keys);
-            *slot = self.keys.len() as u32;
-        }
-        for (column, key) in self.columns.iter_mut().zip(self.keys[*slot as usize - 1]) {
-            column.keys.push(key);
-        }
+    fn column(&self, column: usize) -> Column<'_> {
+        let key = move |place: &u32| self.keys[*place as usize][column].to_le_bytes();
+        Column::numbers(self.of_row.len(), self.of_row.iter().map(key))
     }
-}
-
-/// Buffers padded to 8 bytes, the least that the format allows: frames are small.
-fn options() -> IpcWriteOptions {
-    IpcWriteOptions::try_new(8, false, MetadataVersion::V5).expect("8 is a legal alignment")
 }
 
 fn message_of(schema: &Schema) -> Bytes {
+    let options =
+        IpcWriteOptions::try_new(ALIGNMENT, false, MetadataVersion::V5).expect("8 is a legal alignment");
     let encoded = IpcDataGenerator::default().schema_to_bytes_with_dictionary_tracker(
         schema,
         &mut DictionaryTracker::new(false),
-        &options(),
+        &options,
     );
     let mut out = Vec::new();
-    write_message(&mut out, encoded, &options()).expect("a Vec takes every byte");
-    out.into()
-}
-
-fn encode(schema: &SchemaRef, columns: Vec<ArrayRef>) -> Bytes {
-    let batch = RecordBatch::try_new(schema.clone(), columns).expect("columns follow the schema");
-    let mut tracker = DictionaryTracker::new(false);
-    // The ids that the schema message gave: one for each dictionary column, in order.
-    for field in schema.fields() {
-        if matches!(field.data_type(), DataType::Dictionary(..)) {
-            tracker.next_dict_id();
-        }
-    }
-    let options = options();
-    let (dictionaries, rows) = IpcDataGenerator::default()
-        .encode(&batch, &mut tracker, &options, &mut IpcWriteContext::default())
-        .expect("every column has a type that can be written");
-    let mut out = Vec::with_capacity(rows.arrow_data.len() + 4096);
-    for message in dictionaries.into_iter().chain([rows]) {
-        write_message(&mut out, message, &options).expect("a Vec takes every byte");
-    }
+    write_message(&mut out, encoded, &options).expect("a Vec takes every byte");
     out.into()
 }

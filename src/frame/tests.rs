@@ -4,7 +4,12 @@ use std::io::Cursor;
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float64Type, Int8Type, Int16Type, Int32Type, TimestampSecondType};
 use arrow_array::{Array, RecordBatch};
+use arrow_ipc::MetadataVersion;
 use arrow_ipc::reader::StreamReader;
+use arrow_ipc::writer::{
+    DictionaryTracker, IpcDataGenerator, IpcWriteContext, IpcWriteOptions, write_message,
+};
+use arrow_schema::DataType;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -122,6 +127,50 @@ fn arrow_columns_hold_the_rows() {
     assert_eq!(column("longitude").as_primitive::<Float64Type>().values(), &[-120.0, -119.0]);
     assert_eq!(dictionary(&batch, "parameter"), (vec!["PM2.5".to_owned()], vec![0, 0]));
     assert_eq!(dictionary(&batch, "full_aqs_id").0, ["840000000000", "840000000001"]);
+}
+
+/// What the Arrow library writes for a batch: its dictionaries, then its rows.
+fn written_by_the_library(batch: &RecordBatch) -> Vec<u8> {
+    let options = IpcWriteOptions::try_new(8, false, MetadataVersion::V5).unwrap();
+    let mut tracker = DictionaryTracker::new(false);
+    for field in batch.schema().fields() {
+        if matches!(field.data_type(), DataType::Dictionary(..)) {
+            tracker.next_dict_id();
+        }
+    }
+    let (dictionaries, rows) = IpcDataGenerator::default()
+        .encode(batch, &mut tracker, &options, &mut IpcWriteContext::default())
+        .unwrap();
+    let mut out = Vec::new();
+    for message in dictionaries.into_iter().chain([rows]) {
+        write_message(&mut out, message, &options).unwrap();
+    }
+    out
+}
+
+#[test]
+fn arrow_frames_are_those_that_the_library_writes() {
+    let rows: Vec<Sample<'_>> = (0..21)
+        .map(|index| Sample {
+            site: index % 5,
+            value: (index % 3 > 0).then_some("17.25"),
+            aqi: (index % 7 > 0).then_some(index as i16),
+            category: Some(1),
+            parameter: ["OZONE", "PM2.5"][index % 2],
+            ..Sample::default()
+        })
+        .collect();
+    let store = samples::store(&rows);
+    let all: Vec<u32> = (0..21).collect();
+    for rows in [&all[..], &all[..8], &all[1..2], &[]] {
+        let payload = encode(&store, rows, Encoding::Arrow);
+        let batch = decode_arrow(&schema_message(), &payload).unwrap();
+        assert_eq!(payload, written_by_the_library(&batch), "{} rows", rows.len());
+    }
+    let (spec, groups) = some_groups(AggregateOf::Value);
+    let payload = encode_all(spec.of, &groups, Encoding::Arrow);
+    let batch = decode_arrow(&groups_schema_message(&spec), &payload).unwrap();
+    assert_eq!(payload, written_by_the_library(&batch));
 }
 
 fn some_groups(of: AggregateOf) -> (AggregateSpec, Groups) {

@@ -1,6 +1,6 @@
 //! One day's concentrations as scaled integers.
 
-use crate::decimal::{DECIMALS, Decimal, ONE};
+use crate::decimal::{DECIMALS, Decimal};
 
 /// Concentrations of one day: whole numbers times ten to the power of minus `decimals`.
 ///
@@ -77,9 +77,9 @@ impl Column {
     pub fn to_f64(&self, row: u32) -> Option<f64> {
         if let Column::I32 { mantissas, decimals } = self {
             let mantissa = mantissas[row as usize];
+            const POWERS: [f64; 10] = [1.0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9];
             // Both operands are exact, so the quotient is rounded once.
-            let ones = (ONE / unit_of(*decimals)) as f64;
-            return (mantissa != i32::MIN).then(|| f64::from(mantissa) / ones);
+            return (mantissa != i32::MIN).then(|| f64::from(mantissa) / POWERS[usize::from(*decimals)]);
         }
         self.get(row).map(Decimal::to_f64)
     }
