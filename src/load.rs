@@ -300,8 +300,10 @@ fn add_rows(
     options: &LoadOptions,
     rejected: &mut Vec<RejectedRow>,
 ) -> Result<(), LoadError> {
-    for (index, record) in split::records(data).enumerate() {
-        if index == 0 && is_header(record.bytes) {
+    let mut records = split::records(data);
+    let mut first = true;
+    while let Some(record) = records.next() {
+        if std::mem::take(&mut first) && is_header(record.bytes) {
             continue;
         }
         let row = match &record.fields {
@@ -322,8 +324,9 @@ fn add_rows(
             Err(NoRow::Rejected(reason)) => reason,
             Err(NoRow::TooManyMeasures(error)) => return Err(error.into()),
         };
-        builder.reject(record.line, record.bytes);
-        let row = || RejectedRow { file: path.to_owned(), line: record.line, reason };
+        let line = records.line(&record);
+        builder.reject(line, record.bytes);
+        let row = || RejectedRow { file: path.to_owned(), line, reason };
         if options.strict {
             return Err(LoadError::Rejected(row()));
         }
