@@ -1,11 +1,10 @@
 //! The rules of a row: thirteen fields in, a row of the day or the reason why not.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::BuildHasherDefault;
 
-use xxhash_rust::xxh3::xxh3_64_with_seed;
-
-use super::split::FIELDS;
+use super::known_sites::{BytesHasher, KnownSites};
+use super::split::{self, FIELDS, Margins, Measured};
 use crate::day::Day;
 use crate::decimal::{Decimal, ONE};
 use crate::error::shown;
@@ -18,7 +17,7 @@ const TEXT_LIMIT: usize = 1024;
 /// Reads the rows of a thread. Keeps the sites and measures it met, so that a row costs two look-ups.
 pub(super) struct RowReader<'a> {
     tables: &'a StoreBuilder,
-    sites: HashMap<Box<[u8]>, SiteEntry, BuildHasherDefault<BytesHasher>>,
+    sites: KnownSites,
     measures: HashMap<Box<[u8]>, MeasureEntry, BuildHasherDefault<BytesHasher>>,
     key: Vec<u8>,
 }
@@ -40,7 +39,23 @@ impl From<String> for NoRow {
 
 impl<'a> RowReader<'a> {
     pub(super) fn new(tables: &'a StoreBuilder) -> Self {
-        RowReader { tables, sites: HashMap::default(), measures: HashMap::default(), key: Vec::new() }
+        RowReader { tables, sites: KnownSites::default(), measures: HashMap::default(), key: Vec::new() }
+    }
+
+    /// The first row of `data` and its bytes with the line end, if it has a site that is easily guessed.
+    ///
+    /// `None` says nothing about the row: [`Self::read`] does.
+    pub(super) fn read_familiar(
+        &mut self,
+        date: &Date,
+        data: &[u8],
+    ) -> Option<((SiteEntry, MeasureEntry, Row), usize)> {
+        let (index, site, margins) = self.sites.guess(data)?;
+        let (fields, row_bytes) = split::split_between(data, margins)?;
+        let row = measured(date, &fields).ok()?;
+        let measure = self.measure(&fields).ok()?;
+        self.sites.met(index);
+        Some(((site, measure, row), row_bytes))
     }
 
     /// The row that `fields` make. The measure comes last, so that only good rows take one of its codes.
@@ -51,21 +66,31 @@ impl<'a> RowReader<'a> {
         &mut self,
         date: &Date,
         fields: &[&[u8]; FIELDS],
+        margins: Margins<'_>,
     ) -> Result<(SiteEntry, MeasureEntry, Row), NoRow> {
-        let &[latitude, longitude, time, parameter, value, unit, raw, aqi, category, ref names @ ..] = fields;
-        let row = Row {
-            minute: date.minute(time)?,
-            value: concentration("concentration", value)?,
-            raw_concentration: concentration("raw concentration", raw)?,
-            aqi: whole("AQI", aqi, 0, i16::MAX)?,
-            category: whole("category", category, 1, 6)?.map(|category| category as i8),
+        let &[latitude, longitude, ref middle @ .., name, agency, aqs_id, full_aqs_id] = fields;
+        let row = measured(date, middle)?;
+        let site = match self.sites.find(margins) {
+            Some(site) => site,
+            None => {
+                let site = self.tables.site(Site {
+                    latitude: degrees("latitude", latitude, 90.0)?,
+                    longitude: degrees("longitude", longitude, 180.0)?,
+                    site_name: text("site name", name)?.into(),
+                    agency_name: text("agency", agency)?.into(),
+                    aqs_id: text("AQS id", aqs_id)?.into(),
+                    full_aqs_id: text("full AQS id", full_aqs_id)?.into(),
+                });
+                self.sites.insert(margins, site);
+                site
+            }
         };
-        let site = self.site(latitude, longitude, names)?;
-        let measure = self.measure(parameter, unit)?;
+        let measure = self.measure(middle)?;
         Ok((site, measure, row))
     }
 
-    fn measure(&mut self, parameter: &[u8], unit: &[u8]) -> Result<MeasureEntry, NoRow> {
+    fn measure(&mut self, fields: &Measured<'_>) -> Result<MeasureEntry, NoRow> {
+        let [_, parameter, _, unit, ..] = *fields;
         join(&mut self.key, &[parameter, unit]);
         if let Some(entry) = self.measures.get(self.key.as_slice()) {
             return Ok(*entry);
@@ -81,24 +106,17 @@ impl<'a> RowReader<'a> {
         self.measures.insert(self.key.as_slice().into(), entry);
         Ok(entry)
     }
+}
 
-    fn site(&mut self, latitude: &[u8], longitude: &[u8], names: &[&[u8]; 4]) -> Result<SiteEntry, String> {
-        let [site_name, agency_name, aqs_id, full_aqs_id] = *names;
-        join(&mut self.key, &[latitude, longitude, site_name, agency_name, aqs_id, full_aqs_id]);
-        if let Some(entry) = self.sites.get(self.key.as_slice()) {
-            return Ok(*entry);
-        }
-        let entry = self.tables.site(Site {
-            latitude: degrees("latitude", latitude, 90.0)?,
-            longitude: degrees("longitude", longitude, 180.0)?,
-            site_name: text("site name", site_name)?.into(),
-            agency_name: text("agency", agency_name)?.into(),
-            aqs_id: text("AQS id", aqs_id)?.into(),
-            full_aqs_id: text("full AQS id", full_aqs_id)?.into(),
-        });
-        self.sites.insert(self.key.as_slice().into(), entry);
-        Ok(entry)
-    }
+fn measured(date: &Date, fields: &Measured<'_>) -> Result<Row, String> {
+    let [time, _, value, _, raw, aqi, category] = *fields;
+    Ok(Row {
+        minute: date.minute(time)?,
+        value: concentration("concentration", value)?,
+        raw_concentration: concentration("raw concentration", raw)?,
+        aqi: whole("AQI", aqi, 0, i16::MAX)?,
+        category: whole("category", category, 1, 6)?.map(|category| category as i8),
+    })
 }
 
 /// The date that a folder's rows must have.
@@ -237,23 +255,6 @@ fn join(key: &mut Vec<u8>, fields: &[&[u8]]) {
     }
 }
 
-/// XXH3 for the keys, which are about a hundred bytes long.
-#[derive(Default)]
-struct BytesHasher(u64);
-
-impl Hasher for BytesHasher {
-    fn write(&mut self, bytes: &[u8]) {
-        self.0 = xxh3_64_with_seed(bytes, self.0);
-    }
-
-    // The length before a slice; the slice's own hash covers it.
-    fn write_usize(&mut self, _: usize) {}
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -283,7 +284,7 @@ mod tests {
         }
         let tables = StoreBuilder::default();
         let date = Date::new("20200810".parse().unwrap());
-        let (_, _, row) = RowReader::new(&tables).read(&date, &fields)?;
+        let (_, _, row) = RowReader::new(&tables).read(&date, &fields, Margins::default())?;
         Ok(row)
     }
 

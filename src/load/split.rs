@@ -5,9 +5,16 @@
 //! damaged file looks. A damaged record costs its first line only; reading goes on at the next line.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 /// Fields that a row has.
 pub(super) const FIELDS: usize = 13;
+
+/// Fields, in the middle of a row, that say what was measured: 3 to 9. Those around them say where.
+const MEASURED: Range<usize> = 2..9;
+
+/// Time, parameter, concentration, unit, raw concentration, AQI, category.
+pub(super) type Measured<'a> = [&'a [u8]; MEASURED.end - MEASURED.start];
 
 /// What stands between two line ends.
 #[derive(Debug, PartialEq, Eq)]
@@ -25,6 +32,16 @@ pub(super) struct Fields<'a> {
     raw: [&'a [u8]; FIELDS],
     /// One bit for each field.
     escaped: u16,
+    pub(super) margins: Margins<'a>,
+}
+
+/// The bytes of a record around what was measured. Whatever follows them is split in the same way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Margins<'a> {
+    /// Fields 1 and 2, each with its comma.
+    pub(super) head: &'a [u8],
+    /// Fields 10 to 13, with the line end unless the file ends first.
+    pub(super) tail: &'a [u8],
 }
 
 impl<'a> Fields<'a> {
@@ -71,6 +88,7 @@ pub(super) fn records(data: &[u8]) -> Records<'_> {
     Records { data, at: 0, line: 1, line_of: 0 }
 }
 
+#[derive(Clone)]
 pub(super) struct Records<'a> {
     data: &'a [u8],
     /// Where the next record starts.
@@ -80,7 +98,17 @@ pub(super) struct Records<'a> {
     line_of: usize,
 }
 
-impl Records<'_> {
+impl<'a> Records<'a> {
+    /// The bytes that are not read yet.
+    pub(super) fn rest(&self) -> &'a [u8] {
+        self.data.get(self.at..).unwrap_or_default()
+    }
+
+    /// Leaves out so many bytes.
+    pub(super) fn skip_bytes(&mut self, count: usize) {
+        self.at += count;
+    }
+
     /// The line that `record` starts at, counted from 1. Records must come in order.
     pub(super) fn line(&mut self, record: &Record<'_>) -> u64 {
         let passed = &self.data[self.line_of..record.start];
@@ -113,32 +141,22 @@ impl<'a> Iterator for Records<'a> {
     }
 }
 
-/// The fields of the record of `data` that starts at `at`, and where its line end is.
-fn split(data: &[u8], mut at: usize) -> (Result<Fields<'_>, Damaged>, usize) {
-    let mut fields = Fields { raw: [&[]; FIELDS], escaped: 0 };
-    let mut count = 0;
+/// The fields of the record of `data` that starts at `start`, and where its line end is.
+fn split(data: &[u8], start: usize) -> (Result<Fields<'_>, Damaged>, usize) {
+    let mut fields = Fields { raw: [&[]; FIELDS], escaped: 0, margins: Margins::default() };
+    let (mut count, mut at, mut tail_start) = (0, start, start);
     loop {
-        let (field, end) = if data.get(at) == Some(&b'"') {
-            let Some((close, escaped)) = closing_quote(data, at + 1) else {
-                return (Err(Damaged::OpenQuote(count + 1)), data.len());
-            };
-            if count < FIELDS {
-                fields.escaped |= u16::from(escaped) << count;
-            }
-            (&data[at + 1..close], close + 1)
-        } else {
-            let length =
-                data[at..].iter().position(|byte| matches!(byte, b',' | b'\n')).unwrap_or(data.len() - at);
-            let field = &data[at..at + length];
-            let at_line_end = data.get(at + length) != Some(&b',');
-            let text = match field.strip_suffix(b"\r") {
-                Some(text) if at_line_end => text,
-                _ => field,
-            };
-            (text, at + length)
+        let Some(Field { bytes, escaped, end }) = field(data, at) else {
+            return (Err(Damaged::OpenQuote(count + 1)), data.len());
         };
         if count < FIELDS {
-            fields.raw[count] = field;
+            fields.raw[count] = bytes;
+            fields.escaped |= u16::from(escaped) << count;
+        }
+        if count == MEASURED.start {
+            fields.margins.head = &data[start..at];
+        } else if count == MEASURED.end {
+            tail_start = at;
         }
         count += 1;
         let line_end = match data.get(end) {
@@ -150,6 +168,7 @@ fn split(data: &[u8], mut at: usize) -> (Result<Fields<'_>, Damaged>, usize) {
             Some(b'\n') | None => end,
             Some(_) => return (Err(Damaged::TextBehindQuote(count)), end),
         };
+        fields.margins.tail = &data[tail_start..(line_end + 1).min(data.len())];
         let result = match count {
             FIELDS if line_end == data.len() && data.last() == Some(&b',') => Err(Damaged::EndsAtComma),
             FIELDS => Ok(fields),
@@ -157,6 +176,49 @@ fn split(data: &[u8], mut at: usize) -> (Result<Fields<'_>, Damaged>, usize) {
         };
         return (result, line_end);
     }
+}
+
+/// What was measured, by the first record of `data`, which begins with the head of `margins`; and the bytes of the record
+/// with its line end. `None` if it has another tail, or must be looked at closely.
+pub(super) fn split_between<'a>(data: &'a [u8], margins: Margins<'_>) -> Option<(Measured<'a>, usize)> {
+    let mut fields = Measured::default();
+    let mut at = margins.head.len();
+    for measured in &mut fields {
+        let Field { bytes, escaped, end } = field(data, at)?;
+        if escaped || data.get(end) != Some(&b',') {
+            return None;
+        }
+        *measured = bytes;
+        at = end + 1;
+    }
+    data[at..].starts_with(margins.tail).then_some((fields, at + margins.tail.len()))
+}
+
+struct Field<'a> {
+    /// Without its quotes.
+    bytes: &'a [u8],
+    /// Whether it holds doubled quotes.
+    escaped: bool,
+    /// Where the byte is that must end it.
+    end: usize,
+}
+
+/// The field of `data` that starts at `at`; `None` if its quote is never closed.
+#[inline]
+fn field(data: &[u8], at: usize) -> Option<Field<'_>> {
+    if data.get(at) == Some(&b'"') {
+        let (close, escaped) = closing_quote(data, at + 1)?;
+        return Some(Field { bytes: &data[at + 1..close], escaped, end: close + 1 });
+    }
+    let length = data[at..].iter().position(|byte| matches!(byte, b',' | b'\n')).unwrap_or(data.len() - at);
+    let end = at + length;
+    let bytes = &data[at..end];
+    let at_line_end = data.get(end) != Some(&b',');
+    let bytes = match bytes.strip_suffix(b"\r") {
+        Some(text) if at_line_end => text,
+        _ => bytes,
+    };
+    Some(Field { bytes, escaped: false, end })
 }
 
 /// Where the quote is that closes the field starting at `at`, and whether it holds doubled ones.

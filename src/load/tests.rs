@@ -1,5 +1,6 @@
 use std::io::Write;
 
+use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
@@ -124,6 +125,73 @@ fn a_file_cut_in_mid_row_rejects_its_last_row() {
         let statistics = &store.days().next().unwrap().statistics;
         assert_eq!((statistics.rows, statistics.rejected_rows), (1, 1), "cut at {end}");
     }
+}
+
+/// Rows of few sites in few styles, with line ends, so that most resemble one before; some bytes are replaced.
+fn resembling_rows() -> impl Strategy<Value = Vec<u8>> {
+    let row = (
+        0..3,
+        prop::sample::select(vec!["PM2.5", "\"P\"\"M\""]),
+        0..3,
+        prop::sample::select(vec!["\n", "\r\n", "\n\n"]),
+    )
+        .prop_map(|(site, parameter, style, end)| {
+            let row = other("2020-08-10T02:00", parameter, "1.5", &format!("Site {site}"));
+            match style {
+                0 => row + end,
+                1 => format!("\"{}\"{end}", row.replace('"', "").replace(',', "\",\"")),
+                _ => row.replace("Agency", "\"A \"\"and\"\"\nB, \"") + end,
+            }
+        });
+    let replaced = prop::collection::vec(
+        (any::<prop::sample::Index>(), prop::sample::select(&b"\",\r\n1- \xff"[..])),
+        0..4,
+    );
+    (prop::collection::vec(row, 1..30), replaced).prop_map(|(rows, replaced)| {
+        let mut data = rows.concat().into_bytes();
+        for (index, byte) in replaced {
+            let at = index.index(data.len());
+            data[at] = byte;
+        }
+        data
+    })
+}
+
+proptest! {
+    /// Goal: guessing a row's site changes nothing. Method: a new reader for each record has nothing to guess from.
+    #[test]
+    fn a_row_reads_the_same_whatever_was_read_before(data in resembling_rows()) {
+        let date = Date::new("20200810".parse().unwrap());
+        let tables = StoreBuilder::default();
+        let mut expected = DayBuilder::new("20200810".parse().unwrap());
+        expected.file("a");
+        let mut records = split::records(&data);
+        while let Some(record) = records.next() {
+            let row = record.fields.as_ref().ok().and_then(|fields| {
+                let texts = fields.unescape();
+                let texts = texts.each_ref().map(|field| field.as_ref());
+                RowReader::new(&tables).read(&date, &texts, fields.margins).ok()
+            });
+            match row {
+                Some((site, measure, row)) => expected.push(&site, &measure, row),
+                None => expected.reject(records.line(&record), record.bytes),
+            }
+        }
+        let batch = expected.finish(&tables);
+        let expected = tables.finish(vec![batch]);
+        let loaded = load_bytes("20200810".parse().unwrap(), "a", &data, &LoadOptions::default()).unwrap();
+        prop_assert_eq!(format!("{:?}", loaded.store), format!("{expected:?}"));
+    }
+}
+
+/// Goal: the end of a file is the end of no field. Method: the next file's site only begins like the one before.
+#[test]
+fn a_row_without_its_line_end_is_no_example() {
+    let first = other("2020-08-10T02:00", "CO", "1", "A");
+    let second = first.clone() + "2\n";
+    let store = loaded(&[("20200810/a.csv", &first), ("20200810/b.csv", &second)]).store;
+    let ids: Vec<_> = store.sites().iter().map(|site| &*site.full_aqs_id).collect();
+    assert_eq!(ids, ["8401", "84012"]);
 }
 
 #[test]
