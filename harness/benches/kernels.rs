@@ -247,7 +247,7 @@ fn merge_manifest(data: &Data) -> Work<'_> {
     Work::new(PLANNED_DAYS, move || {
         let entry = |(day, served): (&Day, &Served)| Entry {
             day: *day,
-            team: "pink".to_owned(),
+            team: "pink".into(),
             outcome: Outcome::Served(served.clone()),
         };
         let ledger: Vec<Entry> = days.iter().zip(&counts).map(entry).collect();
