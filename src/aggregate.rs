@@ -130,12 +130,14 @@ impl Partial {
 
 /// The mean of a group: its exact sum over its count, rounded once, to the nearest double, ties to even.
 pub fn mean(partial: &Partial) -> f64 {
-    let (sum, count) = (partial.sum.unsigned_abs(), u128::from(partial.count.max(1)) * ONE as u128);
-    let magnitude = match sum.max(count) < 1 << 53 {
+    let count = partial.count.max(1);
+    if let (Ok(sum), Some(count)) = (i64::try_from(partial.sum), count.checked_mul(ONE as u64))
+        && sum.unsigned_abs().max(count) < 1 << 53
+    {
         // Both operands are exact, so the quotient is rounded once.
-        true => sum as f64 / count as f64,
-        false => quotient(sum, count),
-    };
+        return sum as f64 / count as f64;
+    }
+    let magnitude = quotient(partial.sum.unsigned_abs(), u128::from(count) * ONE as u128);
     if partial.sum < 0 { -magnitude } else { magnitude }
 }
 

@@ -490,7 +490,11 @@ pub fn groups_to(groups: &Groups) -> Option<v1::Groups> {
         counts: partials.iter().map(|partial| partial.count).collect(),
         min_e9: partials.iter().map(|partial| partial.min.0).collect(),
         max_e9: partials.iter().map(|partial| partial.max.0).collect(),
-        sums_e9: partials.iter().flat_map(|partial| partial.sum.to_be_bytes()).collect(),
+        sums_e9: partials
+            .iter()
+            .map(|partial| partial.sum.to_be_bytes())
+            .collect::<Vec<_>>()
+            .into_flattened(),
     };
     (!groups.is_empty()).then(message)
 }

@@ -69,28 +69,30 @@ impl Tally {
     }
 
     fn add_values(&mut self, batch: &DayBatch, rows: &[u32], value: impl Fn(u32) -> Option<Decimal>) {
-        let block = self.blocks.entry(self.open).or_default();
-        let before = block.cells.len();
+        let Tally { places, measures, hours, blocks, open, slots, len, .. } = self;
+        let (places, measures, hours) = (&places[..], &measures[..], *hours);
+        let Block { cells, partials } = blocks.entry(*open).or_default();
+        let before = cells.len();
         for row in rows {
             let Some(value) = value(*row) else { continue };
             let row = *row as usize;
-            let mut cell = self.places.get(batch.site[row] as usize).map_or(0, |place| *place as usize);
-            if !self.measures.is_empty() {
-                cell = cell * self.measures.len() + self.measures[usize::from(batch.measure[row])] as usize;
+            let mut cell = if places.is_empty() { 0 } else { places[batch.site[row] as usize] as usize };
+            if !measures.is_empty() {
+                cell = cell * measures.len() + measures[usize::from(batch.measure[row])] as usize;
             }
-            if self.hours > 1 {
-                cell = cell * self.hours + usize::from(batch.minute[row] / 60);
+            if hours > 1 {
+                cell = cell * hours + usize::from(batch.minute[row] / 60);
             }
-            let slot = self.slots.of(cell);
+            let slot = slots.of(cell);
             if *slot == 0 {
-                block.cells.push(cell);
-                block.partials.push(Partial::of(value));
-                *slot = block.cells.len() as u32;
+                cells.push(cell);
+                partials.push(Partial::of(value));
+                *slot = cells.len() as u32;
             } else {
-                block.partials[*slot as usize - 1].add(value);
+                partials[*slot as usize - 1].add(value);
             }
         }
-        self.len += block.cells.len() - before;
+        *len += cells.len() - before;
     }
 
     /// Makes the slots those of the block of a day and a team.
@@ -216,10 +218,11 @@ impl Slots {
         }
     }
 
+    #[inline]
     fn of(&mut self, cell: usize) -> &mut u32 {
         match self {
             Slots::Table(slots) => &mut slots[cell],
-            Slots::Hashed(slots) => slots.entry(cell).or_default(),
+            Slots::Hashed(slots) => hashed(slots, cell),
         }
     }
 
@@ -229,6 +232,12 @@ impl Slots {
             Slots::Hashed(slots) => slots.clear(),
         }
     }
+}
+
+/// Apart, so that the short way to a table's slot needs no call.
+#[inline(never)]
+fn hashed(slots: &mut FxHashMap<usize, u32>, cell: usize) -> &mut u32 {
+    slots.entry(cell).or_default()
 }
 
 fn code_of(teams: &mut Vec<Arc<str>>, team: &Arc<str>) -> usize {

@@ -109,11 +109,11 @@ pub(super) fn encode_rows(store: &Store, batch: &DayBatch, rows: &[u32]) -> Byte
     let mut messages =
         Messages::new(OVERHEAD_BYTES + rows.len() * ROW_BYTES + sites.codes.len() * SITE_BYTES);
     for column in 0..2 {
-        let text = |code: &u32| store.measures()[*code as usize].texts()[column];
+        let text = |code: &u32| store.measures()[*code as usize].texts()[column].as_bytes();
         messages.dictionary(column as i64, Column::texts(measures.firsts[column].iter().map(text)));
     }
     for column in 0..4 {
-        let text = |code: &u32| store.sites()[*code as usize].texts()[column];
+        let text = |code: &u32| store.sites()[*code as usize].texts()[column].as_bytes();
         messages.dictionary(2 + column as i64, Column::texts(sites.firsts[column].iter().map(text)));
     }
     let count = rows.len();
@@ -160,8 +160,8 @@ pub(super) fn encode_groups(groups: &Groups, range: Range<usize>) -> Bytes {
         let codes = codes.iter().skip(column).step_by(group_by.len());
         match key {
             GroupKey::Hour => Column::numbers(count, codes.map(|hour| [*hour as u8])),
-            GroupKey::Day => Column::texts(days.iter().map(|day| std::str::from_utf8(day).expect("digits"))),
-            _ => Column::texts(codes.map(|code| &*groups.texts()[*code as usize])),
+            GroupKey::Day => Column::texts(days.iter().map(|day| &day[..])),
+            _ => Column::texts(codes.map(|code| groups.texts()[*code as usize].as_bytes())),
         }
     };
     let numbers = |number: fn(&Partial) -> f64| {

@@ -66,10 +66,10 @@ impl<'a> Column<'a> {
         column
     }
 
-    /// Texts, one after the other behind their offsets.
-    pub(super) fn texts(texts: impl ExactSizeIterator<Item = &'a str> + Clone + 'a) -> Self {
+    /// Texts in UTF-8, one after the other behind their offsets.
+    pub(super) fn texts(texts: impl ExactSizeIterator<Item = &'a [u8]> + Clone + 'a) -> Self {
         let rows = texts.len();
-        let bytes = texts.clone().map(str::len).sum();
+        let bytes = texts.clone().map(<[u8]>::len).sum();
         let ends = texts.clone().scan(0, |end, text| {
             *end += text.len() as i32;
             Some(i32::to_le_bytes(*end))
@@ -79,7 +79,7 @@ impl<'a> Column<'a> {
         column.buffers.push(Filling::new(bytes, move |mut out| {
             for text in texts {
                 let (place, rest) = out.split_at_mut(text.len());
-                place.copy_from_slice(text.as_bytes());
+                place.copy_from_slice(text);
                 out = rest;
             }
         }));
