@@ -39,7 +39,7 @@ impl KnownSite {
 }
 
 impl KnownSites {
-    /// A site whose rows begin as `data` does, with its margins and an index to [`Self::met`] it by.
+    /// A site whose rows begin as `data` does, with its margins and the index that [`Self::met`] takes.
     pub(super) fn guess(&self, data: &[u8]) -> Option<(usize, SiteEntry, Margins<'_>)> {
         let last = self.sites.get(self.last)?;
         [self.last, last.next].into_iter().find_map(|index| {
@@ -49,7 +49,7 @@ impl KnownSites {
         })
     }
 
-    /// The site that rows with these margins have, if there was one before.
+    /// The site of a row with these margins, if one was inserted.
     pub(super) fn find(&mut self, margins: Margins<'_>) -> Option<SiteEntry> {
         join(&mut self.key, margins);
         let index = *self.by_key.get(self.key.as_slice())?;
