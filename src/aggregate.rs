@@ -323,6 +323,11 @@ mod tests {
         assert!(refused(&["a"], &[0, 1], &[0]).contains("counts nothing"));
         assert!(refused(&["a"], &[0, 24], &[1]).contains("hour does not exist"));
         assert!(refused(&["a"], &[1, 1], &[1]).contains("one of its texts"));
+        let day = |number| {
+            Groups::from_columns(&[GroupKey::Day], vec![], vec![number], vec![partial(1, "1", "1", "1")])
+        };
+        assert!(day(99_999_999).is_ok());
+        assert!(day(100_000_000).unwrap_err().to_string().contains("day or hour does not exist"));
         assert!(refused(&["a", "b"], &[0, 1], &[1]).contains("a text is of no group"));
         assert!(refused(&["a"], &[0, 2, 0, 1], &[1, 1]).contains("groups are not in order"));
         assert!(refused(&["a"], &[0, 1, 0, 1], &[1, 1]).contains("one comes twice"));

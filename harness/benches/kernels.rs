@@ -15,7 +15,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use overlay::aggregate::{AggregateOf, AggregateSpec, GroupKey, Tally};
+use overlay::aggregate::{AggregateOf, AggregateSpec, GroupKey, Groups, Tally};
 use overlay::chunking::ChunkBounds;
 use overlay::config::Chunking;
 use overlay::coverage::{self, Entry, Outcome, Served};
@@ -65,13 +65,33 @@ impl<'a> Work<'a> {
     }
 }
 
-const KERNELS: [Kernel; 6] = [
+const KERNELS: [Kernel; 10] = [
     Kernel { name: "load-file", unit: "row", prepare: load_file },
     Kernel { name: "scan-day", unit: "row", prepare: scan_day },
-    Kernel { name: "gather-encode-chunk-arrow", unit: "row", prepare: |data| encode(data, Encoding::Arrow) },
-    Kernel { name: "gather-encode-chunk-json", unit: "row", prepare: |data| encode(data, Encoding::Json) },
+    Kernel {
+        name: "gather-encode-chunk-arrow",
+        unit: "row",
+        prepare: |data| encode(data, Encoding::Arrow, usize::MAX),
+    },
+    Kernel {
+        name: "gather-encode-chunk-json",
+        unit: "row",
+        prepare: |data| encode(data, Encoding::Json, usize::MAX),
+    },
+    Kernel {
+        name: "encode-hundred-rows-arrow",
+        unit: "row",
+        prepare: |data| encode(data, Encoding::Arrow, 100),
+    },
+    Kernel {
+        name: "encode-hundred-rows-json",
+        unit: "row",
+        prepare: |data| encode(data, Encoding::Json, 100),
+    },
     Kernel { name: "merge-manifest", unit: "day", prepare: merge_manifest },
     Kernel { name: "aggregate-day", unit: "row", prepare: aggregate_day },
+    Kernel { name: "merge-groups", unit: "group", prepare: merge_groups },
+    Kernel { name: "encode-groups-arrow", unit: "group", prepare: encode_groups },
 ];
 
 fn main() -> ExitCode {
@@ -168,6 +188,14 @@ impl Data {
         Data { file, store, matches }
     }
 
+    /// The groups of some rows of the day.
+    fn groups(&self, group_by: &[GroupKey], rows: &[u32]) -> Groups {
+        let spec = AggregateSpec { of: AggregateOf::Value, group_by: group_by.to_vec() };
+        let mut tally = Tally::new(&self.store, &spec);
+        tally.add(self.batch(), rows, &Arc::from("pink"));
+        tally.into_groups(&self.store)
+    }
+
     fn batch(&self) -> &DayBatch {
         self.store.day(day(DAY)).expect("the day is loaded")
     }
@@ -201,22 +229,33 @@ fn scan_day(data: &Data) -> Work<'_> {
     })
 }
 
-/// All rows that match on the day are one chunk.
-fn encode(data: &Data, encoding: Encoding) -> Work<'_> {
-    let batch = data.batch();
-    Work::new(data.matches.len() as u64, move || {
-        frame::encode_rows(&data.store, batch, &data.matches, encoding)
-    })
+/// The rows that match on the day, or the first `most` of them, are one chunk.
+fn encode(data: &Data, encoding: Encoding, most: usize) -> Work<'_> {
+    let (batch, rows) = (data.batch(), &data.matches[..data.matches.len().min(most)]);
+    Work::new(rows.len() as u64, move || frame::encode_rows(&data.store, batch, rows, encoding))
 }
 
 /// Means by site and day, of rows that are already found.
 fn aggregate_day(data: &Data) -> Work<'_> {
-    let spec = AggregateSpec { of: AggregateOf::Value, group_by: vec![GroupKey::Site, GroupKey::Day] };
-    let team = Arc::from("pink");
-    Work::new(data.matches.len() as u64, move || {
-        let mut tally = Tally::new(&data.store, &spec);
-        tally.add(data.batch(), &data.matches, &team);
-        tally.into_groups(&data.store)
+    Work::new(data.matches.len() as u64, move || data.groups(&[GroupKey::Site, GroupKey::Day], &data.matches))
+}
+
+/// Groups of two holders, each with every other row, where they come together. Copying both is counted, too.
+fn merge_groups(data: &Data) -> Work<'_> {
+    let every_other = |first| data.matches.iter().skip(first).step_by(2).copied().collect::<Vec<u32>>();
+    let halves = [0, 1].map(|first| data.groups(&[GroupKey::Site, GroupKey::Hour], &every_other(first)));
+    let group_count: usize = halves.iter().map(Groups::len).sum();
+    Work::new(group_count as u64, move || {
+        let [mut left, right] = halves.clone();
+        left.merge(right);
+        left
+    })
+}
+
+fn encode_groups(data: &Data) -> Work<'_> {
+    let groups = data.groups(&[GroupKey::Site, GroupKey::Day, GroupKey::Hour], &data.matches);
+    Work::new(groups.len() as u64, move || {
+        frame::encode_groups(AggregateOf::Value, &groups, 0..groups.len(), Encoding::Arrow)
     })
 }
 
