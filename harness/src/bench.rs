@@ -150,9 +150,12 @@ impl Plan {
 
 impl Bench<'_> {
     async fn round(&mut self) -> Result<(), BenchError> {
-        self.rates().await?;
         self.drains().await?;
         self.aggregates().await?;
+        if self.samples.is_first(Measure::PeakOfDrains) {
+            self.peak(Measure::PeakOfDrains);
+        }
+        self.rates().await?;
         self.loading()?;
         let config = self.cluster.config();
         let took = processes::until_healthy(&self.plan.binary, &config, &self.plan.dataset_root).await?;
@@ -246,10 +249,14 @@ impl Bench<'_> {
         self.samples.add(Measure::BytesARow, self.store.bytes() as f64 / self.store.row_count() as f64);
         let binary = std::fs::metadata(&self.plan.binary)?.len();
         self.samples.add(Measure::Binary, binary as f64 / 1e6);
-        if let Some(peak) = processes::peak_bytes(self.cluster.pids().into_values()) {
-            self.samples.add(Measure::Peak, peak as f64 / 1e6);
-        }
+        self.peak(Measure::Peak);
         Ok(())
+    }
+
+    fn peak(&mut self, measure: Measure) {
+        if let Some(peak) = processes::peak_bytes(self.cluster.pids().into_values()) {
+            self.samples.add(measure, peak as f64 / 1e6);
+        }
     }
 }
 
