@@ -516,7 +516,8 @@ fn pieces(day_rows: &[usize], quantum: u32) -> Vec<Vec<Range<usize>>> {
         [] => Vec::new(),
         [rows] => {
             let starts = (0..*rows).step_by(quantum as usize);
-            starts.map(|start| vec![start..(start + quantum as usize).min(*rows)]).collect()
+            let piece = |start: usize| start..(start + quantum as usize).min(*rows);
+            starts.map(|start| Vec::from([piece(start)])).collect()
         }
         several => vec![several.iter().map(|rows| 0..*rows).collect()],
     }

@@ -63,7 +63,7 @@ impl Tally {
                 self.add_values(batch, rows, |row| batch.raw_concentration.get(row));
             }
             AggregateOf::Aqi => {
-                self.add_values(batch, rows, |row| batch.aqi(row).map(|aqi| Decimal(i64::from(aqi) * ONE)))
+                self.add_values(batch, rows, |row| batch.aqi(row).map(|aqi| Decimal(i64::from(aqi) * ONE)));
             }
         }
     }

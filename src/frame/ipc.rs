@@ -21,10 +21,13 @@ pub(super) struct Column<'a> {
     buffers: Vec<Filling<'a>>,
 }
 
-/// A buffer: its bytes, and what writes them over zeros.
+/// Writes a buffer over zeros.
+type Fill<'a> = Box<dyn FnOnce(&mut [u8]) + 'a>;
+
+/// A buffer: its bytes, and what writes them.
 struct Filling<'a> {
     bytes: usize,
-    fill: Box<dyn FnOnce(&mut [u8]) + 'a>,
+    fill: Fill<'a>,
 }
 
 impl<'a> Filling<'a> {
