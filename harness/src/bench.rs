@@ -219,9 +219,9 @@ impl Bench<'_> {
 
     async fn aggregates(&mut self) -> Result<(), BenchError> {
         // Below every value that is left after -999.
-        let (ms, groups) = drains::aggregate(self.leader, &format!("-9{}", new_bound())).await?;
-        self.samples.add(Measure::Aggregate, ms);
-        self.beside("aggregate", groups, [Measure::DuckDbAggregate, Measure::PolarsAggregate])
+        let ours = drains::aggregate(self.leader, &format!("-9{}", new_bound())).await?;
+        self.samples.add(Measure::Aggregate, ours.all_ms);
+        self.beside("aggregate", ours.rows, [Measure::DuckDbAggregate, Measure::PolarsAggregate])
     }
 
     fn loading(&mut self) -> Result<(), BenchError> {

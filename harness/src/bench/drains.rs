@@ -25,7 +25,7 @@ pub(super) struct Drained {
     pub(super) all_ms: f64,
     /// Of all chunks.
     pub(super) rows: u64,
-    /// The rows of each frame.
+    /// The rows of each frame of a day.
     pub(super) frames: Vec<(Day, u32)>,
 }
 
@@ -35,11 +35,24 @@ pub(super) fn moderate(min: &str) -> Predicate {
     words.resolve().expect("the bounds are in order")
 }
 
-/// All rows in Arrow, over `StreamChunks`, each chunk checked.
+/// All rows in Arrow.
 pub(super) async fn arrow(address: SocketAddr, min: &str) -> Result<Drained, BenchError> {
+    drain(address, Query { predicate: moderate(min), ..Query::default() }).await
+}
+
+/// The mean of PM2.5 by site and day, over all days; rows are groups.
+pub(super) async fn aggregate(address: SocketAddr, min: &str) -> Result<Drained, BenchError> {
+    let words = Words { parameter: Some("PM2.5"), min: Some(min), ..Words::default() };
+    let mean = AggregateSpec { of: AggregateOf::Value, group_by: vec![GroupKey::Site, GroupKey::Day] };
+    let predicate = words.resolve().expect("a number");
+    drain(address, Query { predicate, aggregate: Some(mean), ..Query::default() }).await
+}
+
+/// All chunks, over `StreamChunks` but for the first, each checked.
+async fn drain(address: SocketAddr, query: Query) -> Result<Drained, BenchError> {
     let client = connected(address).await?;
     let chunking = ChunkingChoice { chunk_rows: Some(CHUNK_ROWS), ..ChunkingChoice::default() };
-    let query = Query { predicate: moderate(min), chunking, ..Query::default() };
+    let query = Query { chunking, ..query };
     let began = Instant::now();
     let mut result = client.query(&query).await?;
     let first_ms = milliseconds(began.elapsed());
@@ -52,8 +65,8 @@ pub(super) async fn arrow(address: SocketAddr, min: &str) -> Result<Drained, Ben
         }
     }
     let all_ms = milliseconds(began.elapsed());
-    let frames: Vec<_> = frames.iter().filter_map(|frame| Some((frame.day?, frame.rows))).collect();
-    let rows = frames.iter().map(|(_, rows)| u64::from(*rows)).sum();
+    let rows = frames.iter().map(|frame| u64::from(frame.rows)).sum();
+    let frames = frames.iter().filter_map(|frame| Some((frame.day?, frame.rows))).collect();
     Ok(Drained { first_ms, all_ms, rows, frames })
 }
 
@@ -71,26 +84,6 @@ pub(super) async fn old_json(address: SocketAddr, min: &str) -> Result<(f64, u64
         }
     }
     Ok((milliseconds(began.elapsed()), result.total_records as u64))
-}
-
-/// The mean of PM2.5 by site and day, over all days.
-pub(super) async fn aggregate(address: SocketAddr, min: &str) -> Result<(f64, u64), BenchError> {
-    let client = connected(address).await?;
-    let words = Words { parameter: Some("PM2.5"), min: Some(min), ..Words::default() };
-    let query = Query {
-        predicate: words.resolve().expect("a number"),
-        aggregate: Some(AggregateSpec {
-            of: AggregateOf::Value,
-            group_by: vec![GroupKey::Site, GroupKey::Day],
-        }),
-        ..Query::default()
-    };
-    let began = Instant::now();
-    let mut result = client.query(&query).await?;
-    for index in 0..result.chunk_count() {
-        client.chunk_or_resume(&mut result, index).await?;
-    }
-    Ok((milliseconds(began.elapsed()), result.manifest.total_records))
 }
 
 async fn connected(address: SocketAddr) -> Result<Client, BenchError> {
