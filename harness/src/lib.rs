@@ -6,7 +6,7 @@
 //! how an answer is compared with it, [`for_all`] for how a property is tried on random inputs, [`fuzz`] for what decoders are tried on, [`topology`] for who
 //! is there, [`cluster`] for what is asked, [`fault`] for what goes wrong meanwhile, [`load`] for how fast answers
 //! come, [`policies`] for what different ways of sharing a node do to a workload, [`fluid`] being the fairest that
-//! there could be, [`rivals`] for clients that share a node, which [`fairness`] and [`abandon`] measure over processes, [`bench`] for how near all of it comes to what is possible, [`scaling`] for how costs grow with rows and with nodes, [`scenario`] for random runs of whole overlays, [`property`] for what must hold in them, [`report`]
+//! there could be, [`rivals`] for clients that share a node, which [`fairness`] and [`abandon`] measure over processes, [`mod@bench`] for how near all of it comes to what is possible, [`scaling`] for how costs grow with rows and with nodes, [`scenario`] for random runs of whole overlays, [`property`] for what must hold in them, [`report`]
 //! for what is shown afterwards, [`snapshot`] for what snapshots leave out, [`skip`] for what a machine
 //! cannot offer, [`scratch`] for where files go that nobody keeps, and [`mutants`] for what the tests are worth.
 //!
