@@ -433,7 +433,7 @@ impl Client {
     }
 
     fn status(&self, status: Status) -> ClientError {
-        ClientError::Status { address: self.address.clone(), status: Box::new(status) }
+        ClientError::Status { address: self.address.clone(), status: Box::new(of_the_connection(status)) }
     }
 
     fn malformed(&self, malformed: Malformed) -> ClientError {
@@ -453,15 +453,22 @@ fn contradiction(address: &str, what: String) -> ClientError {
     ClientError::Contradiction { address: address.to_owned(), what }
 }
 
-/// The node has lost the result set, or is gone itself; another try may find it back.
-///
-/// `CANCELLED` is a node's word, unless it has a cause on this side: a connection that closed under the request.
-fn is_lost(status: &Status) -> bool {
-    match status.code() {
-        Code::NotFound | Code::FailedPrecondition | Code::Unavailable | Code::Unknown => true,
-        Code::Cancelled => status.source().is_some(),
-        _ => false,
+/// A connection that ends under a request is `UNAVAILABLE`. The transport has other codes for it, by the moment; they are a
+/// node's words, unless they have a cause on this side.
+fn of_the_connection(status: Status) -> Status {
+    let causes = std::iter::successors(status.source(), |error| (**error).source());
+    match (status.code(), causes.last()) {
+        (Code::Cancelled | Code::Internal, Some(cause)) => {
+            Status::unavailable(format!("the connection ended: {cause}"))
+        }
+        _ => status,
     }
+}
+
+/// The node has lost the result set, or is gone itself; another try may find it back.
+fn is_lost(status: &Status) -> bool {
+    let lost = [Code::NotFound, Code::FailedPrecondition, Code::Unavailable, Code::Unknown];
+    lost.contains(&status.code())
 }
 
 impl QueryResult {
