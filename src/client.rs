@@ -456,10 +456,11 @@ fn contradiction(address: &str, what: String) -> ClientError {
 /// A connection that ends under a request is `UNAVAILABLE`. The transport has other codes for it, by the moment; they are a
 /// node's words, unless they have a cause on this side.
 fn of_the_connection(status: Status) -> Status {
-    let causes = std::iter::successors(status.source(), |error| (**error).source());
-    match (status.code(), causes.last()) {
-        (Code::Cancelled | Code::Internal, Some(cause)) => {
-            Status::unavailable(format!("the connection ended: {cause}"))
+    match (status.code(), status.source()) {
+        (Code::Cancelled | Code::Internal, Some(_)) => {
+            let mut unavailable = Status::unavailable("the connection ended");
+            unavailable.set_source(Arc::new(status));
+            unavailable
         }
         _ => status,
     }
