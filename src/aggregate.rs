@@ -277,6 +277,26 @@ mod tests {
         );
     }
 
+    /// Goal: parts that were added up apart come to what one comes to, whichever teams and groups they met first.
+    #[test]
+    fn parts_are_merged() {
+        let (store, [green, pink]) = (six_rows(), ["green", "pink"].map(Arc::<str>::from));
+        let spec = AggregateSpec { of: AggregateOf::Value, group_by: vec![GroupKey::Team, GroupKey::Site] };
+        let batch = store.days().next().unwrap();
+        let part = |added: &[(&[u32], &Arc<str>)]| {
+            let mut tally = Tally::new(&store, &spec);
+            added.iter().for_each(|(rows, team)| tally.add(batch, rows, team));
+            tally
+        };
+        let first = [(&[0, 3][..], &pink), (&[1], &green)];
+        let second = [(&[4, 5][..], &green), (&[3, 0], &pink)];
+        let whole = part(&[first, second].concat());
+        let mut merged = Tally::new(&store, &spec);
+        [first, second].iter().for_each(|added| merged.merge(part(added)));
+        assert_eq!(merged.len(), 4);
+        assert_eq!(shown(&merged.into_groups(&store)), shown(&whole.into_groups(&store)));
+    }
+
     /// Goal: what has more cells than a table may have is hashed: 1,000 sites, 11 parameters and 24 hours.
     #[test]
     fn cells_of_large_stores_are_added_up_too() {

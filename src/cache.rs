@@ -49,6 +49,11 @@ impl<K: Ord + Clone, V: Clone> ByteCache<K, V> {
         Some(slot.value.clone())
     }
 
+    /// Whether there is a value for `key`, which is no use of it.
+    pub fn contains(&self, key: &K) -> bool {
+        self.lock().entries.contains_key(key)
+    }
+
     /// Keeps `value`, said to have `bytes`, and forgets the least recently used until all fit.
     pub fn insert(&self, key: K, value: V, bytes: usize) {
         let mut guard = self.lock();
@@ -100,6 +105,7 @@ mod tests {
         cache.insert("a", 1, 4);
         cache.insert("b", 2, 4);
         assert_eq!(cache.get(&"a"), Some(1));
+        assert!(cache.contains(&"b") && !cache.contains(&"c"), "looking is no use");
         cache.insert("c", 3, 4);
         assert_eq!((cache.get(&"a"), cache.get(&"b"), cache.get(&"c")), (Some(1), None, Some(3)));
         assert_eq!(cache.bytes(), 8);

@@ -233,9 +233,6 @@ impl Client {
             return Err(invalid());
         }
         let endpoint = endpoint
-            .initial_stream_window_size(2 << 20)
-            .initial_connection_window_size(8 << 20)
-            .tcp_nodelay(true)
             .http2_keep_alive_interval(Duration::from_secs(5))
             .keep_alive_timeout(Duration::from_secs(5))
             .keep_alive_while_idle(true);

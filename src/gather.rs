@@ -95,7 +95,8 @@ impl Gather {
         self.turn.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Counts every wanted day once, on a holder that the forwarding strategy chooses.
+    /// Counts every wanted day once, on a holder that the forwarding strategy chooses, or on the nearest where there is
+    /// little to scan.
     ///
     /// Days that come back unanswered are asked of their other holders, one after the other.
     ///
@@ -157,6 +158,10 @@ impl Gather {
     }
 
     fn assign(&self, turn: u64, needs: &[DayNeed], snapshot: &Snapshot) -> BTreeMap<Day, NodeId> {
+        let rows = needs.iter().fold(0, |sum: u64, need| sum.saturating_add(need.rows));
+        if rows <= self.overlay.limits.short_rows {
+            return self.nearest(needs);
+        }
         let holders: BTreeSet<&NodeId> = needs.iter().flat_map(|need| &need.holders).collect();
         let candidate = |node: &NodeId| Candidate {
             node: node.clone(),
@@ -165,5 +170,15 @@ impl Gather {
         };
         let candidates = holders.into_iter().map(|node| (node.clone(), candidate(node))).collect();
         route::assign(self.overlay.strategies.forwarding, turn, needs, &candidates)
+    }
+
+    /// The holder of each day that is nearest: this node, or else by edges from the leader, in placement order.
+    fn nearest(&self, needs: &[DayNeed]) -> BTreeMap<Day, NodeId> {
+        let distance = |node: &&NodeId| match *node == self.relay.me() {
+            true => 0,
+            false => self.overlay.distance_from_leader(node).unwrap_or(u32::MAX),
+        };
+        let nearest = |need: &DayNeed| Some((need.day, need.holders.iter().min_by_key(distance)?.clone()));
+        needs.iter().filter_map(nearest).collect()
     }
 }

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use futures::future::{join_all, try_join_all};
 use tokio::time::Instant;
 
 use crate::admission::{ComputeSlots, Requester};
@@ -23,6 +24,7 @@ use crate::inventory::{DayInventory, NodeInventory, NodeState};
 use crate::load::{Loaded, RejectedRow};
 use crate::metrics::Metrics;
 use crate::outside::Compute;
+use crate::predicate::Predicate;
 use crate::scan::{self, BoundPredicate};
 use crate::store::{Store, Version};
 use crate::verb::{
@@ -39,10 +41,6 @@ const SCANNED_ROWS_PER_ADDED_ROW: u64 = 3;
 /// Likewise for putting one group in order.
 const SCANNED_ROWS_PER_NAMED_GROUP: u64 = 50;
 
-/// Rows to scan up to which a request is computed by the thread that answers it: handing pieces to another thread and back
-/// takes longer than some 50 µs of computing.
-const SHORT_ROWS: u64 = 32_768;
-
 /// The data of one node, and what it takes to compute over them.
 pub struct Holder {
     node: NodeId,
@@ -53,6 +51,8 @@ pub struct Holder {
     slots: ComputeSlots,
     compute: Compute,
     quantum_rows: u32,
+    /// What a request may cost to be computed by the thread that answers it.
+    short_rows: u64,
     max_groups: usize,
     selections: ByteCache<(Day, Version, String), Arc<Vec<u32>>>,
     metrics: Arc<Metrics>,
@@ -85,6 +85,7 @@ impl Holder {
             slots,
             compute,
             quantum_rows: u32::try_from(overlay.limits.quantum_rows).unwrap_or(u32::MAX),
+            short_rows: overlay.limits.short_rows,
             max_groups: overlay.limits.max_groups,
             selections: ByteCache::new(overlay.cache.selection_bytes),
             metrics,
@@ -171,10 +172,6 @@ impl Holder {
         call: &Call,
     ) -> Answers<CountItem, DayCount> {
         let mut answers = Answers::default();
-        let cost = |item: &CountItem| {
-            self.rows_of(item.day) + u64::from(item.first_rows) * SCANNED_ROWS_PER_ENCODED_ROW
-        };
-        let mut work = Work::new(self, call, items.iter().map(cost).sum());
         let asked = items.clone();
         let mut held = Vec::new();
         for item in items {
@@ -183,8 +180,49 @@ impl Holder {
                 Err(refusal) => answers.failures.push(self.failure(item, refusal)),
             }
         }
+        let cost = |item: &CountItem| {
+            self.rows_of(item.day) + u64::from(item.first_rows) * SCANNED_ROWS_PER_ENCODED_ROW
+        };
+        let mut work = Work::new(self, call, &spec.selection, held.iter().map(cost).sum());
+        let parts = work.in_parts(held, cost);
+        let counted = parts.into_iter().map(|items| self.count_part(spec, items, work.part()));
+        let counted = match try_join_all(counted).await {
+            Ok(counted) => counted,
+            Err(refusal) => return self.all_failed(asked, refusal),
+        };
+        let mut tallies = Vec::new();
+        for (part, tally, done) in counted {
+            answers.answers.extend(part.answers);
+            answers.failures.extend(part.failures);
+            tallies.extend(tally);
+            work.add(done);
+        }
+        if let (Some(store), Some(first)) = (self.store(), asked.first())
+            && !tallies.is_empty()
+        {
+            match self.name_groups(store, tallies, &first.team, &mut work).await {
+                Ok(groups) => answers.groups = groups,
+                Err(refusal) => return self.all_failed(asked, refusal),
+            }
+        }
+        answers.statistics.push(work.statistics());
+        answers.states.push(self.state());
+        answers
+    }
+
+    /// Counts some of the days of a request, which are held, one piece after the other.
+    ///
+    /// # Errors
+    /// If rows cannot be added to groups.
+    async fn count_part<'a>(
+        &self,
+        spec: &Count,
+        items: Vec<CountItem>,
+        mut work: Work<'a>,
+    ) -> Result<(Answers<CountItem, DayCount>, Option<Tally>, Work<'a>), Refusal> {
+        let mut answers = Answers::default();
         let mut tally = None;
-        for items in self.together(held) {
+        for items in self.together(items) {
             let Some(store) = self.store() else { unreachable!("it holds days") };
             let days: Vec<Day> = items.iter().map(|item| item.day).collect();
             let selected = match self.select(store, &spec.selection, &days, &items[0].team, &mut work).await {
@@ -196,10 +234,7 @@ impl Holder {
                 }
             };
             if let Some(aggregate) = &spec.aggregate {
-                match self.add(store, aggregate, tally, &items, &selected, &mut work).await {
-                    Ok(sums) => tally = Some(sums),
-                    Err(refusal) => return self.all_failed(asked, refusal),
-                }
+                tally = self.add(store, aggregate, tally, &items, &selected, &mut work).await?;
             }
             for (item, rows) in items.into_iter().zip(selected) {
                 match self.first_frame(store, spec, &item, &rows, &mut work).await {
@@ -211,15 +246,7 @@ impl Holder {
                 }
             }
         }
-        if let (Some(tally), Some(store), Some(first)) = (tally, self.store(), asked.first()) {
-            match self.name_groups(store, tally, &first.team, &mut work).await {
-                Ok(groups) => answers.groups = groups,
-                Err(refusal) => return self.all_failed(asked, refusal),
-            }
-        }
-        answers.statistics.push(work.statistics());
-        answers.states.push(self.state());
-        answers
+        Ok((answers, tally, work))
     }
 
     /// Reads the row ranges of `items`, which are all addressed to this node.
@@ -232,9 +259,29 @@ impl Holder {
         items: Vec<ReadItem>,
         call: &Call,
     ) -> Answers<ReadItem, (ReadItem, Vec<Frame>)> {
-        let mut answers = Answers::default();
         let cost = |item: &ReadItem| self.rows_of(item.day) + item.rows() * SCANNED_ROWS_PER_ENCODED_ROW;
-        let mut work = Work::new(self, call, items.iter().map(cost).sum());
+        let mut work = Work::new(self, call, &spec.selection, items.iter().map(cost).sum());
+        let parts = work.in_parts(items, cost);
+        let reads = parts.into_iter().map(|items| self.read_part(spec, items, work.part()));
+        let mut answers = Answers::default();
+        for (read, done) in join_all(reads).await {
+            answers.answers.extend(read.answers);
+            answers.failures.extend(read.failures);
+            work.add(done);
+        }
+        answers.statistics.push(work.statistics());
+        answers.states.push(self.state());
+        answers
+    }
+
+    /// Reads some of the row ranges of a request, one after the other.
+    async fn read_part<'a>(
+        &self,
+        spec: &Read,
+        items: Vec<ReadItem>,
+        mut work: Work<'a>,
+    ) -> (Answers<ReadItem, (ReadItem, Vec<Frame>)>, Work<'a>) {
+        let mut answers = Answers::default();
         for item in items {
             let read = match self.holds(item.day, item.version) {
                 Ok(store) => self.read_day(store, spec, &item, &mut work).await,
@@ -245,9 +292,7 @@ impl Holder {
                 Err(refusal) => answers.failures.push(self.failure(item, refusal)),
             }
         }
-        answers.statistics.push(work.statistics());
-        answers.states.push(self.state());
-        answers
+        (answers, work)
     }
 
     /// What a scan of a day reads; nothing of one that is not held.
@@ -297,7 +342,7 @@ impl Holder {
         for item in items {
             let rows = self.rows_of(item.day);
             match batches.last_mut() {
-                Some(batch) if rows <= room && batch[0].team == item.team => {
+                Some(batch) if room > 0 && rows <= room && batch[0].team == item.team => {
                     batch.push(item);
                     room -= rows;
                 }
@@ -315,20 +360,21 @@ impl Holder {
         &self,
         store: &Arc<Store>,
         aggregate: &AggregateSpec,
-        tally: Option<Tally>,
+        mut tally: Option<Tally>,
         items: &[CountItem],
         selected: &[Arc<Vec<u32>>],
         work: &mut Work<'_>,
-    ) -> Result<Tally, Refusal> {
-        let mut tally = tally.unwrap_or_else(|| Tally::new(store, aggregate));
+    ) -> Result<Option<Tally>, Refusal> {
         let days: Vec<(Day, Arc<Vec<u32>>)> =
             items.iter().zip(selected).map(|(item, rows)| (item.day, rows.clone())).collect();
         let rows: Vec<usize> = selected.iter().map(|rows| rows.len()).collect();
         for ranges in pieces(&rows, self.quantum_rows) {
             let (store, days, team) = (store.clone(), days.clone(), items[0].team.clone());
+            let aggregate = aggregate.clone();
             let cost = rows_in(&ranges) * SCANNED_ROWS_PER_ADDED_ROW;
             let done = work
                 .run(&items[0].team, cost, move || {
+                    let mut tally = tally.unwrap_or_else(|| Tally::new(&store, &aggregate));
                     for ((day, rows), range) in days.iter().zip(ranges) {
                         let batch = store.day(*day).expect("held, as `holds` has seen");
                         tally.add(batch, &rows[range], &team);
@@ -337,26 +383,33 @@ impl Holder {
                 })
                 .await?;
             work.scanned(0, done.took);
-            tally = done.result;
-            if tally.len() > self.max_groups {
+            if done.result.len() > self.max_groups {
                 return Err(Refusal(Cause::TooManyGroups, aggregate::too_many_groups(self.max_groups)));
             }
+            tally = Some(done.result);
         }
         Ok(tally)
     }
 
+    /// The groups of all parts together, with their names.
     async fn name_groups(
         &self,
         store: &Arc<Store>,
-        tally: Tally,
+        mut tallies: Vec<Tally>,
         team: &Arc<str>,
         work: &mut Work<'_>,
     ) -> Result<Groups, Refusal> {
-        let store = store.clone();
-        let cost = tally.len() as u64 * SCANNED_ROWS_PER_NAMED_GROUP;
-        let named = work.run(team, cost, move || tally.into_groups(&store)).await?;
+        let (store, max_groups) = (store.clone(), self.max_groups);
+        let groups: usize = tallies.iter().map(Tally::len).sum();
+        let named = work
+            .run(team, groups as u64 * SCANNED_ROWS_PER_NAMED_GROUP, move || {
+                let mut tally = tallies.remove(0);
+                tallies.into_iter().for_each(|part| tally.merge(part));
+                (tally.len() <= max_groups).then(|| tally.into_groups(&store))
+            })
+            .await?;
         work.scanned(0, named.took);
-        Ok(named.result)
+        named.result.ok_or_else(|| Refusal(Cause::TooManyGroups, aggregate::too_many_groups(max_groups)))
     }
 
     async fn read_day(
@@ -406,14 +459,14 @@ impl Holder {
         let rows: Vec<usize> = missing.iter().map(|day| self.rows_of(*day) as usize).collect();
         let mut found: Vec<Vec<u32>> = vec![Vec::new(); missing.len()];
         for ranges in pieces(&rows, self.quantum_rows) {
-            let bound = work.bound(store, selection);
-            let (store, days) = (store.clone(), missing.clone());
+            let (store, days, selecting) = (store.clone(), missing.clone(), work.selecting.clone());
             let cost = rows_in(&ranges);
             let done = work
                 .run(team, cost, move || {
+                    let bound = selecting.bound(&store);
                     for ((day, range), found) in days.iter().zip(ranges).zip(&mut found) {
                         let batch = store.day(*day).expect("held, as `holds` has seen");
-                        scan::select(&store, batch, &bound, range.start as u32..range.end as u32, found);
+                        scan::select(&store, batch, bound, range.start as u32..range.end as u32, found);
                     }
                     found
                 })
@@ -422,9 +475,11 @@ impl Holder {
             self.metrics.rows_scanned(cost);
             found = done.result;
         }
-        for (day, rows) in missing.iter().zip(found) {
+        for (day, mut rows) in missing.iter().zip(found) {
+            rows.shrink_to_fit();
             let (key, rows) = (key(*day), Arc::new(rows));
-            let bytes = rows.len() * size_of::<u32>() + key.2.len() + size_of_val(&key);
+            // The cache keeps a key twice.
+            let bytes = rows.len() * size_of::<u32>() + 2 * (key.2.len() + size_of_val(&key));
             self.selections.insert(key, rows.clone(), bytes);
             selected.insert(*day, rows);
         }
@@ -530,13 +585,25 @@ fn rows_in(ranges: &[Range<usize>]) -> u64 {
 /// Why a holder does not answer an item.
 struct Refusal(Cause, String);
 
-/// The computing of one request: permits in, time out.
+/// A predicate that is decided for the sites of a store when it is first needed, once in a request.
+struct Selecting {
+    predicate: Arc<Predicate>,
+    bound: OnceLock<BoundPredicate>,
+}
+
+impl Selecting {
+    fn bound(&self, store: &Store) -> &BoundPredicate {
+        self.bound.get_or_init(|| BoundPredicate::new(store, &self.predicate))
+    }
+}
+
+/// The computing of one request, or of a part of it: permits in, time out.
 struct Work<'a> {
     holder: &'a Holder,
     call: &'a Call,
     /// Whether all of it together takes less time than handing pieces to another thread.
     is_short: bool,
-    bound: Option<Arc<BoundPredicate>>,
+    selecting: Arc<Selecting>,
     started: Instant,
     statistics: HopStatistics,
 }
@@ -548,20 +615,42 @@ struct Done<T> {
 
 impl<'a> Work<'a> {
     /// Work of a request that costs about as much as scanning so many rows.
-    fn new(holder: &'a Holder, call: &'a Call, cost: u64) -> Self {
+    fn new(holder: &'a Holder, call: &'a Call, selection: &Selection, cost: u64) -> Self {
         Work {
             holder,
             call,
-            is_short: cost <= SHORT_ROWS,
-            bound: None,
+            is_short: cost <= holder.short_rows,
+            selecting: Arc::new(Selecting { predicate: selection.predicate.clone(), bound: OnceLock::new() }),
             started: Instant::now(),
             statistics: HopStatistics { node: holder.node.to_string(), ..HopStatistics::default() },
         }
     }
 
-    /// The predicate, decided for each site once in a request.
-    fn bound(&mut self, store: &Store, selection: &Selection) -> Arc<BoundPredicate> {
-        self.bound.get_or_insert_with(|| Arc::new(BoundPredicate::new(store, &selection.predicate))).clone()
+    /// The items in order, in as many parts as slots are free, which cost about the same: a request that nobody competes with
+    /// uses all cores. One that is short is one part.
+    fn in_parts<I>(&self, items: Vec<I>, cost: impl Fn(&I) -> u64) -> Vec<Vec<I>> {
+        let most = if self.is_short { 1 } else { self.holder.slots.free_slots().max(1) };
+        let share = items.iter().map(&cost).sum::<u64>().div_ceil(most as u64);
+        let mut parts: Vec<Vec<I>> = Vec::new();
+        let mut before = 0;
+        for item in items {
+            if parts.is_empty() || (parts.len() < most && before >= share * parts.len() as u64) {
+                parts.push(Vec::new());
+            }
+            before += cost(&item);
+            parts.last_mut().expect("the first item begins a part").push(item);
+        }
+        parts
+    }
+
+    /// Work of a part of the request, to be [added](Self::add) when it is done.
+    fn part(&self) -> Self {
+        Work { selecting: self.selecting.clone(), statistics: HopStatistics::default(), ..*self }
+    }
+
+    /// Counts in what a part has done.
+    fn add(&mut self, part: Work<'a>) {
+        self.statistics.merge(part.statistics);
     }
 
     /// Runs one piece under a permit of the team and the client.
@@ -591,7 +680,7 @@ impl<'a> Work<'a> {
             result
         };
         let compute = self.holder.compute;
-        let result = match self.is_short {
+        let result = match self.is_short && cost <= self.holder.short_rows {
             true => compute.run_here(cost, holding).await,
             false => compute.run(cost, holding).await,
         };

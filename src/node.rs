@@ -32,7 +32,7 @@ use crate::inventory::Directory;
 use crate::legacy::LegacyService;
 use crate::load::{self, LoadError, LoadOptions, LoadProgress};
 use crate::metrics::Metrics;
-use crate::outside::{Clock, Incoming, Outside};
+use crate::outside::{self, Clock, Incoming, Outside};
 use crate::peer::Neighbour;
 use crate::placement::Placement;
 use crate::proto::{self, legacy, v1};
@@ -418,8 +418,8 @@ async fn serve(
         response
     };
     let server = tonic::transport::Server::builder()
-        .initial_stream_window_size(2 << 20)
-        .initial_connection_window_size(8 << 20)
+        .initial_stream_window_size(outside::STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(outside::CONNECTION_WINDOW_BYTES)
         .max_concurrent_streams(limits.connection_requests)
         .http2_max_header_list_size(limits.header_bytes)
         .http2_keepalive_interval(Some(limits.ping()))

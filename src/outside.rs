@@ -152,6 +152,15 @@ impl Connect for ConnectTcp {
     }
 }
 
+/// What a peer may send of one request or answer before it hears that some was taken: more than a chunk has.
+pub const STREAM_WINDOW_BYTES: u32 = 2 << 20;
+
+/// Likewise of all on one connection.
+pub const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
+
+/// The largest piece of an answer: a system call for each of the usual 16 KiB costs a third of forwarding.
+pub const HTTP2_FRAME_BYTES: u32 = 256 << 10;
+
 /// Requests of a connection that were given up and whose late answers are still dropped in silence.
 const ABANDONED_REQUESTS: usize = 1024;
 
@@ -255,7 +264,13 @@ impl ConnectAttempts {
 }
 
 fn bounded(endpoint: Endpoint) -> Endpoint {
-    endpoint.http2_max_concurrent_reset_streams(ABANDONED_REQUESTS).http2_reset_stream_duration(ABANDONED_FOR)
+    endpoint
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_frame_size(HTTP2_FRAME_BYTES)
+        .tcp_nodelay(true)
+        .http2_max_concurrent_reset_streams(ABANDONED_REQUESTS)
+        .http2_reset_stream_duration(ABANDONED_FOR)
 }
 
 async fn attempt(

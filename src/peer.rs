@@ -113,10 +113,7 @@ impl Neighbour {
         let endpoint = Endpoint::from_static("http://neighbour")
             .http2_keep_alive_interval(keepalive)
             .keep_alive_timeout(keepalive)
-            .keep_alive_while_idle(true)
-            .initial_stream_window_size(2 << 20)
-            .initial_connection_window_size(8 << 20)
-            .tcp_nodelay(true);
+            .keep_alive_while_idle(true);
         let (channel, attempts) =
             outside::channel_with_attempts(endpoint, connect, &address, limits.connect());
         let client = v1::peer_client::PeerClient::with_interceptor(channel, security.bearer())

@@ -15,6 +15,7 @@ use crate::chunking::ChunkBounds;
 use crate::config::{Chunking, NodeId, Overlay};
 use crate::day::{Day, DayRange};
 use crate::decimal::Decimal;
+use crate::error::shown;
 use crate::frame::{self, Encoding};
 use crate::predicate::{Place, Predicate};
 use crate::store::{DayStatistics, ParameterStatistics, Version};
@@ -364,7 +365,7 @@ fn pruned_by(predicate: &Predicate, statistics: &DayStatistics, wanted: &Wanted)
     if let Some(parameter) = &predicate.parameter
         && !statistics.parameters.contains_key(parameter)
     {
-        return Some(format!("no row of parameter {parameter}"));
+        return Some(format!("no row of parameter {}", shown(parameter)));
     }
     if predicate.min.is_some() || predicate.max.is_some() {
         match wanted.values {
@@ -469,11 +470,16 @@ impl QueryPlan {
 
     /// About how many bytes this value takes.
     pub fn bytes(&self) -> usize {
-        let asks: usize = self.asks().map(|(_, ask)| ask.holders.len() * size_of::<NodeId>()).sum();
+        let of_fate = |planned: &PlannedDay| match &planned.fate {
+            Fate::Ask(ask) => ask.holders.len() * size_of::<NodeId>(),
+            Fate::Pruned { by, .. } => by.len(),
+            _ => 0,
+        };
+        let fates: usize = self.days.iter().map(of_fate).sum();
         size_of::<Self>()
             + self.query.predicate.bytes()
             + self.query.expected_versions.len() * (size_of::<(Day, Version)>() + 16)
             + self.days.len() * (size_of::<PlannedDay>() + 16)
-            + asks
+            + fates
     }
 }

@@ -171,6 +171,11 @@ impl Relay {
         Relay { me, limits, graph, neighbours, vitals, dead_ends, holder, directory, metrics }
     }
 
+    /// This node.
+    pub fn me(&self) -> &NodeId {
+        &self.me
+    }
+
     /// What this node knows about the others.
     pub fn directory(&self) -> &Directory {
         &self.directory

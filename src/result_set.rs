@@ -18,7 +18,7 @@ use crate::store::Version;
 pub use leases::{
     LEASE_OVERHEAD_BYTES, LeaseError, LeaseLimits, Leases, Owner, ResultSetLimit, TooManyResultSets,
 };
-pub use reading::Ahead;
+pub use reading::{WINDOW_CHUNKS, Window};
 
 /// What a query was answered with, as long as its chunks can be read.
 #[derive(Debug)]
@@ -64,7 +64,8 @@ impl ResultSet {
         limit_reached: bool,
         chunk_rows: &[u32],
     ) -> Self {
-        let mut boundaries = vec![0];
+        let mut boundaries = Vec::with_capacity(chunk_rows.len() + 1);
+        boundaries.push(0);
         let mut end = 0;
         for rows in chunk_rows {
             end += u64::from(*rows);
@@ -117,6 +118,7 @@ impl ResultSet {
             Outcome::Missing { why, nodes_tried } => {
                 why.len() + nodes_tried.iter().map(|node| size_of::<String>() + node.len()).sum::<usize>()
             }
+            Outcome::Pruned { by, .. } => by.len(),
             _ => 16,
         };
         let entry_bytes: usize =

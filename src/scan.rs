@@ -86,94 +86,94 @@ pub fn count(store: &Store, batch: &DayBatch, predicate: &BoundPredicate, rows: 
     count
 }
 
+/// Calls `found` with the matching rows, block by block.
 fn scan(
     store: &Store,
     batch: &DayBatch,
     predicate: &BoundPredicate,
     rows: Range<u32>,
-    found: impl FnMut(&[u32]),
+    mut found: impl FnMut(&[u32]),
 ) {
     debug_assert!(predicate.sites.as_ref().is_none_or(|sites| sites.len() == store.sites().len()));
-    if rows.is_empty() || predicate.matches_nothing() {
+    if predicate.matches_nothing() {
         return;
     }
-    let Some((least, most)) = predicate.bounds else {
-        let always = std::iter::repeat_n(true, rows.len());
-        return scan_columns(batch, predicate, rows, always, found);
-    };
-    // The smallest and the largest mantissa that lie inside. The smallest number of the column's type is
-    // left out: it means missing.
+    // The smallest and the largest mantissa that lie inside.
     let unit = batch.value.unit();
-    let least = least.0.div_euclid(unit) + i64::from(least.0.rem_euclid(unit) != 0);
-    let most = most.0.div_euclid(unit);
-    let range = rows.start as usize..rows.end as usize;
-    match &batch.value {
-        Column::I32 { mantissas, .. } => {
-            let limit = i64::from(i32::MAX);
-            if least > limit || most < -limit {
-                return;
+    let bounds = predicate.bounds.map(|(least, most)| {
+        let least = least.0.div_euclid(unit) + i64::from(least.0.rem_euclid(unit) != 0);
+        (least, most.0.div_euclid(unit))
+    });
+    let only_measure = predicate.measures.as_deref().and_then(only_true);
+    let (mut mask, mut matching) = ([0; BLOCK_ROWS], [0; BLOCK_ROWS]);
+    for start in rows.clone().step_by(BLOCK_ROWS) {
+        let block = start as usize..rows.end.min(start.saturating_add(BLOCK_ROWS as u32)) as usize;
+        mask[..block.len()].fill(1);
+        mask[block.len()..].fill(0);
+        if let Some((least, most)) = bounds {
+            match &batch.value {
+                // The smallest number of the column's type is left out: it means missing.
+                Column::I32 { mantissas, .. } => {
+                    let limit = i64::from(i32::MAX);
+                    if least > limit || most < -limit {
+                        return;
+                    }
+                    let (least, most) = (least.max(-limit) as i32, most.min(limit) as i32);
+                    narrow(&mut mask, &mantissas[block.clone()], |value| (least <= value) & (value <= most));
+                }
+                Column::I64 { mantissas, .. } => {
+                    let least = least.max(-i64::MAX);
+                    narrow(&mut mask, &mantissas[block.clone()], |value| (least <= value) & (value <= most));
+                }
             }
-            let least = least.max(-limit) as i32;
-            let most = most.min(limit) as i32;
-            let values = mantissas[range].iter();
-            let inside = values.map(|value| (least <= *value) & (*value <= most));
-            scan_columns(batch, predicate, rows, inside, found);
         }
-        Column::I64 { mantissas, .. } => {
-            let least = least.max(-i64::MAX);
-            let values = mantissas[range].iter();
-            let inside = values.map(|value| (least <= *value) & (*value <= most));
-            scan_columns(batch, predicate, rows, inside, found);
+        match (only_measure, &predicate.measures) {
+            (Some(only), _) => narrow(&mut mask, &batch.measure[block.clone()], |measure| measure == only),
+            (None, Some(by_measure)) => {
+                narrow(&mut mask, &batch.measure[block.clone()], |measure| by_measure[usize::from(measure)]);
+            }
+            (None, None) => {}
         }
+        if let Some(by_site) = &predicate.sites {
+            narrow(&mut mask, &batch.site[block], |site| by_site[site as usize]);
+        }
+        let length = gather(&mask, start, &mut matching);
+        found(&matching[..length]);
     }
 }
 
-/// Narrows the rows that are `inside` by measure and site. One loop for each case, so that none tests what
-/// the predicate leaves open.
-fn scan_columns(
-    batch: &DayBatch,
-    predicate: &BoundPredicate,
-    rows: Range<u32>,
-    inside: impl Iterator<Item = bool>,
-    found: impl FnMut(&[u32]),
-) {
-    let range = rows.start as usize..rows.end as usize;
-    let measures = batch.measure[range.clone()].iter();
-    let sites = batch.site[range].iter();
-    match (&predicate.measures, &predicate.sites) {
-        (None, None) => collect(rows, inside, found),
-        (Some(by_measure), None) => {
-            let matches =
-                inside.zip(measures).map(|(inside, measure)| inside & by_measure[usize::from(*measure)]);
-            collect(rows, matches, found);
-        }
-        (None, Some(by_site)) => {
-            let matches = inside.zip(sites).map(|(inside, site)| inside & by_site[*site as usize]);
-            collect(rows, matches, found);
-        }
-        (Some(by_measure), Some(by_site)) => {
-            let matches = inside.zip(measures.zip(sites)).map(|(inside, (measure, site))| {
-                inside & by_measure[usize::from(*measure)] & by_site[*site as usize]
-            });
-            collect(rows, matches, found);
-        }
+/// The code of the only measure that matches, if there is one: comparing takes less than looking up.
+fn only_true(by_measure: &[bool]) -> Option<u16> {
+    let mut codes = (0..).zip(by_measure).filter(|(_, matches)| **matches);
+    codes.next().map(|(code, _)| code).filter(|_| codes.next().is_none())
+}
+
+/// Clears the mask where an element does not match. A loop without a branch, which the compiler turns into one over
+/// vectors.
+#[inline]
+fn narrow<T: Copy>(mask: &mut [u8; BLOCK_ROWS], column: &[T], matches: impl Fn(T) -> bool) {
+    for (mask, element) in mask.iter_mut().zip(column) {
+        *mask &= u8::from(matches(*element));
     }
 }
 
-/// Hands out the matching rows block by block, without a branch for each row.
-fn collect(rows: Range<u32>, mut matches: impl Iterator<Item = bool>, mut found: impl FnMut(&[u32])) {
-    let mut block = [0; BLOCK_ROWS];
-    let mut start = rows.start;
-    while start < rows.end {
-        let end = rows.end.min(start.saturating_add(BLOCK_ROWS as u32));
-        let mut length = 0;
-        for (row, matches) in (start..end).zip(matches.by_ref()) {
-            block[length] = row;
-            length += usize::from(matches);
+/// Writes the rows whose mask is 1, counted from `start` on; returns how many.
+fn gather(mask: &[u8; BLOCK_ROWS], start: u32, rows: &mut [u32; BLOCK_ROWS]) -> usize {
+    let mut length = 0;
+    for (word, mask) in (0..).zip(mask.as_chunks::<64>().0) {
+        let mut bits = 0;
+        for (byte, mask) in mask.as_chunks::<8>().0.iter().enumerate() {
+            // The product's topmost byte has the lowest bit of each of the eight.
+            let packed = u64::from_le_bytes(*mask).wrapping_mul(0x0102_0408_1020_4080) >> 56;
+            bits |= packed << (8 * byte);
         }
-        found(&block[..length]);
-        start = end;
+        while bits != 0 {
+            rows[length] = start + 64 * word + bits.trailing_zeros();
+            length += 1;
+            bits &= bits - 1;
+        }
     }
+    length
 }
 
 #[cfg(test)]

@@ -155,10 +155,10 @@ impl v1::overlay_server::Overlay for OverlayService {
                 chunk.map(|chunk| chunk_message(&uid, index, chunk)).map_err(status)
             }
         };
-        // While the client takes one chunk the next one is read; nothing is read beyond it. The read is a
-        // task, so that it ends and gives its permit back even if the client takes nothing any more.
+        // The coordinator reads ahead for who reads in order. The read is a task, so that it ends and gives its permit back
+        // even if the client takes nothing any more.
         let orphans = self.0.metrics.orphans().clone();
-        let ahead = move |index| {
+        let read = move |index| {
             let (owner, work) = orphans.tie();
             let reading = read(index);
             let reading = AbortOnDropHandle::new(tokio::spawn(async move {
@@ -172,7 +172,7 @@ impl v1::overlay_server::Overlay for OverlayService {
                 })
             }
         };
-        let chunks = futures::stream::iter(request.first_chunk..chunk_count).map(ahead).buffered(2);
+        let chunks = futures::stream::iter(request.first_chunk..chunk_count).then(read);
         // The place is given back when the client has taken everything, is gone, or takes nothing any more.
         let chunks = until_error(chunks).map(move |chunk| {
             let _held = &place;

@@ -82,6 +82,8 @@ pub struct Settings {
     pub queue_length: u32,
     /// `limits.quantum_rows`: few, so that scans are done in pieces.
     pub quantum_rows: u32,
+    /// `limits.short_rows`: none, or some of the queries.
+    pub short_rows: u32,
     /// `limits.query_ms`: where it is short, an attempt ends before an answer that is late.
     pub query_ms: u64,
     /// `limits.keepalive_ms`: where it is long, answers are late without the loss of their connection.
@@ -104,6 +106,7 @@ impl Settings {
             slots,
             queue_length,
             quantum_rows,
+            short_rows,
             query_ms,
             keepalive_ms,
             cache_bytes,
@@ -111,7 +114,8 @@ impl Settings {
         let strategies = json!({"forwarding": forwarding, "chunking": chunking, "fairness": fairness, "chunk_size": chunk_size});
         let limits = json!({
             "result_ttl_ms": LEASE_MS, "chunk_bytes": chunk_bytes, "max_active": slots, "per_team_limit": slots,
-            "compute_slots": slots, "quantum_rows": quantum_rows, "query_ms": query_ms,
+            "compute_slots": slots, "quantum_rows": quantum_rows,
+            "short_rows": short_rows, "query_ms": query_ms,
             "keepalive_ms": keepalive_ms, "queue_length": queue_length,
         });
         let mut settings = json!({"strategies": strategies, "limits": limits});

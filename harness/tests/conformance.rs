@@ -75,7 +75,7 @@ fn on_every_driver(topologies: &[Topology], overrides: Value, body: impl AsyncFn
 
 /// Divides the days among all holders, so that each serves some.
 fn parallel() -> Value {
-    json!({"strategies": {"forwarding": "parallel"}})
+    json!({"strategies": {"forwarding": "parallel"}, "limits": {"short_rows": 0}})
 }
 
 #[test]
@@ -177,7 +177,9 @@ fn read_survives_the_crash_of_a_member() {
         TopologyBuilder::star(4).build(),
         TopologyBuilder::teams(&[3, 2]).edge(2, 5).build(),
     ];
-    let overrides = json!({"strategies": {"forwarding": "parallel"}, "cache": {"chunk_bytes": 0}});
+    let overrides = json!({
+        "strategies": {"forwarding": "parallel"}, "limits": {"short_rows": 0}, "cache": {"chunk_bytes": 0},
+    });
     on_every_driver(&topologies, overrides, async |cluster| {
         let client = client_of_leader(cluster);
         let result = client.query(&everything_in_chunks_of(150)).await.unwrap();
@@ -273,7 +275,9 @@ fn faults_do_not_change_answers() {
     ];
     let mut on_two_hosts: Value =
         serde_json::from_str(include_str!("../../configs/two_hosts_config.json")).unwrap();
-    on_two_hosts["strategies"] = parallel()["strategies"].clone();
+    for (key, value) in parallel().as_object().into_iter().flatten() {
+        on_two_hosts[key] = value.clone();
+    }
     on_every_driver(&[Topology::six_nodes()], on_two_hosts, async |cluster| {
         let client = client_of_leader(cluster);
         let oracle = oracle_of(cluster);

@@ -33,10 +33,13 @@ const HANG_IS_NOTICED_WITHIN: Duration = Duration::from_secs(8);
 /// Goal: a client that reads slowly does not notice that the worker it was reading from has died.
 /// Method: a reader that pauses after each chunk; midway, the worker that the ledger names for the last day
 /// not yet read is killed with signal 9. The bytes are those of an undisturbed read, on another overlay.
-/// Days are divided in parallel, so that every worker serves some; the killed one must have served frames
+/// Days are divided in parallel, so that every worker serves some, and no chunk is kept; the killed one must have served frames
 /// already, and must be named for days that are still to be read, or the test proves nothing.
 async fn read_survives_the_death_of_a_worker(root: &Path, query: Query, pause: Duration) {
-    let spec = || ClusterSpec::six_nodes(root).with(json!({"strategies": {"forwarding": "parallel"}}));
+    let settings = json!({
+        "strategies": {"forwarding": "parallel"}, "limits": {"short_rows": 0}, "cache": {"chunk_bytes": 0},
+    });
+    let spec = || ClusterSpec::six_nodes(root).with(settings.clone());
     let undisturbed = {
         let cluster = InProcessCluster::start(spec()).await.unwrap();
         let client = cluster.client("A", "undisturbed").unwrap();

@@ -1,6 +1,6 @@
 //! `overlay.v1`: rows, order and counts whatever is asked and however the node is configured; each error has its code.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
@@ -83,6 +83,32 @@ async fn random_queries_give_the_oracles_rows() {
             let limit_reached = query.limit.is_some_and(|limit| expected.len() >= limit);
             assert_eq!(result.manifest.limit_reached, limit_reached, "{what}");
         }
+    }
+}
+
+/// Goal: short queries are counted by the nearest holder, whatever the strategy says; from a worker that is the worker.
+#[tokio::test(flavor = "multi_thread")]
+async fn short_queries_go_to_the_nearest_holder() {
+    let fewest = expected_rows(&oracle(), &OracleQuery::default(), Encoding::Json).len();
+    for (short_rows, asked, expected) in [
+        (fewest, "A", vec!["B", "E"]),
+        (fewest, "C", vec!["C"]),
+        (fewest - 1, "A", vec!["B", "C", "D", "E", "F"]),
+    ] {
+        let spec = ClusterSpec::fixtures().with(json!({
+            "limits": {"short_rows": short_rows}, "cache": {"result_bytes": 0},
+        }));
+        let cluster = InProcessCluster::start(spec).await.unwrap();
+        let client = cluster.client(asked, "short").unwrap();
+        let mut counted = BTreeSet::new();
+        for _ in 0..3 {
+            let result = client.query(&Query::default()).await.unwrap();
+            counted.extend(result.ledger.iter().filter_map(|entry| match &entry.outcome {
+                Outcome::Served(served) => Some(served.node.clone()),
+                _ => None,
+            }));
+        }
+        assert_eq!(Vec::from_iter(&counted), expected, "{short_rows} rows are short, asked {asked}");
     }
 }
 

@@ -166,6 +166,7 @@ impl Groups {
             merged.codes.extend_from_slice(&rest.codes[from * rest.group_by.len()..]);
             merged.partials.extend_from_slice(&rest.partials[from..]);
         }
+        merged.shrink();
         *self = merged;
     }
 
@@ -173,6 +174,7 @@ impl Groups {
     pub fn truncate(&mut self, most: usize) {
         self.partials.truncate(most);
         self.codes.truncate(self.partials.len() * self.group_by.len());
+        self.shrink();
     }
 
     /// Number of groups.
@@ -217,7 +219,14 @@ impl Groups {
     /// About how many bytes they take.
     pub fn bytes(&self) -> usize {
         let texts: usize = self.texts.iter().map(|text| size_of::<Box<str>>() + text.len()).sum();
-        size_of::<Self>() + texts + size_of_val(&*self.codes) + size_of_val(&*self.partials)
+        let (codes, partials) = (self.codes.capacity(), self.partials.capacity());
+        size_of::<Self>() + texts + codes * size_of::<u32>() + partials * size_of::<Partial>()
+    }
+
+    /// Gives back room that nothing needs.
+    fn shrink(&mut self) {
+        self.codes.shrink_to_fit();
+        self.partials.shrink_to_fit();
     }
 
     fn codes_of(&self, group: usize) -> &[u32] {

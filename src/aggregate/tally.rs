@@ -95,19 +95,47 @@ impl Tally {
         *len += cells.len() - before;
     }
 
+    /// Adds all groups of `other`, which is of the same store and the same aggregate.
+    pub fn merge(&mut self, other: Tally) {
+        for ((day, team), added) in other.blocks {
+            let team = if self.spec.group_by.contains(&GroupKey::Team) {
+                code_of(&mut self.teams, &other.teams[team])
+            } else {
+                0
+            };
+            self.open_block((day, team));
+            let Block { cells, partials } = self.blocks.entry(self.open).or_default();
+            for (cell, partial) in added.cells.iter().zip(&added.partials) {
+                let slot = self.slots.of(*cell);
+                if *slot == 0 {
+                    cells.push(*cell);
+                    partials.push(*partial);
+                    *slot = cells.len() as u32;
+                    self.len += 1;
+                } else {
+                    partials[*slot as usize - 1].merge(partial);
+                }
+            }
+        }
+    }
+
     /// Makes the slots those of the block of a day and a team.
     fn open(&mut self, day: Day, team: &Arc<str>) {
         let has = |key| self.spec.group_by.contains(&key);
         let day = if has(GroupKey::Day) { day.number() } else { 0 };
         let team = if has(GroupKey::Team) { code_of(&mut self.teams, team) } else { 0 };
-        if self.open == (day, team) {
+        self.open_block((day, team));
+    }
+
+    fn open_block(&mut self, key: BlockKey) {
+        if self.open == key {
             return;
         }
         // Only what was used is cleared: a block may have few cells, and there may be many blocks.
         if let Some(block) = self.blocks.get(&self.open) {
             self.slots.clear(&block.cells);
         }
-        self.open = (day, team);
+        self.open = key;
         if let Some(block) = self.blocks.get(&self.open) {
             block.cells.iter().zip(1..).for_each(|(cell, slot)| *self.slots.of(*cell) = slot);
         }

@@ -20,9 +20,10 @@ use tower::{Layer, Service};
 use super::watch::{Connection, Waiting};
 use crate::admission::{InFlight, InFlightPermit, Overloaded};
 use crate::error::QueryError;
+use crate::outside;
 
 /// The HTTP library takes a piece whole, whether there is room for it or not, and keeps what does not fit.
-const PIECE_BYTES: usize = 16 << 10;
+const PIECE_BYTES: usize = outside::HTTP2_FRAME_BYTES as usize;
 
 type Frame = http_body::Frame<Bytes>;
 

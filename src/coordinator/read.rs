@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::FutureExt;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
@@ -19,7 +20,7 @@ use crate::frame;
 use crate::gather::WantedDay;
 use crate::holder::SCANNED_ROWS_PER_ENCODED_ROW;
 use crate::plan::PlanKey;
-use crate::result_set::{Ahead, DayRows, Owner, ResultSet};
+use crate::result_set::{DayRows, Owner, ResultSet, Window};
 use crate::verb::{Call, Frame, Read};
 
 use super::{ChunkRead, Coordinator, unread};
@@ -70,69 +71,71 @@ impl Coordinator {
         let out_of_range = || QueryError::OutOfRange { index, chunk_count };
         let index = u32::try_from(index).map_err(|_| out_of_range())?;
         let range = result_set.chunk_range(index).ok_or_else(out_of_range)?;
-        let cached = self.chunks.get(&(result_set.key.clone(), index));
+        let key = (result_set.key.clone(), index);
+        let cached = self.chunks.get(&key);
         self.metrics.cache_use("chunk", cached.is_some());
         let call = self.call(client, deadline);
-        let (frames, ready_until) = match (&result_set.plan.query.aggregate, cached) {
-            (_, Some(frames)) => (frames, index + 1),
-            (Some(spec), None) => {
-                (self.group_frames(&result_set, spec.of, range, &call, index).await?, index + 1)
+        let frames = match (&result_set.plan.query.aggregate, cached) {
+            (Some(_), Some(frames)) => frames,
+            (Some(spec), None) => self.group_frames(&result_set, spec.of, range, &call, index).await?,
+            (None, cached) => {
+                let coming = self.leases.asks(uid, index);
+                self.read_ahead(uid, &result_set, &call);
+                match (cached, coming) {
+                    (Some(frames), _) => frames,
+                    (None, None) => self.row_frames(&result_set, index..index + 1, &call).await?,
+                    (None, Some(coming)) => {
+                        coming.await;
+                        match self.chunks.get(&key) {
+                            Some(frames) => frames,
+                            None => {
+                                self.leases.stumbles(uid);
+                                self.row_frames(&result_set, index..index + 1, &call).await?
+                            }
+                        }
+                    }
+                }
             }
-            (None, None) => self.missed_chunk(uid, &result_set, index, &call).await?,
         };
-        if result_set.plan.query.aggregate.is_none()
-            && let Some((start, most)) = self.leases.takes(uid, index, ready_until)
-            && start < chunk_count
-        {
-            self.read_ahead(uid, &result_set, start, most, call);
-        }
         Ok(ChunkRead { frames, chunk_count, is_last: index + 1 == chunk_count })
     }
 
-    /// The rows of a chunk that is not at hand: it may be on its way. Gives which chunk is the first that is not ready then.
-    async fn missed_chunk(
-        &self,
-        uid: &str,
-        result_set: &ResultSet,
-        index: u32,
-        call: &Call,
-    ) -> Result<(Arc<Vec<Frame>>, u32), QueryError> {
-        if let Some(ahead) = self.leases.ahead(uid, index) {
-            ahead.await;
-            if let Some(frames) = self.chunks.get(&(result_set.key.clone(), index)) {
-                return Ok((frames, index + 1));
-            }
+    /// Reads chunks that a client is about to ask for. What becomes of it shows when it does.
+    fn read_ahead(self: &Arc<Self>, uid: &str, result_set: &Arc<ResultSet>, call: &Call) {
+        let is_ready = |index: &u32| self.chunks.contains(&(result_set.key.clone(), *index));
+        while let Some((start, most)) = self.leases.begins(uid) {
+            let end = start.saturating_add(most).min(result_set.chunk_count());
+            let Some(start) = (start..end).find(|index| !is_ready(index)) else { return };
+            let chunks = start..self.window_end(result_set, start, end);
+            let within = call.deadline.min(self.clock.now() + AHEAD_WITHIN);
+            let (me, result_set, call) = (self.clone(), result_set.clone(), call.clone());
+            let (owner, work) = self.metrics.orphans().tie();
+            let window = chunks.clone();
+            let reading = AbortOnDropHandle::new(tokio::spawn(async move {
+                let _work = work;
+                let reading = me.row_frames(&result_set, window, &call);
+                // What has gone wrong is met again by whoever asks for the chunk.
+                tokio::time::timeout_at(within, reading).await.is_ok_and(|read| read.is_ok())
+            }));
+            let done = async move {
+                let _owner = owner;
+                reading.await.unwrap_or(false)
+            };
+            self.leases.reads_ahead(uid, Window { chunks, done: done.boxed().shared() });
         }
-        let chunks = self.read_together(result_set, index, self.leases.reads(uid, index));
-        let ready_until = index + chunks.len() as u32;
-        Ok((self.row_frames(result_set, index, chunks, call).await?, ready_until))
     }
 
-    /// Reads chunks that a client is about to ask for. What becomes of it shows when it does.
-    fn read_ahead(
-        self: &Arc<Self>,
-        uid: &str,
-        result_set: &Arc<ResultSet>,
-        start: u32,
-        most: u32,
-        call: Call,
-    ) {
-        let within = call.deadline.min(self.clock.now() + AHEAD_WITHIN);
-        let chunks = self.read_together(result_set, start, most);
-        let end = start + chunks.len() as u32;
-        let (me, result_set) = (self.clone(), result_set.clone());
-        let (owner, work) = self.metrics.orphans().tie();
-        let reading = AbortOnDropHandle::new(tokio::spawn(async move {
-            let _work = work;
-            let reading = me.row_frames(&result_set, start, chunks, &call);
-            // What has gone wrong is met again by whoever asks for the chunk.
-            tokio::time::timeout_at(within, reading).await.is_ok_and(|read| read.is_ok())
-        }));
-        let done = async move {
-            let _owner = owner;
-            reading.await.unwrap_or(false)
+    /// The end of the chunks from `start` on that have together no more bytes than one may have.
+    fn window_end(&self, result_set: &ResultSet, start: u32, end: u32) -> u32 {
+        let row_bytes = u64::from(result_set.plan.bounds.worst_row_bytes.max(1));
+        let most = self.overlay.limits.chunk_bytes as u64 / row_bytes;
+        let rows = |chunk: u32| result_set.chunk_range(chunk).map_or(0, |range| range.end - range.start);
+        let mut sum = rows(start);
+        let fits = |chunk: &u32| {
+            sum += rows(*chunk);
+            sum <= most
         };
-        self.leases.reads_ahead(uid, Ahead { chunks: start..end, done: done.boxed().shared() });
+        start + 1 + (start + 1..end).take_while(fits).count() as u32
     }
 
     pub(super) fn keep_chunk(&self, key: (PlanKey, u32), frames: Vec<Frame>) -> Arc<Vec<Frame>> {
@@ -142,36 +145,16 @@ impl Coordinator {
         frames
     }
 
-    /// The rows of each chunk that is read along with the chunk at `index`, that one first: of the `most` from there on those
-    /// that need no other days, since one more day could fail, and that have together no more bytes than one chunk may have.
-    fn read_together(&self, result_set: &ResultSet, index: u32, most: u32) -> Vec<Vec<DayRows>> {
-        let first = result_set.chunk_days(index).unwrap_or_default();
-        let Some(last_day) = first.last().map(|rows| rows.day) else { return vec![first] };
-        let row_bytes = u64::from(result_set.plan.bounds.worst_row_bytes.max(1));
-        let rows_of = |chunk: &[DayRows]| chunk.iter().map(|of_day| u64::from(of_day.rows)).sum::<u64>();
-        let mut room = (self.overlay.limits.chunk_bytes as u64 / row_bytes).saturating_sub(rows_of(&first));
-        let mut chunks = vec![first];
-        for next in index + 1..index.saturating_add(most) {
-            let Some(chunk) = result_set.chunk_days(next) else { break };
-            let rows = rows_of(&chunk);
-            if rows > room || chunk.iter().any(|of_day| of_day.day != last_day) {
-                break;
-            }
-            room -= rows;
-            chunks.push(chunk);
-        }
-        chunks
-    }
-
-    /// Reads some chunks, of which the first has the number `index`, and keeps them; gives the first.
+    /// Reads some chunks and keeps them; gives the first.
     async fn row_frames(
         &self,
         result_set: &ResultSet,
-        index: u32,
-        chunks: Vec<Vec<DayRows>>,
+        chunks: Range<u32>,
         call: &Call,
     ) -> Result<Arc<Vec<Frame>>, QueryError> {
         let plan = &result_set.plan;
+        let index = chunks.start;
+        let chunks: Vec<Vec<DayRows>> = chunks.filter_map(|index| result_set.chunk_days(index)).collect();
         let mut days: BTreeMap<Day, (&DayRows, Vec<u32>)> = BTreeMap::new();
         for of_day in chunks.iter().flatten() {
             days.entry(of_day.day).or_insert_with(|| (of_day, Vec::new())).1.push(of_day.rows);
@@ -190,8 +173,14 @@ impl Coordinator {
         let _permit = self.reads.acquire(&requester, rows.max(1)).await?;
         let spec = Read { selection: self.selection(plan) };
         let mut frames = self.gather.read(&spec, &wanted, call).await.map_err(unread)?.into_iter();
+        let shared = chunks.len() > 1;
         let mut kept = chunks.iter().zip(index..).map(|(chunk, index)| {
-            self.keep_chunk((result_set.key.clone(), index), frames.by_ref().take(chunk.len()).collect())
+            let mut frames: Vec<Frame> = frames.by_ref().take(chunk.len()).collect();
+            if shared {
+                // As they came, one chunk that stays in the cache would keep the bytes of all.
+                frames.iter_mut().for_each(|frame| frame.payload = Bytes::copy_from_slice(&frame.payload));
+            }
+            self.keep_chunk((result_set.key.clone(), index), frames)
         });
         let first = kept.next().unwrap_or_default();
         kept.for_each(drop);

@@ -115,7 +115,9 @@ impl Messages {
     }
 
     /// All messages so far.
-    pub(super) fn finish(self) -> Bytes {
+    pub(super) fn finish(mut self) -> Bytes {
+        // A cache counts what there is, not what there was room for.
+        self.out.shrink_to_fit();
         self.out.into()
     }
 

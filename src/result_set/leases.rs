@@ -9,7 +9,7 @@ use futures::future::{BoxFuture, Shared};
 use tokio::time::Instant;
 
 use super::ResultSet;
-use super::reading::{Ahead, Reading};
+use super::reading::{Reading, Window};
 
 /// What a lease takes beside its result set: uid, owner, places in the registers.
 pub const LEASE_OVERHEAD_BYTES: usize = 512;
@@ -257,29 +257,24 @@ impl Leases {
         Ok(result_set)
     }
 
-    /// The reading ahead that will bring a chunk, if there is one.
-    pub fn ahead(&self, uid: &str, index: u32) -> Option<Shared<BoxFuture<'static, bool>>> {
-        self.reading(uid, |reading| reading.ahead(index)).flatten()
+    /// Notes that a client asks for a chunk. Gives what to wait for if the chunk is being read ahead, or was.
+    pub fn asks(&self, uid: &str, index: u32) -> Option<Shared<BoxFuture<'static, bool>>> {
+        self.reading(uid, |reading| reading.asks(index)).flatten()
     }
 
-    /// How many chunks are worth reading at once from `index` on, at least 1: more for who reads in order.
-    pub fn reads(&self, uid: &str, index: u32) -> u32 {
-        self.reading(uid, |reading| reading.reads(index)).unwrap_or(1)
+    /// Notes that what was read ahead is gone.
+    pub fn stumbles(&self, uid: &str) {
+        self.reading(uid, Reading::stumbles);
     }
 
-    /// Notes that a client has got a chunk, and that those up to `ready_until` were read for it; gives from which chunk on
-    /// to read ahead now, and how many.
-    pub fn takes(&self, uid: &str, index: u32, ready_until: u32) -> Option<(u32, u32)> {
-        let takes = |reading: &mut Reading| {
-            reading.takes(index, ready_until);
-            reading.begins()
-        };
-        self.reading(uid, takes).flatten()
+    /// From which chunk on to read ahead now, and how many chunks at most.
+    pub fn begins(&self, uid: &str) -> Option<(u32, u32)> {
+        self.reading(uid, |reading| reading.begins()).flatten()
     }
 
     /// Keeps what is read ahead with the lease, which ends it when it ends.
-    pub fn reads_ahead(&self, uid: &str, ahead: Ahead) {
-        self.reading(uid, |reading| reading.begun(ahead));
+    pub fn reads_ahead(&self, uid: &str, window: Window) {
+        self.reading(uid, |reading| reading.begun(window));
     }
 
     fn reading<T>(&self, uid: &str, with: impl FnOnce(&mut Reading) -> T) -> Option<T> {

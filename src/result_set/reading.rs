@@ -1,29 +1,35 @@
 //! How far a client has read a result, and what to have ready for it.
 //!
-//! Who reads one chunk after the other gets several at once, twice as many each time, and the next ones are read while it
-//! takes these. Who jumps about gets what it asks for.
+//! For who asks for one chunk after the other the next ones are read before it asks, in *windows*: more chunks each time, as
+//! far as the reader of the windows lets them. Who jumps about gets what it asks for.
 
+use std::collections::VecDeque;
 use std::ops::Range;
 
+use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
 
-/// Twice so often as this, the chunks that are read at once are doubled.
-const MOST_DOUBLINGS: u32 = 6;
+/// The most chunks of a window.
+pub const WINDOW_CHUNKS: u32 = 64;
+
+/// Windows at once: the one that the client takes chunks of, and those that are on their way meanwhile.
+const WINDOWS: usize = 3;
 
 /// How far a client has read.
 #[derive(Default)]
 pub(super) struct Reading {
-    /// The chunk after the one that it read last.
+    /// The chunk after the one that it asked for last.
     next: u32,
-    /// Chunks that it has read in order.
+    /// Chunks that it has asked for in order.
     run: u32,
-    /// The chunk after those that were read for it.
-    ready_until: u32,
-    ahead: Option<Ahead>,
+    /// How often windows were in vain.
+    stumbles: u32,
+    /// In order; of those whose chunks were all asked for, none.
+    windows: VecDeque<Window>,
 }
 
-/// Chunks that are being read before they are asked for.
-pub struct Ahead {
+/// Chunks that are read together before they are asked for.
+pub struct Window {
     /// Which.
     pub chunks: Range<u32>,
     /// Whether they could be read, once that is known. Dropping all of them ends the reading.
@@ -31,99 +37,105 @@ pub struct Ahead {
 }
 
 impl Reading {
-    /// The reading ahead that will bring a chunk, if there is one.
-    pub(super) fn ahead(&self, index: u32) -> Option<Shared<BoxFuture<'static, bool>>> {
-        let ahead = self.ahead.as_ref().filter(|ahead| ahead.chunks.contains(&index));
-        ahead.map(|ahead| ahead.done.clone())
-    }
-
-    /// How many chunks to read from `index` on, which is not at hand.
-    pub(super) fn reads(&mut self, index: u32) -> u32 {
-        // What was read for it is gone: there is no room for as much.
-        if index < self.ready_until && self.ahead(index).is_none() {
-            self.run = 0;
+    /// Notes that the client asks for a chunk. Gives what to wait for if the chunk is on its way, or was.
+    pub(super) fn asks(&mut self, index: u32) -> Option<Shared<BoxFuture<'static, bool>>> {
+        let window = self.windows.iter().find(|window| window.chunks.contains(&index));
+        let done = window.map(|window| window.done.clone());
+        match index == self.next {
+            true => self.run = self.run.saturating_add(1),
+            false => self.begin_anew(),
         }
-        if index != self.next {
-            self.run = 0;
-        }
-        self.together()
+        self.next = index.saturating_add(1);
+        self.windows.retain(|window| window.chunks.end > index);
+        done
     }
 
-    /// Notes that the client has got a chunk, and that those up to `ready_until` were read for it.
-    pub(super) fn takes(&mut self, index: u32, ready_until: u32) {
-        self.run = if index == self.next { self.run + 1 } else { 0 };
-        self.next = index + 1;
-        self.ready_until = self.ready_until.max(ready_until);
+    /// Notes that a chunk of a window was not there when the client asked: it could not be read in time, or was gone again
+    /// for want of room. Each time it takes twice as many chunks in order until there are windows again.
+    pub(super) fn stumbles(&mut self) {
+        self.stumbles += 1;
+        self.begin_anew();
     }
 
-    /// From which chunk on to read ahead now, and how many: once half of what was ready is taken. One chunk tells nothing: it
-    /// comes along with the answer to the query.
+    fn begin_anew(&mut self) {
+        self.run = 0;
+        self.windows.clear();
+    }
+
+    /// From which chunk on to read a window now, and how many chunks at most. One chunk tells nothing: it comes along with
+    /// the answer to the query.
     pub(super) fn begins(&self) -> Option<(u32, u32)> {
-        // One that failed is not followed by another: what takes longer is read when it is wanted.
-        let may_read = self.ahead.as_ref().is_none_or(|ahead| ahead.done.peek() == Some(&true));
-        let together = self.together();
-        let runs_out = self.next.saturating_add(together / 2) >= self.ready_until;
-        (self.run > 1 && may_read && runs_out).then(|| (self.ready_until.max(self.next), together))
+        let failed = |window: &Window| window.done.clone().now_or_never() == Some(false);
+        let doubled = |times: u32| 1u32.checked_shl(times).unwrap_or(u32::MAX).min(WINDOW_CHUNKS);
+        let is_in_order = self.run > doubled(self.stumbles);
+        let may_read = is_in_order && self.windows.len() < WINDOWS && !self.windows.iter().any(failed);
+        let start = self.windows.back().map_or(self.next, |window| window.chunks.end);
+        may_read.then_some((start, doubled(self.run)))
     }
 
     /// Notes what is read ahead.
-    pub(super) fn begun(&mut self, ahead: Ahead) {
-        self.ready_until = ahead.chunks.end;
-        self.ahead = Some(ahead);
-    }
-
-    fn together(&self) -> u32 {
-        1 << self.run.min(MOST_DOUBLINGS)
+    pub(super) fn begun(&mut self, window: Window) {
+        self.windows.push_back(window);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use futures::FutureExt;
+    use futures::future::{pending, ready};
 
     use super::*;
 
-    fn done(well: bool) -> Shared<BoxFuture<'static, bool>> {
-        let done = futures::future::ready(well).boxed().shared();
-        done.clone().now_or_never();
-        done
-    }
-
-    fn reading() -> Shared<BoxFuture<'static, bool>> {
-        futures::future::pending().boxed().shared()
+    fn begin(reader: &mut Reading, chunks: Range<u32>, done: BoxFuture<'static, bool>) {
+        reader.begun(Window { chunks, done: done.shared() });
     }
 
     #[test]
-    fn chunks_read_in_order_are_read_together_and_ahead() {
+    fn chunks_asked_for_in_order_come_in_windows() {
         let mut reader = Reading::default();
-        assert_eq!(reader.reads(0), 1);
-        reader.takes(0, 1);
+        assert!(reader.asks(0).is_none());
         assert_eq!(reader.begins(), None, "it came along with the query");
-        assert_eq!(reader.reads(1), 2);
-        reader.takes(1, 3);
-        assert_eq!(reader.begins(), Some((3, 4)));
-        reader.begun(Ahead { chunks: 3..7, done: reading() });
-        assert_eq!(reader.begins(), None, "it is being read");
-        assert!(reader.ahead(6).is_some() && reader.ahead(7).is_none());
-        reader.ahead = Some(Ahead { chunks: 3..7, done: done(true) });
-        reader.takes(2, 0);
-        assert_eq!(reader.begins(), Some((7, 8)));
-        reader.begun(Ahead { chunks: 7..15, done: done(false) });
-        (3..9).for_each(|index| reader.takes(index, 0));
+        assert!(reader.asks(1).is_none());
+        assert_eq!(reader.begins(), Some((2, 4)));
+        begin(&mut reader, 2..6, ready(true).boxed());
+        begin(&mut reader, 6..10, pending().boxed());
+        assert_eq!(reader.begins(), Some((10, 4)));
+        begin(&mut reader, 10..14, pending().boxed());
+        assert_eq!(reader.begins(), None, "three are enough");
+        (2..6).for_each(|index| assert!(reader.asks(index).is_some()));
+        assert_eq!(reader.begins(), None, "the last chunk of the first is being taken");
+        assert!(reader.asks(6).is_some());
+        assert_eq!(reader.begins(), Some((14, 64)));
+    }
+
+    /// Goal: reading goes on when windows are done before anybody waits for them.
+    #[test]
+    fn window_that_nobody_waited_for_is_followed_by_others() {
+        let mut reader = Reading::default();
+        (0..3).for_each(|index| assert!(reader.asks(index).is_none()));
+        begin(&mut reader, 3..4, ready(true).boxed());
+        assert_eq!(reader.begins(), Some((4, 8)));
+        begin(&mut reader, 4..5, ready(false).boxed());
         assert_eq!(reader.begins(), None, "it could not be read in time");
+        assert!(reader.asks(3).is_some());
+        assert!(reader.asks(4).is_some(), "whoever asks for it waits, and reads it again");
+        assert!(reader.asks(5).is_none());
+        assert_eq!(reader.begins(), Some((6, 64)));
     }
 
     #[test]
-    fn who_jumps_or_loses_what_was_ready_reads_one_chunk() {
+    fn who_jumps_or_loses_what_was_ready_begins_anew() {
         let mut reader = Reading::default();
-        for index in 0..4 {
-            reader.takes(index, 64);
+        (0..3).for_each(|index| assert!(reader.asks(index).is_none()));
+        begin(&mut reader, 3..4, ready(true).boxed());
+        reader.stumbles();
+        for index in 3..5 {
+            assert!(reader.asks(index).is_none());
+            assert_eq!(reader.begins(), None);
         }
-        assert_eq!(reader.begins(), None, "sixty are ready");
-        assert_eq!(reader.reads(4), 1, "they were, and are gone");
-        reader.takes(4, 5);
-        assert_eq!((reader.reads(9), reader.begins()), (1, None));
-        reader.takes(9, 10);
-        assert_eq!((reader.reads(3), reader.begins()), (1, None));
+        assert!(reader.asks(5).is_none());
+        assert_eq!(reader.begins(), Some((6, 8)));
+        begin(&mut reader, 6..14, pending().boxed());
+        assert!(reader.asks(8).is_some(), "it is on its way");
+        assert_eq!((reader.windows.len(), reader.begins()), (0, None), "and nothing else is any more");
     }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::config::{Limits, MAX_OWNED_DAYS, Overlay};
 use crate::plan::{InvalidQuery, Query};
 use crate::proto::v1;
+use crate::result_set::WINDOW_CHUNKS;
 use crate::verb::{Count, CountItem, InventoryItem, Read, ReadItem, Selection};
 use crate::wire;
 
@@ -86,6 +87,9 @@ pub fn read(request: &v1::ReadRequest, overlay: &Overlay) -> Result<(Read, Vec<R
     id("client_id", &request.client_id)?;
     days(&request.days)?;
     let spec = Read { selection: selection(request.predicate.as_ref(), request.encoding, overlay)? };
+    for day in &request.days {
+        at_most("frame_rows", day.frame_rows.len(), WINDOW_CHUNKS as usize, "chunks that are read together")?;
+    }
     let items: Result<Vec<_>, _> = request.days.iter().map(wire::read_item_from).collect();
     Ok((spec, items?))
 }

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use bytes::{Buf, BufMut, Bytes};
+use overlay::outside;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::{Channel, Endpoint};
@@ -55,8 +56,9 @@ impl Decoder for RawCodec {
 pub(super) async fn connected(address: SocketAddr) -> Result<Channel, BenchError> {
     let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(BenchError::Connect)?;
     let endpoint = endpoint
-        .initial_stream_window_size(2 << 20)
-        .initial_connection_window_size(8 << 20)
+        .initial_stream_window_size(outside::STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(outside::CONNECTION_WINDOW_BYTES)
+        .max_frame_size(outside::HTTP2_FRAME_BYTES)
         .tcp_nodelay(true);
     endpoint.connect().await.map_err(BenchError::Connect)
 }

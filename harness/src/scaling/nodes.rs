@@ -154,7 +154,7 @@ impl Plan {
         let spec = ClusterSpec::of(topology, data.path()).with(json!({
             "strategies": {"forwarding": "parallel"},
             "limits": {
-                "probe_ms": PROBED_EVERY.as_millis() as u64, "keepalive_ms": KEEPALIVE.as_millis() as u64,
+                "short_rows": 0, "probe_ms": PROBED_EVERY.as_millis() as u64, "keepalive_ms": KEEPALIVE.as_millis() as u64,
             },
         }));
         let runtime = Builder::new_current_thread().enable_time().start_paused(true).build()?;

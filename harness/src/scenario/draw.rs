@@ -151,7 +151,8 @@ fn settings() -> impl Strategy<Value = Settings> {
     let fairness = select(vec!["strict", "weighted", "hybrid"]);
     let chunk_bytes = prop_oneof![Just(1u32 << 20), 4_096..10_000u32];
     let queue_length = prop_oneof![Just(1_000u32), 0..4u32];
-    let limits = (5..300u32, chunk_bytes, 1..5u32, queue_length, 1..200u32);
+    let short_rows = prop_oneof![Just(0u32), 1..400u32];
+    let limits = (5..300u32, chunk_bytes, 1..5u32, queue_length, 1..200u32, short_rows);
     let cache_bytes = prop_oneof![Just(None), Just(Some(0)), (1_000..20_000u32).prop_map(Some)];
     let times = select(vec![(30_000, 1_000), (30_000, 3_000), (6_000, 1_000)]);
     (forwarding, chunking, fairness, limits, times, cache_bytes).prop_map(
@@ -159,7 +160,7 @@ fn settings() -> impl Strategy<Value = Settings> {
             forwarding,
             chunking,
             fairness,
-            (chunk_size, chunk_bytes, slots, queue_length, quantum_rows),
+            (chunk_size, chunk_bytes, slots, queue_length, quantum_rows, short_rows),
             (query_ms, keepalive_ms),
             cache_bytes,
         )| {
@@ -172,6 +173,7 @@ fn settings() -> impl Strategy<Value = Settings> {
                 slots,
                 queue_length,
                 quantum_rows,
+                short_rows,
                 query_ms,
                 keepalive_ms,
                 cache_bytes,
