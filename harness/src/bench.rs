@@ -33,6 +33,7 @@ use self::figures::Samples;
 use self::peers::Peers;
 use self::rates::{Contract, Filters, lower_bound, new_bound, rate};
 use crate::cluster::{ClusterError, ClusterSpec, ProcessCluster};
+use crate::proc;
 
 /// Cores that loading and computing may use, as the targets have it.
 const THREADS: usize = 2;
@@ -174,10 +175,10 @@ impl Bench<'_> {
             (Measure::WireOldSameFilter, bare, Contract::Old, Filters::Same),
         ];
         for (measure, address, contract, filters) in works {
-            let before = processes::processor_time(self.cluster.pids().into_values());
+            let before = self.processor_time();
             let rate = rate(address, contract, filters, lasts).await?;
             self.samples.add(measure, rate.a_second);
-            let after = processes::processor_time(self.cluster.pids().into_values());
+            let after = self.processor_time();
             let of_nodes = match measure {
                 Measure::SameFilter => Measure::SameFilterCpu,
                 Measure::NewFilters => Measure::NewFiltersCpu,
@@ -254,9 +255,15 @@ impl Bench<'_> {
     }
 
     fn peak(&mut self, measure: Measure) {
-        if let Some(peak) = processes::peak_bytes(self.cluster.pids().into_values()) {
+        let peaks = self.cluster.pids().into_values().map(proc::peak_bytes);
+        if let Some(peak) = peaks.sum::<Option<u64>>() {
             self.samples.add(measure, peak as f64 / 1e6);
         }
+    }
+
+    /// Of all nodes together.
+    fn processor_time(&self) -> Option<Duration> {
+        self.cluster.pids().into_values().map(proc::processor_time).sum()
     }
 }
 

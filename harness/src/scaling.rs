@@ -7,9 +7,6 @@
 pub mod nodes;
 pub mod rows;
 
-use std::fmt;
-
-use comfy_table::{CellAlignment, presets::ASCII_MARKDOWN};
 use serde::Serialize;
 
 use crate::report::{Axis, LineChart, Page, Series, Table};
@@ -68,21 +65,6 @@ impl Curve {
             (false, _, Claim::Linear) => "NOT LINEAR",
             (false, _, Claim::Flat) => "NOT FLAT",
         }
-    }
-}
-
-/// A table in a form that terminals show.
-struct Text<'a>(&'a Table);
-
-impl fmt::Display for Text<'_> {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut table = comfy_table::Table::new();
-        table.load_style(ASCII_MARKDOWN).set_header(&self.0.head);
-        for column in table.column_iter_mut().skip(1) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-        table.add_rows(&self.0.rows);
-        writeln!(formatter, "{table}")
     }
 }
 

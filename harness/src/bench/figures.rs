@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use comfy_table::{CellAlignment, presets::ASCII_MARKDOWN};
 use serde::Serialize;
 
-use crate::report::{BarChart, Page, Table};
+use crate::report::{BarChart, Page, Table, Text};
 
 /// What is measured in every round, or once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -254,8 +253,7 @@ impl Report {
     pub fn page(&self) -> Page {
         let mut page = Page::new("How fast the overlay is");
         page.paragraph(&self.about());
-        let rows = self.figures.iter().map(|figure| figure.cells().to_vec()).collect();
-        page.table(&Table { head: HEADER.map(String::from).to_vec(), rows });
+        page.table(&self.table());
         let ratio = |figure: &Figure| {
             let (name, _) = figure.reference?;
             Some((format!("{} : {name}", figure.work), figure.ratio?))
@@ -266,6 +264,11 @@ impl Report {
             bars: self.figures.iter().filter_map(ratio).collect(),
         });
         page
+    }
+
+    fn table(&self) -> Table {
+        let rows = self.figures.iter().map(|figure| figure.cells().to_vec()).collect();
+        Table { head: HEADER.map(String::from).to_vec(), rows }
     }
 
     fn about(&self) -> String {
@@ -280,17 +283,7 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut table = comfy_table::Table::new();
-        table.load_style(ASCII_MARKDOWN).set_header(HEADER);
-        for column in [1, 3, 4] {
-            if let Some(column) = table.column_mut(column) {
-                column.set_cell_alignment(CellAlignment::Right);
-            }
-        }
-        for figure in &self.figures {
-            table.add_row(figure.cells());
-        }
-        writeln!(formatter, "{table}")?;
+        write!(formatter, "{}", Text(&self.table()))?;
         writeln!(formatter, "{}", self.about())
     }
 }

@@ -1,6 +1,5 @@
-//! A node's start, and what processes have taken of memory and of the processor.
+//! A node's start.
 
-use std::fs;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
@@ -20,9 +19,6 @@ const NODE: &str = "F";
 
 /// How long a node may take.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
-
-/// Linux counts processor time in hundredths of a second, whatever its own clock does.
-const MS_PER_TICK: u64 = 10;
 
 /// The first line that a node writes.
 #[derive(Deserialize)]
@@ -59,26 +55,4 @@ pub(super) async fn until_healthy(
     let took = timeout(ANSWERS_WITHIN, answered).await.unwrap_or(Err(BenchError::NoStart(ANSWERS_WITHIN)));
     node.kill().await?;
     took
-}
-
-/// The most that processes have held in memory so far, in bytes, each at its own time; `None` where the system does not tell.
-pub(super) fn peak_bytes(pids: impl Iterator<Item = u32>) -> Option<u64> {
-    pids.map(|pid| {
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-        peak.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kib| kib * 1024)
-    })
-    .sum()
-}
-
-/// What processes have used of the processor so far, together; `None` where the system does not tell.
-pub(super) fn processor_time(pids: impl Iterator<Item = u32>) -> Option<Duration> {
-    pids.map(|pid| {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        // Behind the command's name in brackets, which may have blanks, times in user and in system mode are the 12th and 13th.
-        let (_, fields) = stat.rsplit_once(')')?;
-        let ticks = fields.split_whitespace().skip(11).take(2).map(|field| field.parse::<u64>().ok());
-        Some(Duration::from_millis(ticks.sum::<Option<u64>>()? * MS_PER_TICK))
-    })
-    .sum()
 }

@@ -5,8 +5,8 @@ use std::fmt;
 use serde::Serialize;
 
 use super::{Asked, Size};
-use crate::report::{Page, Table};
-use crate::scaling::{Claim, Curve, Text, show, verdicts};
+use crate::report::{Page, Table, Text};
+use crate::scaling::{Claim, Curve, show, verdicts};
 
 /// All overlays, and how costs grew over them.
 #[derive(Clone, Debug, Serialize)]

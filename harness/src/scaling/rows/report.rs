@@ -5,8 +5,8 @@ use std::fmt;
 use serde::Serialize;
 
 use super::{Question, Step};
-use crate::report::{Page, Table};
-use crate::scaling::{Claim, Curve, Text, short, show, verdicts};
+use crate::report::{Page, Table, Text};
+use crate::scaling::{Claim, Curve, short, show, verdicts};
 
 /// All steps, and how costs grew over them.
 #[derive(Clone, Debug, Serialize)]
