@@ -103,9 +103,6 @@ pub enum BenchError {
         /// Queries that were due and not sent.
         dropped: u64,
     },
-    /// A node did not say how it is.
-    #[error("a node did not answer within {0:?} of its start")]
-    NoStart(Duration),
 }
 
 /// What is measured, while it runs.
