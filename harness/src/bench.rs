@@ -31,7 +31,7 @@ pub use self::figures::{Figure, Measure, Report};
 use self::ceiling::Ceiling;
 use self::figures::Samples;
 use self::peers::Peers;
-use self::rates::{Contract, Filters, lower_bound, new_bound, rate};
+use self::rates::{Contract, Filters, Questions, lower_bound, new_bound, rate};
 use crate::cluster::{ClusterError, ClusterSpec, ProcessCluster};
 use crate::proc;
 
@@ -66,8 +66,16 @@ pub enum BenchError {
     #[error("a query was refused: {0}")]
     Status(#[from] tonic::Status),
     /// The old contract refused.
-    #[error("a chunk of the old contract came to `{0}`")]
+    #[error("the old contract answered `{0}`")]
     Refused(String),
+    /// An answer without the rows that match.
+    #[error("the answer to a query for {expected} rows has {found} in its first chunk")]
+    FirstChunk {
+        /// Rows that match, as far as they were wanted.
+        expected: u64,
+        /// Rows that came.
+        found: u64,
+    },
     /// No connection.
     #[error("cannot connect to a server on loopback")]
     Connect(#[source] tonic::transport::Error),
@@ -114,6 +122,8 @@ struct Bench<'a> {
     peers: Option<Peers>,
     files: Vec<PathBuf>,
     store: Store,
+    /// Rows that match what is asked.
+    matching: u64,
     samples: Samples,
 }
 
@@ -126,13 +136,15 @@ impl Plan {
         progress("starting six nodes, a bare server, and whoever they are compared with");
         let cluster = ProcessCluster::start(&self.binary, ClusterSpec::six_nodes(&self.dataset_root))?;
         let leader = cluster.address_of("A");
+        let (_, store) = one_process::load(&self.dataset_root, THREADS)?;
         let mut bench = Bench {
             plan: self,
             leader,
             ceiling: Ceiling::before(leader).await?,
             peers: self.python.as_ref().map(|python| Peers::start(python, &self.dataset_root)).transpose()?,
             files: one_process::csv_files(&self.dataset_root)?,
-            store: one_process::load(&self.dataset_root, THREADS)?.1,
+            matching: one_process::matching(&store),
+            store,
             samples: Samples::default(),
             cluster,
         };
@@ -163,17 +175,19 @@ impl Bench<'_> {
 
     async fn rates(&mut self) -> Result<(), BenchError> {
         let (node, bare, lasts) = (self.leader, self.ceiling.address, self.plan.lasts);
+        let matching = self.matching;
+        let questions = |contract, filters| Questions { contract, filters, matching };
         let works = [
-            (Measure::SameFilter, node, Contract::Ours, Filters::Same),
-            (Measure::WireSameFilter, bare, Contract::Ours, Filters::Same),
-            (Measure::NewFilters, node, Contract::Ours, Filters::New),
-            (Measure::WireNewFilters, bare, Contract::Ours, Filters::Few),
-            (Measure::OldSameFilter, node, Contract::Old, Filters::Same),
-            (Measure::WireOldSameFilter, bare, Contract::Old, Filters::Same),
+            (Measure::SameFilter, node, questions(Contract::Ours, Filters::Same)),
+            (Measure::WireSameFilter, bare, questions(Contract::Ours, Filters::Same)),
+            (Measure::NewFilters, node, questions(Contract::Ours, Filters::New)),
+            (Measure::WireNewFilters, bare, questions(Contract::Ours, Filters::Few)),
+            (Measure::OldSameFilter, node, questions(Contract::Old, Filters::Same)),
+            (Measure::WireOldSameFilter, bare, questions(Contract::Old, Filters::Same)),
         ];
-        for (measure, address, contract, filters) in works {
+        for (measure, address, questions) in works {
             let before = self.processor_time();
-            let rate = rate(address, contract, filters, lasts).await?;
+            let rate = rate(address, questions, lasts).await?;
             self.samples.add(measure, rate.a_second);
             let after = self.processor_time();
             let of_nodes = match measure {
@@ -187,7 +201,8 @@ impl Bench<'_> {
             }
         }
         let half = self.samples.last(Measure::NewFilters) / 2.0;
-        let latencies = steady::at_rate(node, half, lasts).await?;
+        let new_filters = questions(Contract::Ours, Filters::New);
+        let latencies = steady::at_rate(node, new_filters, half, lasts).await?;
         self.samples.add(Measure::SteadyP50, latencies.p50_ms);
         self.samples.add(Measure::SteadyP99, latencies.p99_ms);
         self.samples.add(Measure::SteadyP999, latencies.p999_ms);

@@ -12,7 +12,15 @@ use overlay::predicate::Predicate;
 use overlay::scan::{self, BoundPredicate};
 use overlay::store::Store;
 
+use super::drains::moderate;
+use super::rates::lower_bound;
 use super::{BenchError, milliseconds};
+
+/// Rows that match what drains ask for.
+pub(super) fn matching(store: &Store) -> u64 {
+    let bound = BoundPredicate::new(store, &moderate(&lower_bound(0)));
+    store.days().map(|batch| scan::count(store, batch, &bound, 0..batch.row_count())).sum()
+}
 
 /// Milliseconds of one thread that scans every day, gathers the matching rows and encodes them as these frames.
 ///

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::BenchError;
-use super::rates::{Asker, CONNECTIONS, Contract, new_bound};
+use super::rates::{Asker, CONNECTIONS, Questions, new_bound};
 use crate::load::{Latencies, Schedule, at_schedule};
 
 /// Queries in flight at once, far beyond what a node that keeps up has.
@@ -25,12 +25,13 @@ pub(super) struct Percentiles {
 /// Asks so many times a second with a new filter each time, over connections by turns.
 pub(super) async fn at_rate(
     address: SocketAddr,
+    questions: Questions,
     rate: f64,
     lasts: Duration,
 ) -> Result<Percentiles, BenchError> {
     let mut askers = Vec::new();
     for connection in 0..CONNECTIONS {
-        let asker = Asker::connect(address, Contract::Ours, connection).await?;
+        let asker = Asker::connect(address, questions, connection).await?;
         asker.ask(&new_bound()).await?;
         askers.push(asker);
     }
@@ -45,8 +46,8 @@ pub(super) async fn at_rate(
     let arrivals = at_schedule(schedule, ask, move |_, latency, answer| {
         let mut seen = seen_later.lock().unwrap_or_else(PoisonError::into_inner);
         seen.0.record(latency);
-        if let Err(status) = answer {
-            seen.1 = Err(status);
+        if let Err(error) = answer {
+            seen.1 = Err(error);
         }
     })
     .await;
