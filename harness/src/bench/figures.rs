@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde::Serialize;
 
+use super::THREADS;
 use crate::report::{BarChart, Page, Table, Text};
 
 /// What is measured, in every round or once.
@@ -134,11 +135,6 @@ pub(super) struct Samples(BTreeMap<Measure, Vec<f64>>);
 impl Samples {
     pub(super) fn add(&mut self, measure: Measure, value: f64) {
         self.0.entry(measure).or_default().push(value);
-    }
-
-    /// Whether nothing was measured yet.
-    pub(super) fn is_first(&self, measure: Measure) -> bool {
-        !self.0.contains_key(&measure)
     }
 
     /// The one that was measured last.
@@ -284,7 +280,9 @@ impl Report {
 
     fn about(&self) -> String {
         let peers = match &self.peers {
-            Some([duckdb, polars]) => format!("DuckDB {duckdb}, Polars {polars}"),
+            Some([duckdb, polars]) => {
+                format!("DuckDB {duckdb}, Polars {polars}, {THREADS} threads each")
+            }
             None => "without DuckDB and Polars, which scripts/compare_peers brings".to_owned(),
         };
         let build = if self.is_debug_build { "; a DEBUG BUILD, whose figures mean nothing" } else { "" };
