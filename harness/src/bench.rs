@@ -112,14 +112,6 @@ pub enum BenchError {
     /// Frames that came do not have the rows that match.
     #[error("the overlay's frames are not the rows that one process finds")]
     Frames,
-    /// The node did not keep up with half of what it had just done.
-    #[error("at {rate} queries a second {dropped} could not be sent: too many others were in flight")]
-    FallsBehind {
-        /// Queries a second.
-        rate: u32,
-        /// Queries that were due and not sent.
-        dropped: u64,
-    },
     /// Somebody found something else than one process does.
     #[error("{measure:?}: {found}, but {expected} in one process")]
     Differ {
@@ -302,6 +294,8 @@ impl Bench<'_> {
         self.samples.add(SteadyP50, steady.p50_ms);
         self.samples.add(SteadyP99, steady.p99_ms);
         self.samples.add(SteadyP999, steady.p999_ms);
+        self.samples.add(SteadyLate, steady.late_ms);
+        self.samples.add(SteadyUnanswered, steady.unanswered as f64);
         Ok(())
     }
 
