@@ -2,15 +2,16 @@
 
 `overlay-harness bench --peers PYTHON` runs it and talks with it by lines, so that rounds of the overlay and of its
 peers take turns. Both load all files into memory first; then comes one line of JSON with `ready`, the versions, the rows,
-and the milliseconds of loading. Each line `WORK SYSTEM` on standard input is answered with the milliseconds that it took
-and the rows that came:
+and the milliseconds of loading. Each line `WORK SYSTEM` on standard input is answered with the milliseconds that it took,
+the rows that came, and the sum of means where these are means:
 
     > filter_arrow duckdb
-    < {"ms": 103.2, "rows": 225521}
+    < {"ms": 103.2, "rows": 225521, "mean_sum": null}
 
-A work is done once a line, to its end: the Arrow table, or a JSON text for each row, lies in memory. Rows come in the
-order of the files, as the systems keep it by themselves. The systems use as many threads as they choose: one a core.
-Needs what `scripts/compare_peers` installs.
+A work is done once a line, to its end: the Arrow table, or a JSON text for each row, lies in memory; it is looked at and
+dropped when the time is taken, as an older table is before its files are loaded again. Rows come in the order of the files,
+as the systems keep it by themselves. Both use `--threads` threads; Polars has them from POLARS_MAX_THREADS, which must
+say the same. Needs what `scripts/compare_peers` installs.
 
 Exit codes: 0 at the end of the input, 1 if a system fails, 2 if the arguments are not understood.
 """
@@ -24,6 +25,8 @@ from pathlib import Path
 
 import duckdb
 import polars
+import pyarrow
+import pyarrow.compute
 
 COLUMNS = {
     "latitude": "DOUBLE", "longitude": "DOUBLE", "timestamp": "TIMESTAMP", "parameter": "VARCHAR", "value": "DOUBLE",
@@ -45,14 +48,18 @@ class DuckDb:
 
     version = duckdb.__version__
 
-    def __init__(self, files):
+    def __init__(self, files, threads):
         self.files = files
         self.connection = duckdb.connect()
+        self.connection.execute(f"SET threads = {threads}")
+
+    def free(self):
+        self.connection.execute("DROP TABLE IF EXISTS rows")
 
     def load(self):
         columns = [f"nullif({name}, {MISSING}) AS {name}" if name in NULLABLE else name for name in COLUMNS]
         self.connection.execute(
-            f"CREATE OR REPLACE TABLE rows AS SELECT {', '.join(columns)}"
+            f"CREATE TABLE rows AS SELECT {', '.join(columns)}"
             " FROM read_csv(?, header = false, delim = ',', quote = '\"', columns = ?, timestampformat = '%Y-%m-%dT%H:%M')",
             [self.files, COLUMNS],
         )
@@ -62,19 +69,18 @@ class DuckDb:
         return f"SELECT * FROM rows WHERE parameter = 'PM2.5' AND value BETWEEN {LEAST} AND {MOST}"
 
     def filter_arrow(self):
-        return self.connection.sql(self.filter()).to_arrow_table().num_rows
+        return self.connection.sql(self.filter()).to_arrow_table()
 
     def filter_json(self):
         # Takes less time than COPY to a file of JSON lines does, and leaves none behind.
-        texts = self.connection.sql(f"SELECT to_json(found) FROM ({self.filter()}) AS found")
-        return texts.to_arrow_table().num_rows
+        return self.connection.sql(f"SELECT to_json(found) FROM ({self.filter()}) AS found").to_arrow_table()
 
     def aggregate(self):
         means = self.connection.sql(
             "SELECT site_name, timestamp::DATE AS day, avg(value) AS mean FROM rows"
             " WHERE parameter = 'PM2.5' AND value IS NOT NULL GROUP BY ALL"
         )
-        return means.to_arrow_table().num_rows
+        return means.to_arrow_table()
 
 
 class Polars:
@@ -84,6 +90,9 @@ class Polars:
 
     def __init__(self, files):
         self.files = files
+        self.rows = None
+
+    def free(self):
         self.rows = None
 
     def load(self):
@@ -99,18 +108,18 @@ class Polars:
         return self.rows.filter(polars.col("parameter") == "PM2.5", value.is_between(LEAST, MOST))
 
     def filter_arrow(self):
-        return self.filter().to_arrow().num_rows
+        return self.filter().to_arrow()
 
     def filter_json(self):
-        found = self.filter()
-        found.write_ndjson(io.BytesIO())
-        return found.height
+        lines = io.BytesIO()
+        self.filter().write_ndjson(lines)
+        return lines
 
     def aggregate(self):
         value = polars.col("value")
         day = polars.col("timestamp").dt.date().alias("day")
         rows = self.rows.lazy().filter(polars.col("parameter") == "PM2.5", value.is_not_null())
-        return rows.group_by("site_name", day).agg(value.mean()).collect().to_arrow().num_rows
+        return rows.group_by("site_name", day).agg(value.mean().alias("mean")).collect().to_arrow()
 
 
 WORKS = ("load", "filter_arrow", "filter_json", "aggregate")
@@ -119,16 +128,26 @@ WORKS = ("load", "filter_arrow", "filter_json", "aggregate")
 def timed(work):
     """What `work` returns, and the milliseconds that it took."""
     started = time.perf_counter()
-    rows = work()
-    return rows, round(1000 * (time.perf_counter() - started), 3)
+    made = work()
+    return made, round(1000 * (time.perf_counter() - started), 3)
+
+
+def row_count(made):
+    """The rows of a table, the lines of a text, or what is a count already."""
+    if isinstance(made, io.BytesIO):
+        return made.getvalue().count(b"\n")
+    return made.num_rows if isinstance(made, pyarrow.Table) else made
 
 
 def answer(line, systems):
     work, _, name = line.strip().partition(" ")
     if work not in WORKS or name not in systems:
         return {"error": f"unknown work `{line.strip()}` (works: {', '.join(WORKS)}; systems: {', '.join(systems)})"}
-    rows, ms = timed(getattr(systems[name], work))
-    return {"ms": ms, "rows": rows}
+    if work == "load":
+        systems[name].free()
+    made, ms = timed(getattr(systems[name], work))
+    mean_sum = pyarrow.compute.sum(made["mean"]).as_py() if work == "aggregate" else None
+    return {"ms": ms, "rows": row_count(made), "mean_sum": mean_sum}
 
 
 def say(**values):
@@ -138,11 +157,16 @@ def say(**values):
 def main():
     parser = argparse.ArgumentParser(description="Answers the overlay's queries with DuckDB and Polars.")
     parser.add_argument("--dataset-root", type=Path, required=True, help="the folder of YYYYMMDD folders")
-    root = parser.parse_args().dataset_root
-    files = sorted(str(path) for path in root.glob("[0-9]" * 8 + "/*.csv*") if path.name.endswith((".csv", ".csv.gz")))
+    parser.add_argument("--threads", type=int, required=True, help="of each system")
+    arguments = parser.parse_args()
+    root, threads = arguments.dataset_root, arguments.threads
+    if polars.thread_pool_size() != threads:
+        parser.error(f"Polars has {polars.thread_pool_size()} threads: set POLARS_MAX_THREADS to {threads}")
+    found = root.glob("[0-9]" * 8 + "/[!.]*")
+    files = sorted(str(path) for path in found if path.name.endswith((".csv", ".csv.gz")) and path.is_file())
     if not files:
         parser.error(f"no YYYYMMDD/*.csv or *.csv.gz below `{root}`")
-    systems = {"duckdb": DuckDb(files), "polars": Polars(files)}
+    systems = {"duckdb": DuckDb(files, threads), "polars": Polars(files)}
     loaded = {name: timed(system.load) for name, system in systems.items()}
     rows = {name: rows for name, (rows, _) in loaded.items()}
     if len(set(rows.values())) != 1:

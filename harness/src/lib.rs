@@ -8,7 +8,7 @@
 //! come, [`policies`] for what different ways of sharing a node do to a workload, [`fluid`] being the fairest that
 //! there could be, [`rivals`] for clients that share a node, which [`fairness`] and [`abandon`] measure over processes, [`mod@bench`] for how near all of it comes to what is possible, [`scaling`] for how costs grow with rows and with nodes, [`scenario`] for random runs of whole overlays, [`property`] for what must hold in them, [`report`]
 //! for what is shown afterwards, [`snapshot`] for what snapshots leave out, [`skip`] for what a machine
-//! cannot offer, [`scratch`] for where files go that nobody keeps, and [`mutants`] for what the tests are worth.
+//! cannot offer, [`proc`] for what the system says of processes, [`scratch`] for where files go that nobody keeps, and [`mutants`] for what the tests are worth.
 //!
 //! # Which driver proves what
 //!
@@ -133,6 +133,7 @@ pub mod load;
 pub mod mutants;
 pub mod oracle;
 pub mod policies;
+pub mod proc;
 pub mod property;
 pub mod report;
 pub mod rivals;

@@ -2,12 +2,14 @@
 //!
 //! A [`Page`] is built from paragraphs, tables and charts in the order in which they are read. It knows nothing of
 //! load or policies; who writes a report gives it names and numbers. Charts are inline SVG, drawn in `chart`: no
-//! script, no font, no request. The same page gives the same bytes.
+//! script, no font, no request. The same page gives the same bytes. [`Text`] shows a table without a page.
 
 mod chart;
 mod failure;
 
 use std::fmt::{self, Display, Formatter};
+
+use comfy_table::{CellAlignment, presets::ASCII_MARKDOWN};
 
 pub use self::chart::{Axis, BarChart, LineChart, Scale, Series};
 pub use self::failure::{Failure, Reported};
@@ -92,6 +94,21 @@ impl Display for Table {
             writeln!(f, "<tr>{}</tr>", cells(row, "td"))?;
         }
         f.write_str("</tbody>\n</table>")
+    }
+}
+
+/// A table as terminals show it.
+pub struct Text<'a>(pub &'a Table);
+
+impl Display for Text<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let mut table = comfy_table::Table::new();
+        table.load_style(ASCII_MARKDOWN).set_header(&self.0.head);
+        for column in table.column_iter_mut().skip(1) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+        table.add_rows(&self.0.rows);
+        writeln!(f, "{table}")
     }
 }
 

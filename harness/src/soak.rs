@@ -22,6 +22,7 @@ use crate::drain::{Drain, PrepareError, Record, Seen, Sightings};
 use crate::fault::Fault;
 use crate::load::{LoadError, LoadPlan, LoadResults, Mix, Work};
 use crate::oracle::{Oracle, OracleError, TeamRange};
+use crate::proc;
 use crate::scenario::finds_all;
 
 /// How long an overlay that is healed may take until the leader has found everybody.
@@ -289,9 +290,7 @@ impl Run<'_> {
 
 /// `None` for a process that is gone, and where the system does not tell.
 fn sample(at_s: u64, node: String, pid: u32) -> Option<Sample> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let memory = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    let memory_kib = memory.trim().strip_suffix(" kB")?.parse().ok()?;
+    let memory_kib = proc::resident_bytes(pid)? / 1024;
     let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count() as u64;
     Some(Sample { at_s, node, pid, memory_kib, descriptors })
 }

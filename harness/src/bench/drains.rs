@@ -3,30 +3,57 @@
 use std::net::SocketAddr;
 use std::pin::pin;
 
+use arrow_array::{Array, Float64Array};
+use bytes::Bytes;
 use futures::TryStreamExt;
 use overlay::aggregate::{AggregateOf, AggregateSpec, GroupKey};
-use overlay::client::{Client, OldClient};
+use overlay::client::{Client, OldChunk, OldClient};
 use overlay::day::Day;
+use overlay::frame;
 use overlay::plan::{ChunkingChoice, Query};
 use overlay::predicate::{Predicate, Words};
+use overlay::verb::Frame;
 use tokio::time::Instant;
 
-use super::rates::old_filter;
-use super::{BenchError, milliseconds};
+use super::rates::{accepted, old_filter};
+use super::{BenchError, Found, milliseconds};
 
 /// Rows that who wants all of them asks for at once; the node's bound in bytes makes them fewer.
 const CHUNK_ROWS: u32 = 10_000;
 
 /// What a drain came to.
 pub(super) struct Drained {
-    /// Until the client has the manifest, and with it the first rows.
+    /// Until the client has the first chunk, checked.
     pub(super) first_ms: f64,
     /// Until it has everything.
     pub(super) all_ms: f64,
+    /// Precedes the frames.
+    schema: Bytes,
     /// Of all chunks.
-    pub(super) rows: u64,
+    frames: Vec<Frame>,
+}
+
+impl Drained {
+    /// Of all frames, each of which was decoded.
+    pub(super) fn rows(&self) -> u64 {
+        self.frames.iter().map(|frame| u64::from(frame.rows)).sum()
+    }
+
     /// The rows of each frame of a day.
-    pub(super) frames: Vec<(Day, u32)>,
+    pub(super) fn days(&self) -> Vec<(Day, u32)> {
+        self.frames.iter().filter_map(|frame| Some((frame.day?, frame.rows))).collect()
+    }
+
+    /// Of all groups.
+    fn mean_sum(&self) -> Result<f64, BenchError> {
+        let sum = |frame: &Frame| {
+            let groups = frame::decode_arrow(&self.schema, &frame.payload)?;
+            let means = groups.column_by_name("mean");
+            let means = means.and_then(|means| means.as_any().downcast_ref::<Float64Array>());
+            Ok(means.expect("the client has checked the schema").values().iter().sum::<f64>())
+        };
+        self.frames.iter().map(sum).sum()
+    }
 }
 
 /// PM2.5 from `min` to 35.
@@ -35,17 +62,34 @@ pub(super) fn moderate(min: &str) -> Predicate {
     words.resolve().expect("the bounds are in order")
 }
 
+/// A bound below every value that is left after -999, with the digits of `bound`.
+pub(super) fn no_bound(bound: &str) -> String {
+    format!("-9{bound}")
+}
+
+/// PM2.5 from `min` on.
+pub(super) fn particles(min: &str) -> Predicate {
+    let words = Words { parameter: Some("PM2.5"), min: Some(min), ..Words::default() };
+    words.resolve().expect("a number")
+}
+
+/// Means by site and day.
+pub(super) fn means_by_site_and_day() -> AggregateSpec {
+    AggregateSpec { of: AggregateOf::Value, group_by: vec![GroupKey::Site, GroupKey::Day] }
+}
+
 /// All rows in Arrow.
 pub(super) async fn arrow(address: SocketAddr, min: &str) -> Result<Drained, BenchError> {
     drain(address, Query { predicate: moderate(min), ..Query::default() }).await
 }
 
 /// The mean of PM2.5 by site and day, over all days; rows are groups.
-pub(super) async fn aggregate(address: SocketAddr, min: &str) -> Result<Drained, BenchError> {
-    let words = Words { parameter: Some("PM2.5"), min: Some(min), ..Words::default() };
-    let mean = AggregateSpec { of: AggregateOf::Value, group_by: vec![GroupKey::Site, GroupKey::Day] };
-    let predicate = words.resolve().expect("a number");
-    drain(address, Query { predicate, aggregate: Some(mean), ..Query::default() }).await
+pub(super) async fn aggregate(address: SocketAddr, min: &str) -> Result<(f64, Found), BenchError> {
+    let query =
+        Query { predicate: particles(min), aggregate: Some(means_by_site_and_day()), ..Query::default() };
+    let drained = drain(address, query).await?;
+    let found = Found { rows: drained.rows(), mean_sum: Some(drained.mean_sum()?) };
+    Ok((drained.all_ms, found))
 }
 
 /// All chunks, over `StreamChunks` but for the first, each checked.
@@ -55,9 +99,8 @@ async fn drain(address: SocketAddr, query: Query) -> Result<Drained, BenchError>
     let query = Query { chunking, ..query };
     let began = Instant::now();
     let mut result = client.query(&query).await?;
+    let mut frames = client.chunk_or_resume(&mut result, 0).await?.frames;
     let first_ms = milliseconds(began.elapsed());
-    let first = client.chunk_or_resume(&mut result, 0).await?;
-    let mut frames = first.frames;
     if result.chunk_count() > 1 {
         let mut chunks = pin!(client.chunks(&result, 1).await?);
         while let Some(chunk) = chunks.try_next().await? {
@@ -65,25 +108,28 @@ async fn drain(address: SocketAddr, query: Query) -> Result<Drained, BenchError>
         }
     }
     let all_ms = milliseconds(began.elapsed());
-    let rows = frames.iter().map(|frame| u64::from(frame.rows)).sum();
-    let frames = frames.iter().filter_map(|frame| Some((frame.day?, frame.rows))).collect();
-    Ok(Drained { first_ms, all_ms, rows, frames })
+    Ok(Drained { first_ms, all_ms, schema: result.arrow_schema(), frames })
 }
 
-/// All rows in JSON by the old contract, one chunk after the other.
-pub(super) async fn old_json(address: SocketAddr, min: &str) -> Result<(f64, u64), BenchError> {
+/// All rows in JSON by the old contract, one chunk after the other. They are counted when the time is taken.
+pub(super) async fn old_json(address: SocketAddr, min: &str) -> Result<(f64, Found), BenchError> {
     let client = OldClient::new(&address.to_string())?;
     // Connects; a node that is not ready says so.
     client.is_healthy().await?;
     let began = Instant::now();
     let result = client.query("filter", &old_filter(min, 10_000_000)).await?;
+    accepted("ready", &result.status)?;
+    let mut chunks = Vec::new();
     for index in 0..result.total_chunks {
         let chunk = client.chunk(&result.uid, index).await?;
-        if chunk.status != "success" {
-            return Err(BenchError::Refused(chunk.status));
-        }
+        accepted("success", &chunk.status)?;
+        chunks.push(chunk);
     }
-    Ok((milliseconds(began.elapsed()), result.total_records as u64))
+    let ms = milliseconds(began.elapsed());
+    let no_rows = || BenchError::Refused("a chunk that is no JSON array".to_owned());
+    let rows = |chunk: &OldChunk| chunk.row_count().ok_or_else(no_rows);
+    let rows = chunks.iter().map(rows).sum::<Result<usize, _>>()?;
+    Ok((ms, Found::rows(rows as u64)))
 }
 
 async fn connected(address: SocketAddr) -> Result<Client, BenchError> {

@@ -1,19 +1,18 @@
-//! A node's start, and what processes have taken of memory and of the processor.
+//! A node's start.
 
-use std::fs;
+use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::Path;
-use std::process::Stdio;
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde::Deserialize;
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::Command;
 use tokio::time::{Instant, timeout};
 use tonic::codegen::http::uri::PathAndQuery;
 
 use super::BenchError;
 use super::raw::RawClient;
+use crate::cluster::{ClusterError, RunningNode};
+use crate::scratch;
 
 /// Whose start is measured: a node that has days to load.
 const NODE: &str = "F";
@@ -21,64 +20,62 @@ const NODE: &str = "F";
 /// How long a node may take.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
 
-/// Linux counts processor time in hundredths of a second, whatever its own clock does.
-const MS_PER_TICK: u64 = 10;
-
-/// The first line that a node writes.
-#[derive(Deserialize)]
-struct Listening {
-    address: std::net::SocketAddr,
-}
-
 /// From starting a node's process to its first answer to the question how it is, be it that it still loads.
+///
+/// # Errors
+/// [`ClusterError::Process`] with what the node wrote to standard error, if it does not answer.
 pub(super) async fn until_healthy(
     binary: &Path,
     config: &Path,
     dataset_root: &Path,
 ) -> Result<Duration, BenchError> {
+    let folder = scratch::folder()?;
+    let arguments = [
+        OsString::from("--bind"),
+        "127.0.0.1:0".into(),
+        "--config".into(),
+        config.into(),
+        "--dataset-root".into(),
+        dataset_root.into(),
+    ];
     let began = Instant::now();
-    let mut node = Command::new(binary)
-        .args(["node", "--id", NODE, "--bind", "127.0.0.1:0", "--config"])
-        .arg(config)
-        .arg("--dataset-root")
-        .arg(dataset_root)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .kill_on_drop(true)
-        .spawn()?;
-    let answered = async {
-        let stdout = node.stdout.take().expect("it is a pipe");
-        let line = BufReader::new(stdout).lines().next_line().await?.unwrap_or_default();
-        let listening: Listening = serde_json::from_str(&line).map_err(std::io::Error::from)?;
-        let mut client = RawClient::connect(listening.address).await?;
-        // A request for the health of the whole node has no bytes.
-        let path = PathAndQuery::from_static("/grpc.health.v1.Health/Check");
-        client.unary(&path, Bytes::new()).await?;
-        Ok(began.elapsed())
+    let mut node = RunningNode::spawn(binary, NODE, arguments, folder.path())?;
+    let silent = |node: &RunningNode, what: String| ClusterError::Process {
+        id: NODE.to_owned(),
+        what: format!("did not say how it is: {what}"),
+        log: node.log(),
     };
-    let took = timeout(ANSWERS_WITHIN, answered).await.unwrap_or(Err(BenchError::NoStart(ANSWERS_WITHIN)));
-    node.kill().await?;
-    took
+    let Some(listening) = node.next_line(ANSWERS_WITHIN)? else {
+        let ended = node.wait(ANSWERS_WITHIN)?;
+        return Err(silent(&node, format!("it ended with {ended}")).into());
+    };
+    let address = listening["address"].as_str().and_then(|address| address.parse().ok());
+    let address = address.ok_or_else(|| silent(&node, format!("it listens nowhere: {listening}")))?;
+    match timeout(ANSWERS_WITHIN, health(address)).await {
+        Ok(Ok(())) => Ok(began.elapsed()),
+        Ok(Err(error)) => Err(silent(&node, error.to_string()).into()),
+        Err(_) => Err(silent(&node, format!("no answer within {ANSWERS_WITHIN:?}")).into()),
+    }
 }
 
-/// The most that processes have held in memory so far, in bytes, each at its own time; `None` where the system does not tell.
-pub(super) fn peak_bytes(pids: impl Iterator<Item = u32>) -> Option<u64> {
-    pids.map(|pid| {
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-        peak.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kib| kib * 1024)
-    })
-    .sum()
+async fn health(address: SocketAddr) -> Result<(), BenchError> {
+    let mut client = RawClient::connect(address).await?;
+    // A request for the health of the whole node has no bytes.
+    client.unary(&PathAndQuery::from_static("/grpc.health.v1.Health/Check"), Bytes::new()).await?;
+    Ok(())
 }
 
-/// What processes have used of the processor so far, together; `None` where the system does not tell.
-pub(super) fn processor_time(pids: impl Iterator<Item = u32>) -> Option<Duration> {
-    pids.map(|pid| {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        // Behind the command's name in brackets, which may have blanks, times in user and in system mode are the 12th and 13th.
-        let (_, fields) = stat.rsplit_once(')')?;
-        let ticks = fields.split_whitespace().skip(11).take(2).map(|field| field.parse::<u64>().ok());
-        Some(Duration::from_millis(ticks.sum::<Option<u64>>()? * MS_PER_TICK))
-    })
-    .sum()
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn node_that_does_not_start_is_named_with_what_it_wrote() {
+        let folder = scratch::folder().unwrap();
+        // The interpreter takes `node` for its script, which is not there.
+        let started = until_healthy(Path::new("/bin/sh"), folder.path(), folder.path()).await;
+        let error = started.unwrap_err().to_string();
+        assert!(error.starts_with("node `F` did not say how it is: it ended with exit status: "), "{error}");
+        assert!(error.contains("node"), "{error}");
+    }
 }

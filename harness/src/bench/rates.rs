@@ -14,7 +14,6 @@ use serde_json::json;
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use tonic::Status;
 use tonic::transport::Channel;
 
 use super::{BenchError, raw};
@@ -46,6 +45,15 @@ pub(super) enum Contract {
     Ours,
     /// `Query` and `GetChunk`, in JSON.
     Old,
+}
+
+/// What is asked of a server.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Questions {
+    pub(super) contract: Contract,
+    pub(super) filters: Filters,
+    /// Rows that match each filter.
+    pub(super) matching: u64,
 }
 
 /// A lower bound that makes another filter for each `number`, all of which have the same rows: no value lies between 4.9 and 5.
@@ -84,26 +92,25 @@ pub(super) struct Rate {
 /// Asks whoever listens at `address`.
 pub(super) async fn rate(
     address: SocketAddr,
-    contract: Contract,
-    filters: Filters,
+    questions: Questions,
     lasts: Duration,
 ) -> Result<Rate, BenchError> {
     let warm = Arc::new(Barrier::new(CONNECTIONS as usize));
     let mut connections = JoinSet::new();
     for connection in 0..CONNECTIONS {
-        let asker = Asker::connect(address, contract, connection).await?;
+        let asker = Asker::connect(address, questions, connection).await?;
         let warm = warm.clone();
         connections.spawn(async move {
-            for question in 0..WARM_UP {
-                asker.ask(&filters.bound(connection, question)).await?;
-            }
+            let warmed = asker.warm_up().await;
+            // Whoever failed comes here too, or the others would wait for ever.
             warm.wait().await;
+            warmed?;
             let (began, mut answered) = (Instant::now(), 0);
             while began.elapsed() < lasts {
-                asker.ask(&filters.bound(connection, answered)).await?;
+                asker.ask_number(answered).await?;
                 answered += 1;
             }
-            Ok::<_, Status>((answered as f64 / began.elapsed().as_secs_f64(), WARM_UP + answered))
+            Ok::<_, BenchError>((answered as f64 / began.elapsed().as_secs_f64(), WARM_UP + answered))
         });
     }
     let mut sum = Rate { a_second: 0.0, answered: 0 };
@@ -119,23 +126,38 @@ pub(super) async fn rate(
 #[derive(Clone)]
 pub(super) struct Asker {
     channel: Channel,
-    contract: Contract,
-    client_id: String,
+    questions: Questions,
+    connection: u64,
 }
 
 impl Asker {
     pub(super) async fn connect(
         address: SocketAddr,
-        contract: Contract,
-        number: u64,
+        questions: Questions,
+        connection: u64,
     ) -> Result<Self, BenchError> {
         let channel = raw::connected(address).await?;
-        Ok(Asker { channel, contract, client_id: format!("bench {number}") })
+        Ok(Asker { channel, questions, connection })
     }
 
-    /// Asks once, and takes the rows of the first chunk.
-    pub(super) async fn ask(&self, min: &str) -> Result<(), Status> {
-        match self.contract {
+    async fn warm_up(&self) -> Result<(), BenchError> {
+        for question in 0..WARM_UP {
+            self.ask_number(question).await?;
+        }
+        Ok(())
+    }
+
+    async fn ask_number(&self, question: u64) -> Result<(), BenchError> {
+        self.ask(&self.questions.filters.bound(self.connection, question)).await
+    }
+
+    /// Asks once, and takes the first chunk, which has all rows that are wanted.
+    ///
+    /// # Errors
+    /// [`BenchError`] for a refusal, and for an answer without these rows.
+    pub(super) async fn ask(&self, min: &str) -> Result<(), BenchError> {
+        let client_id = format!("bench {}", self.connection);
+        let found = match self.questions.contract {
             Contract::Ours => {
                 let predicate = v1::Predicate {
                     parameter: Some("PM2.5".to_owned()),
@@ -143,28 +165,45 @@ impl Asker {
                     max_value: Some("35".to_owned()),
                     ..v1::Predicate::default()
                 };
-                let client_id = self.client_id.clone();
                 let query = v1::QueryRequest {
                     predicate: Some(predicate),
                     limit: Some(LIMIT),
                     client_id,
                     ..v1::QueryRequest::default()
                 };
-                OverlayClient::new(self.channel.clone()).query(query).await?;
+                let reply = OverlayClient::new(self.channel.clone()).query(query).await?.into_inner();
+                let frames = reply.first_chunk.map(|chunk| chunk.frames).unwrap_or_default();
+                frames.iter().map(|frame| u64::from(frame.rows)).sum()
             }
             Contract::Old => {
                 let query = legacy::QueryRequest {
                     query_type: "filter".to_owned(),
                     query_params: old_filter(min, LIMIT),
-                    client_id: self.client_id.clone(),
+                    client_id,
                     ..legacy::QueryRequest::default()
                 };
                 let mut node = OverlayNodeClient::new(self.channel.clone());
-                let uid = node.query(query).await?.into_inner().uid;
-                node.get_chunk(legacy::ChunkRequest { uid, chunk_index: 0 }).await?;
+                let result = node.query(query).await?.into_inner();
+                accepted("ready", &result.status)?;
+                let chunk = legacy::ChunkRequest { uid: result.uid, chunk_index: 0 };
+                let chunk = node.get_chunk(chunk).await?.into_inner();
+                accepted("success", &chunk.status)?;
+                // The rows stand in a text that this client does not read, as it does not decode frames.
+                if chunk.is_last { result.total_records as u64 } else { 0 }
             }
+        };
+        match LIMIT.min(self.questions.matching) {
+            expected if expected == found => Ok(()),
+            expected => Err(BenchError::FirstChunk { expected, found }),
         }
-        Ok(())
+    }
+}
+
+/// Holds the outcome of an answer of the old contract, whose gRPC code is OK whatever happened, against what it must be.
+pub(super) fn accepted(wanted: &str, status: &str) -> Result<(), BenchError> {
+    match status == wanted {
+        true => Ok(()),
+        false => Err(BenchError::Refused(status.to_owned())),
     }
 }
 

@@ -15,10 +15,11 @@ use crate::failover::node_binary;
 #[derive(Args)]
 #[command(after_help = "\
 Each round measures everything once: the overlay, a bare server that answers with the same bytes, the same computing in one \
-process, and with --peers DuckDB and Polars over the same files. scripts/compare_peers brings these two and runs this command.
+process, and with --peers DuckDB and Polars over the same files. scripts/compare_peers brings these two and runs this command. \
+Before the first round all do it once untimed. The files must have no header lines, and no rows that loading rejects.
 
-Exit codes: 0 measured, whatever the figures; 1 a measurement failed, or two did not find the same rows; 2 the arguments \
-are not understood.")]
+Exit codes: 0 measured, whatever the figures; 1 a measurement failed, or two did not find the same; 2 the arguments are not \
+understood.")]
 pub(super) struct Bench {
     /// Folder of day folders
     #[arg(long, value_name = "DIR")]

@@ -39,7 +39,8 @@ impl Schedule {
         (u128::from(self.rate.get()) * self.run_time.as_nanos() / 1_000_000_000) as u64
     }
 
-    fn due(&self, number: u64) -> Duration {
+    /// When arrival `number` is due, from the start.
+    pub(crate) fn due(&self, number: u64) -> Duration {
         let nanoseconds = u128::from(number) * 1_000_000_000 / u128::from(self.rate.get());
         Duration::from_nanos(nanoseconds as u64)
     }

@@ -9,7 +9,6 @@ mod question;
 mod report;
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -24,6 +23,7 @@ pub use self::report::Report;
 use self::data::Data;
 use crate::cluster::{Cluster, ClusterError, ClusterSpec, ProcessCluster};
 use crate::dataset::DatasetError;
+use crate::proc;
 
 /// How many times the days of the step before a step has, and how many times the rows a day the dense one.
 const STEP_FACTOR: u32 = 4;
@@ -185,7 +185,7 @@ impl Plan {
         }
         let pids = cluster.pids();
         let peak = |ids: &dyn Fn(&str) -> bool| -> Option<u64> {
-            pids.iter().filter(|(id, _)| ids(id)).map(|(_, pid)| peak_bytes(*pid)).sum()
+            pids.iter().filter(|(id, _)| ids(id)).map(|(_, pid)| proc::peak_bytes(*pid)).sum()
         };
         Ok(Step {
             days,
@@ -253,11 +253,4 @@ fn medians(answers: &[Answers]) -> Vec<Answers> {
         answers[answers.len() / 2].clone()
     };
     by_question.into_values().map(median).collect()
-}
-
-/// The most memory that a process had resident so far.
-fn peak_bytes(pid: u32) -> Option<u64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)
 }

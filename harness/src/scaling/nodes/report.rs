@@ -5,8 +5,8 @@ use std::fmt;
 use serde::Serialize;
 
 use super::{Asked, Size};
-use crate::report::{Page, Table};
-use crate::scaling::{Claim, Curve, Text, show, verdicts};
+use crate::report::{Page, Table, Text};
+use crate::scaling::{Claim, Curve, FACTOR, show, verdicts};
 
 /// All overlays, and how costs grew over them.
 #[derive(Clone, Debug, Serialize)]
@@ -17,20 +17,25 @@ pub struct Report {
     pub curves: Vec<Curve>,
 }
 
+/// What is done, and the messages that it takes.
+type Verb = (&'static str, fn(&Asked) -> u64);
+
 impl Report {
     pub(super) fn new(sizes: Vec<Size>) -> Self {
         let thin = || sizes.iter().flat_map(|size| size.thin.iter().map(move |asked| (size, asked)));
+        // Each query comes with the reading of its chunks.
+        let verbs: [Verb; 2] =
+            [("query", |asked| asked.count_messages), ("reading", |asked| asked.read_messages)];
         let mut curves = Vec::new();
-        for teams in [1, 4] {
+        for (teams, (verb, messages)) in [1, 4].into_iter().flat_map(|teams| verbs.map(|verb| (teams, verb)))
+        {
             let of_teams = thin().filter(|(_, asked)| asked.teams == teams);
             curves.push(Curve {
-                name: format!("query of {teams} {}", if teams == 1 { "team" } else { "teams" }),
+                name: format!("{verb} of {teams} {}", if teams == 1 { "team" } else { "teams" }),
                 unit: "messages",
                 against: "nodes",
                 claim: Claim::Flat,
-                points: of_teams
-                    .map(|(size, asked)| [size.nodes as f64, asked.count_messages as f64])
-                    .collect(),
+                points: of_teams.map(|(size, asked)| [size.nodes as f64, messages(asked) as f64]).collect(),
             });
         }
         let all = || sizes.iter().filter_map(|size| Some((size, size.thin.last()?, size.dense.last()?)));
@@ -41,15 +46,13 @@ impl Report {
             claim: Claim::Linear,
             points,
         };
-        let contributing = |asked: &Asked, messages: u64| [asked.contributing as f64, messages as f64];
+        for (verb, messages) in verbs {
+            let points = all().map(|(_, asked, _)| [asked.contributing as f64, messages(asked) as f64]);
+            let name = format!("{verb} of all teams");
+            curves.push(curve(&name, "messages", "contributing nodes", points.collect()));
+        }
         let bytes = |asked: &Asked| [asked.days as f64, asked.result_set_bytes as f64];
         curves.extend([
-            curve(
-                "query of all teams",
-                "messages",
-                "contributing nodes",
-                all().map(|(_, asked, _)| contributing(asked, asked.count_messages)).collect(),
-            ),
             curve(
                 "result set of all days",
                 "bytes",
@@ -136,8 +139,8 @@ impl fmt::Display for Report {
         writeln!(formatter, "{}", Text(&verdicts(&self.curves)))?;
         writeln!(
             formatter,
-            "each query over two sets of data, the second with ten times the rows a day; probes: messages in which the \
-             leader asks once how all others are"
+            "factor: {FACTOR}\neach query over two sets of data, the second with ten times the rows a day; probes: messages \
+             in which the leader asks once how all others are"
         )
     }
 }

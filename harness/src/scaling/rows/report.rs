@@ -5,8 +5,8 @@ use std::fmt;
 use serde::Serialize;
 
 use super::{Question, Step};
-use crate::report::{Page, Table};
-use crate::scaling::{Claim, Curve, Text, short, show, verdicts};
+use crate::report::{Page, Table, Text};
+use crate::scaling::{Claim, Curve, FACTOR, short, show, verdicts};
 
 /// All steps, and how costs grew over them.
 #[derive(Clone, Debug, Serialize)]
@@ -33,6 +33,8 @@ impl Report {
             let (name, against, claim) = (question.name(), question.against(), question.claim());
             curves.push(curve(&all, [name, "ms", against], claim, |step| Some(step.answers(question).ms)));
             let scanned = |step: &Step| Some(step.answers(question).rows_scanned as f64);
+            // What is pruned costs its days an entry each, and none is scanned.
+            let claim = if question == Question::Pruned { Claim::Flat } else { claim };
             curves.push(curve(&all, [name, "rows scanned", against], claim, scanned));
         }
         if let (Some(smallest), Some(dense)) = (steps.first(), &dense) {
@@ -118,11 +120,7 @@ impl fmt::Display for Report {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(formatter, "{}", Text(&self.table()))?;
         writeln!(formatter, "{}", Text(&verdicts(&self.curves)))?;
-        writeln!(
-            formatter,
-            "medians of {} rounds; the factor is of one row or day where a cost is linear, else of the cost",
-            self.rounds
-        )?;
+        writeln!(formatter, "medians of {} rounds; factor: {FACTOR}", self.rounds)?;
         match self.dense {
             Some(_) => {
                 writeln!(formatter, "the last step has the days of the first, with four times the rows each")
