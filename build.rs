@@ -10,6 +10,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     )?;
     let out_dir = std::path::PathBuf::from(std::env::var("OUT_DIR")?);
     std::fs::write(out_dir.join("descriptors.bin"), files.encode_to_vec())?;
-    tonic_prost_build::configure().bytes(".overlay.v1.Frame").compile_fds(files)?;
+    let codec = "crate::codec::SizedCodec";
+    tonic_prost_build::configure().bytes(".overlay.v1.Frame").codec_path(codec).compile_fds(files)?;
     Ok(())
 }

@@ -21,6 +21,7 @@
 //! | [`relay`] | brings requests to the nodes they are addressed to, around a neighbour that fails |
 //! | [`peer`] | the typed connection to a neighbour; checks every answer |
 //! | [`wire`] | between values and messages |
+//! | [`codec`] | messages into buffers of the right size |
 //! | [`holder`] | answers for the days that this node holds, under compute slots |
 //! | [`result_set`] | the value that a client reads chunk by chunk, under a lease |
 //! | [`plan`] | request -> plan: days, versions, prunings (pure) |
@@ -97,6 +98,12 @@
 //!   the old contract cannot, and have one name for all of an address: they always give one up.
 //! - `chunk_bytes` is divided by the worst encoded row of the days that rows are taken from, not of all planned
 //!   days: else a day beyond the limit, in reach or not, could move a boundary.
+//! - A short count goes to the nearest holder, whatever the forwarding strategy (`limits.short_rows`): the hop to another one
+//!   takes longer than the count.
+//! - A request that scans more is computed in as many parts as it finds free compute slots, which is one on a busy node.
+//! - Who asks for chunks in order has the next ones read before it asks, for at most 80 ms at a time, into the chunk cache and
+//!   with a read permit: work for a client that is gone stops within a tenth of a second. Where windows are in vain, since
+//!   holders take longer or the cache has no room, there are fewer of them each time.
 //! - A frame is encoded in one piece, whatever its rows: it is charged with what encoding them costs, and `chunk_bytes`
 //!   keeps it to some milliseconds.
 //! - A result from the cache is answered also while its holders are out of reach: it was complete when it was counted,
@@ -122,6 +129,7 @@ pub mod cache;
 pub mod chunking;
 pub mod cli;
 pub mod client;
+pub mod codec;
 pub mod config;
 pub mod connections;
 pub mod coordinator;

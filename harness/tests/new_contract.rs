@@ -18,6 +18,7 @@ use overlay::store::Version;
 use overlay_harness::answer::{self, ask, assert_equal_rows, read_chunks};
 use overlay_harness::cluster::{Cluster, ClusterSpec, InProcessCluster, READY_WITHIN, fixtures, wait_until};
 use overlay_harness::oracle::{GroupKey, Measure, Oracle, OracleQuery, OracleRow, TeamRange, random_query};
+use overlay_harness::scenario::finds_all;
 use overlay_harness::topology::TopologyBuilder;
 use serde_json::{Value, json};
 use tonic::transport::Channel;
@@ -96,19 +97,21 @@ async fn short_queries_go_to_the_nearest_holder() {
         (fewest - 1, "A", vec!["B", "C", "D", "E", "F"]),
     ] {
         let spec = ClusterSpec::fixtures().with(json!({
-            "limits": {"short_rows": short_rows}, "cache": {"result_bytes": 0},
+            "limits": {"short_rows": short_rows}, "strategies": {"forwarding": "parallel"},
         }));
         let cluster = InProcessCluster::start(spec).await.unwrap();
+        wait_until(READY_WITHIN, async || finds_all(&cluster, "A").await.then_some(())).await.unwrap();
         let client = cluster.client(asked, "short").unwrap();
-        let mut counted = BTreeSet::new();
-        for _ in 0..3 {
-            let result = client.query(&Query::default()).await.unwrap();
-            counted.extend(result.ledger.iter().filter_map(|entry| match &entry.outcome {
-                Outcome::Served(served) => Some(served.node.clone()),
+        let result = client.query(&Query::default()).await.unwrap();
+        let counted: BTreeSet<&str> = result
+            .ledger
+            .iter()
+            .filter_map(|entry| match &entry.outcome {
+                Outcome::Served(served) => Some(served.node.as_str()),
                 _ => None,
-            }));
-        }
-        assert_eq!(Vec::from_iter(&counted), expected, "{short_rows} rows are short, asked {asked}");
+            })
+            .collect();
+        assert_eq!(Vec::from_iter(counted), expected, "{short_rows} rows are short, asked {asked}");
     }
 }
 

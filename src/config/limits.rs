@@ -103,10 +103,10 @@ bounded! {
         compute_slots: Option<usize> = None, 1..=4096;
         /// Rows of one piece of computing, default 65,536. Raising it costs fairness and saves overhead.
         quantum_rows: u64 = 65_536, 1..=16_777_216;
-        /// Rows to scan up to which a query is short, default 32,768: the nearest holder counts them, whatever the forwarding
+        /// Rows to scan up to which a query is short, default 65,536: the nearest holder counts them, whatever the forwarding
         /// strategy, in the thread that answers. A hop, or another thread, takes longer than some 50 microseconds of
         /// computing. 0 leaves every query to the strategy.
-        short_rows: u64 = 32_768, 0..=16_777_216;
+        short_rows: u64 = 65_536, 0..=16_777_216;
         /// Pieces of computing, or chunk reads, that wait at once, default 4096; beyond it the last of the longest
         /// line is refused. A request has one piece at a time, or as many as it found free slots, so `peer_requests`
         /// and `reads_in_flight` bound them too.

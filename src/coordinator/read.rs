@@ -176,9 +176,10 @@ impl Coordinator {
         let shared = chunks.len() > 1;
         let mut kept = chunks.iter().zip(index..).map(|(chunk, index)| {
             let mut frames: Vec<Frame> = frames.by_ref().take(chunk.len()).collect();
-            if shared {
-                // As they came, one chunk that stays in the cache would keep the bytes of all.
-                frames.iter_mut().for_each(|frame| frame.payload = Bytes::copy_from_slice(&frame.payload));
+            // What stays in the cache keeps no bytes but its own: not those of the chunks that came along with it, nor the room
+            // that this node's own encoder had.
+            for frame in frames.iter_mut().filter(|frame| shared || frame.node == self.me) {
+                frame.payload = Bytes::copy_from_slice(&frame.payload);
             }
             self.keep_chunk((result_set.key.clone(), index), frames)
         });

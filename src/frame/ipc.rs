@@ -115,9 +115,7 @@ impl Messages {
     }
 
     /// All messages so far.
-    pub(super) fn finish(mut self) -> Bytes {
-        // A cache counts what there is, not what there was room for.
-        self.out.shrink_to_fit();
+    pub(super) fn finish(self) -> Bytes {
         self.out.into()
     }
 

@@ -62,8 +62,6 @@ pub(super) fn encode_rows(store: &Store, batch: &DayBatch, rows: &[u32], missing
         out.extend_from_slice(texts);
         out.extend_from_slice(date.as_bytes());
     }
-    // A cache counts what there is, not what there was room for.
-    out.shrink_to_fit();
     out.into()
 }
 
