@@ -14,6 +14,7 @@ mod credentials;
 mod demo;
 mod embedded;
 mod explain;
+mod man;
 mod metrics;
 mod node;
 mod output;
@@ -49,7 +50,7 @@ const DEFAULT_LEADER: &str = "127.0.0.1:60051";
 #[derive(Debug, Parser)]
 #[command(
     name = "overlay",
-    version,
+    version = env!("OVERLAY_VERSION"),
     max_term_width = 100,
     after_help = "\
 Examples:
@@ -93,6 +94,8 @@ enum Command {
     SystemTest(system_test::SystemTest),
     /// Print the completions of a shell
     Completions(completions::Completions),
+    /// Write the manual pages of all commands into a folder
+    Man(man::Man),
 }
 
 /// Why a command ends without success.
@@ -158,6 +161,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::VerifyDataLoading(verify) => verify.run(),
         Command::SystemTest(test) => test.run(),
         Command::Completions(completions) => completions.run(&mut Arguments::command()),
+        Command::Man(man) => man.run(Arguments::command()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -119,6 +119,7 @@ async fn help_of_every_command() {
         "verify-data-loading",
         "system-test",
         "completions",
+        "man",
     ] {
         assert_snapshot!(format!("help_{name}"), run(&format!("{name} --help")).await);
     }
@@ -376,6 +377,20 @@ async fn completions_are_printed() {
         let output = command(OVERLAY, &format!("completions {shell}")).output().await.unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
         assert!(text.starts_with(opens_with), "{shell}: {}", text.lines().next().unwrap_or_default());
+    }
+}
+
+#[tokio::test]
+async fn every_command_has_a_manual_page() {
+    let folder = overlay_harness::scratch::folder().unwrap();
+    let pages = folder.path().join("man1");
+    let output = command(OVERLAY, &format!("man {}", pages.display())).output().await.unwrap();
+    assert!(output.status.success(), "{output:?}");
+    for (page, says) in
+        [("overlay.1", "overlay\\-verify\\-data\\-loading(1)"), ("overlay-query.1", "\\-\\-format")]
+    {
+        let text = std::fs::read_to_string(pages.join(page)).unwrap();
+        assert!(text.contains(says), "{page} lacks {says}:\n{text}");
     }
 }
 

@@ -1,0 +1,85 @@
+//! What is checked in for operators: units of systemd, rules of Prometheus, the dashboard of Grafana.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use overlay_harness::cluster::{Cluster, ClusterSpec, InProcessCluster};
+use overlay_harness::scratch;
+use overlay_harness::skip::skipped;
+use serde_json::Value;
+
+fn configs() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs")
+}
+
+/// The names of metrics in some text, each with what stands behind it in braces.
+fn metrics_in(text: &str) -> BTreeSet<(&str, &str)> {
+    let is_of_name = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
+    let starts = text.match_indices("overlay_").map(|(start, _)| start);
+    let starts = starts.filter(|start| !text[..*start].ends_with(is_of_name));
+    let name_and_labels = |start: usize| {
+        let text = &text[start..];
+        let (name, behind) = text.split_at(text.find(|letter| !is_of_name(letter)).unwrap_or(text.len()));
+        let labels = behind.strip_prefix('{').and_then(|labels| Some(labels.split_once('}')?.0));
+        (name, labels.unwrap_or_default())
+    };
+    starts.map(name_and_labels).collect()
+}
+
+/// Goal: no panel and no alert asks for a metric or a label that nodes do not have.
+#[tokio::test(flavor = "multi_thread")]
+async fn dashboard_and_alerts_ask_for_metrics_that_there_are() {
+    let cluster = InProcessCluster::start(ClusterSpec::fixtures()).await.unwrap();
+    let leader = cluster.client("A", "operator").unwrap();
+    leader.query(&overlay::plan::Query::default()).await.unwrap();
+    let text = leader.metrics().await.unwrap().exposition;
+    let said: Vec<&str> = text.lines().filter(|line| line.starts_with("overlay_")).collect();
+    let dashboard: Value =
+        serde_json::from_str(&fs::read_to_string(configs().join("grafana/overlay.json")).unwrap()).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap();
+    let targets = panels.iter().flat_map(|panel| panel["targets"].as_array().unwrap());
+    let mut asked: Vec<String> = targets.map(|target| target["expr"].as_str().unwrap().to_owned()).collect();
+    let rules = fs::read_to_string(configs().join("prometheus/overlay.rules.yml")).unwrap();
+    asked.extend(rules.lines().filter_map(|line| Some(line.trim().strip_prefix("expr: ")?.to_owned())));
+    assert!(asked.len() > 30, "{} queries", asked.len());
+    for query in &asked {
+        for (metric, labels) in metrics_in(query) {
+            let of_metric = |line: &&&str| {
+                line.starts_with(&format!("{metric}{{")) || line.starts_with(&format!("{metric} "))
+            };
+            let lines: Vec<&&str> = said.iter().filter(of_metric).collect();
+            assert!(!lines.is_empty(), "no node says {metric}, which is asked for in {query}");
+            let names = labels.split(',').filter_map(|label| label.split(['=', '!']).next());
+            for name in names.filter(|name| !name.is_empty()) {
+                let has = |line: &&&str| line.contains(&format!("{name}=\""));
+                assert!(lines.iter().any(has), "{metric} has no label {name}, which is asked for in {query}");
+            }
+        }
+    }
+}
+
+/// Goal: systemd takes the units as they are checked in, but for the path of the command.
+#[test]
+fn systemd_takes_the_units() {
+    let folder = scratch::folder().unwrap();
+    let mut verify = Command::new("systemd-analyze");
+    verify.args(["verify", "--man=no"]);
+    for (unit, started) in [("overlay.service", "overlay.service"), ("overlay@.service", "overlay@B.service")]
+    {
+        let text = fs::read_to_string(configs().join("systemd").join(unit)).unwrap();
+        assert!(text.contains("/usr/local/bin/overlay "), "{unit}");
+        let text = text.replace("/usr/local/bin/overlay ", concat!(env!("CARGO_BIN_EXE_overlay-node"), " "));
+        let path = folder.path().join(started);
+        fs::write(&path, text).unwrap();
+        verify.arg(path);
+    }
+    match verify.output() {
+        Ok(output) => {
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success() && said.is_empty(), "{said}");
+        }
+        Err(error) => skipped("systemd-analyze verify", error),
+    }
+}
