@@ -24,8 +24,9 @@ fn version() -> Result<String, std::env::VarError> {
     if std::env::var("PROFILE")? != "release" {
         return Ok(version);
     }
-    println!("cargo::rerun-if-changed=.git/HEAD");
-    println!("cargo::rerun-if-changed=.git/refs");
+    for path in [".git/HEAD", ".git/refs"].iter().filter(|path| std::path::Path::new(path).exists()) {
+        println!("cargo::rerun-if-changed={path}");
+    }
     let said = Command::new("git").args(["rev-parse", "--short=12", "HEAD"]).output();
     let commit = said.ok().filter(|said| said.status.success()).map(|said| said.stdout);
     Ok(match commit.as_deref().map(String::from_utf8_lossy) {

@@ -240,6 +240,9 @@ impl Coordinator {
         };
         let outcome = answered.as_ref().map_or_else(QueryError::outcome, |_| "ready");
         self.metrics.query(outcome, started.elapsed());
+        if let Some(limit) = answered.as_ref().err().and_then(QueryError::limit) {
+            self.metrics.refused(limit);
+        }
         answered
     }
 

@@ -211,6 +211,15 @@ impl QueryError {
         }
     }
 
+    /// The key of the limit that a query met; `elsewhere` where another node met it.
+    pub fn limit(&self) -> Option<&'static str> {
+        match self {
+            QueryError::Overloaded { limit, .. } => Some(limit.unwrap_or("elsewhere")),
+            QueryError::TooLarge { limit, .. } => Some(limit),
+            _ => None,
+        }
+    }
+
     fn retry_after(&self) -> Option<Duration> {
         match self {
             QueryError::Overloaded { retry_after, .. } => Some(*retry_after),

@@ -14,6 +14,7 @@ use prometheus_client::encoding::{EncodeLabelSet, EncodeMetric, MetricEncoder};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::metrics::info::Info;
 use prometheus_client::metrics::{MetricType, TypedMetric};
 use prometheus_client::registry::{Registry, Unit};
 
@@ -24,6 +25,11 @@ use crate::config::NodeId;
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, EncodeLabelSet)]
 struct Outcome {
     outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, EncodeLabelSet)]
+struct Refusal {
+    limit: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, EncodeLabelSet)]
@@ -94,6 +100,7 @@ where
 pub struct Metrics {
     registry: Registry,
     queries: Counters<Outcome>,
+    refusals: Counters<Refusal>,
     query_seconds: Histogram,
     /// The histogram's sum, which it does not give out.
     answered_seconds: Counter<f64, AtomicU64>,
@@ -179,6 +186,7 @@ impl Default for Metrics {
         let seconds = || Histogram::new(exponential_buckets(0.0001, 2.0, 20));
         let metrics = Metrics {
             queries: Counters::default(),
+            refusals: Counters::default(),
             query_seconds: seconds(),
             answered_seconds: Counter::default(),
             query_wait_seconds: seconds(),
@@ -210,6 +218,16 @@ impl Default for Metrics {
             registry: Registry::default(),
         };
         registry.register("queries", "Queries by outcome", metrics.queries.clone());
+        registry.register(
+            "refusals",
+            "Queries refused, by the limit that they met",
+            metrics.refusals.clone(),
+        );
+        registry.register(
+            "build",
+            "What this node was built from",
+            Info::new([("version", env!("OVERLAY_VERSION"))]),
+        );
         let unit = Unit::Seconds;
         registry.register_with_unit(
             "query",
@@ -324,6 +342,11 @@ impl Metrics {
             self.query_seconds.observe(took.as_secs_f64());
             self.answered_seconds.inc_by(took.as_secs_f64());
         }
+    }
+
+    /// Counts a query that met a limit.
+    pub fn refused(&self, limit: &'static str) {
+        self.refusals.of(Refusal { limit }).inc();
     }
 
     /// Counts the time that a query waited for admission.

@@ -88,6 +88,9 @@ impl NodeState {
     /// Counts a query that was refused before it was asked; the coordinator counts all others.
     pub fn refused(&self, error: QueryError) -> QueryError {
         self.metrics.query(error.outcome(), Duration::ZERO);
+        if let Some(limit) = error.limit() {
+            self.metrics.refused(limit);
+        }
         error
     }
 

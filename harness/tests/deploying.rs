@@ -5,10 +5,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use overlay::aggregate::{AggregateOf, AggregateSpec, GroupKey};
+use overlay::plan::Query;
 use overlay_harness::cluster::{Cluster, ClusterSpec, InProcessCluster};
 use overlay_harness::scratch;
 use overlay_harness::skip::skipped;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 fn configs() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs")
@@ -31,9 +33,13 @@ fn metrics_in(text: &str) -> BTreeSet<(&str, &str)> {
 /// Goal: no panel and no alert asks for a metric or a label that nodes do not have.
 #[tokio::test(flavor = "multi_thread")]
 async fn dashboard_and_alerts_ask_for_metrics_that_there_are() {
-    let cluster = InProcessCluster::start(ClusterSpec::fixtures()).await.unwrap();
+    // Groups by day are too many here, so that there is a refusal, too.
+    let spec = ClusterSpec::fixtures().with(json!({"limits": {"max_groups": 1}}));
+    let cluster = InProcessCluster::start(spec).await.unwrap();
     let leader = cluster.client("A", "operator").unwrap();
-    leader.query(&overlay::plan::Query::default()).await.unwrap();
+    leader.query(&Query::default()).await.unwrap();
+    let by_day = AggregateSpec { of: AggregateOf::Value, group_by: vec![GroupKey::Day] };
+    leader.query(&Query { aggregate: Some(by_day), ..Query::default() }).await.unwrap_err();
     let text = leader.metrics().await.unwrap().exposition;
     let said: Vec<&str> = text.lines().filter(|line| line.starts_with("overlay_")).collect();
     let dashboard: Value =
