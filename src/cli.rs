@@ -59,7 +59,7 @@ Examples:
   overlay query PM2.5 5 35 --format csv --output pm25.csv
 
 Exit codes: 0 done; 1 failed; 2 wrong arguments or configuration; 3 a check found something wrong.
-Log level: OVERLAY_LOG, such as OVERLAY_LOG=debug (default: warn)."
+Log level: OVERLAY_LOG, such as OVERLAY_LOG=debug (default: warn); OVERLAY_LOG_FORMAT=json writes an object a line."
 )]
 struct Arguments {
     #[command(subcommand)]
@@ -205,15 +205,22 @@ pub(crate) fn tell(line: impl std::fmt::Display) {
 
 fn start_logging() -> Result<(), Failure> {
     let filter = log_filter(&std::env::var("OVERLAY_LOG").unwrap_or_default())?;
-    // A second command in one process, as tests run them, keeps the first one's logging.
-    let _ = tracing_subscriber::fmt()
+    let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         // It would print them, and so panic, where nobody reads standard error any more.
         .log_internal_errors(false)
         .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false)
-        .try_init();
+        .with_target(false);
+    // A second command in one process, as tests run them, keeps the first one's logging.
+    let _ = match std::env::var("OVERLAY_LOG_FORMAT").unwrap_or_default().as_str() {
+        "" | "text" => log.try_init(),
+        "json" => log.json().flatten_event(true).try_init(),
+        wrong => {
+            let error = format!("OVERLAY_LOG_FORMAT: `{wrong}` is no format");
+            return Err(Failure::usage(error, "formats are text and json"));
+        }
+    };
     Ok(())
 }
 

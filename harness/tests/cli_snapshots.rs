@@ -11,7 +11,7 @@ use insta::assert_snapshot;
 use overlay_harness::cluster::{Cluster, ClusterSpec, InProcessCluster, READY_WITHIN, wait_until};
 use overlay_harness::snapshot::Redactions;
 use overlay_harness::topology::Topology;
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
@@ -31,6 +31,7 @@ fn command(program: &str, line: &str) -> Command {
         .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."))
         .env_remove("COLUMNS")
         .env_remove("OVERLAY_LOG")
+        .env_remove("OVERLAY_LOG_FORMAT")
         .stdin(Stdio::null())
         .kill_on_drop(true);
     command
@@ -378,6 +379,32 @@ async fn completions_are_printed() {
         let text = String::from_utf8(output.stdout).unwrap();
         assert!(text.starts_with(opens_with), "{shell}: {}", text.lines().next().unwrap_or_default());
     }
+}
+
+#[tokio::test]
+async fn log_is_text_or_an_object_a_line() {
+    let folder = overlay_harness::scratch::folder().unwrap();
+    std::fs::create_dir(folder.path().join("20200810")).unwrap();
+    std::fs::write(folder.path().join("20200810/20200810-01.csv"), "\"two\",\"fields\"\n").unwrap();
+    let line = format!("node --id B --bind 127.0.0.1:0 --dataset-root {}", folder.path().display());
+    let first_line = async |format: &str| {
+        let mut node = command(OVERLAY, &line);
+        let mut node = node
+            .env("OVERLAY_LOG_FORMAT", format)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        BufReader::new(node.stderr.take().unwrap()).lines().next_line().await.unwrap().unwrap()
+    };
+    let object = first_line("json").await;
+    let event: Value = serde_json::from_str(&object).unwrap();
+    assert_eq!((&event["level"], &event["message"]), (&json!("WARN"), &json!("row rejected")), "{object}");
+    assert!(event["row"].as_str().is_some_and(|row| row.ends_with(": 2 fields, expected 13")), "{object}");
+    let text = first_line("text").await;
+    assert!(text.contains("WARN row rejected"), "{text}");
+    let refused = first_line("xml").await;
+    assert_eq!(refused, "error: OVERLAY_LOG_FORMAT: `xml` is no format");
 }
 
 #[tokio::test]
