@@ -245,6 +245,24 @@ mod tests {
     }
 
     #[test]
+    fn groups_are_ordered_by_their_first_key_first() {
+        let store = samples::store(&[
+            Sample { value: Some("1"), site: 0, minute: 120, ..Sample::default() },
+            Sample { value: Some("2"), site: 1, minute: 60, ..Sample::default() },
+        ]);
+        let (first, second) = (partial(1, "1", "1", "1"), partial(1, "2", "2", "2"));
+        let by = |keys: &[GroupKey]| groups(&store, AggregateOf::Value, keys);
+        assert_eq!(
+            by(&[GroupKey::Site, GroupKey::Hour]),
+            expected(&[("Site 0, 2", first), ("Site 1, 1", second)])
+        );
+        assert_eq!(
+            by(&[GroupKey::Hour, GroupKey::Site]),
+            expected(&[("1, Site 1", second), ("2, Site 0", first)])
+        );
+    }
+
+    #[test]
     fn keys_come_in_the_order_asked() {
         let keys = [GroupKey::Team, GroupKey::Day, GroupKey::Agency, GroupKey::Parameter];
         assert_eq!(
@@ -386,6 +404,8 @@ mod tests {
         assert_eq!(mean_of(tie + 2 * one, 1), 9007199254740996.0);
         // 0.1 + 0.2 in doubles is 0.30000000000000004; the exact mean of 0.1, 0.2 and 0.6 is 0.3.
         assert_eq!(mean_of(9 * one / 10, 3), 0.3);
+        // A sum that is no double: rounded first, it gives 239460.89544355715. Python's whole numbers divide exactly.
+        assert_eq!(mean_of(522_503_673_857_841_753, 2182), 239460.89544355718);
     }
 
     proptest! {
