@@ -24,6 +24,7 @@ mod query_args;
 mod shutdown;
 mod system_test;
 mod table;
+mod top;
 mod unanswered;
 mod up;
 mod verify_data_loading;
@@ -82,6 +83,8 @@ enum Command {
     CheckProof(check_proof::CheckProof),
     /// Show the metrics of a node, or of all
     Metrics(metrics::MetricsCommand),
+    /// Show what every node does, live
+    Top(top::Top),
     /// Tell a node to stop
     Shutdown(shutdown::Shutdown),
     /// Make certificates and tokens for development
@@ -155,6 +158,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Explain(explain) => explain.run(),
         Command::CheckProof(check) => check.run(),
         Command::Metrics(metrics) => metrics.run(),
+        Command::Top(top) => top.run(),
         Command::Shutdown(shutdown) => shutdown.run(),
         Command::Certs(certs) => certs.run(),
         Command::CheckConfig(check) => check.run(),

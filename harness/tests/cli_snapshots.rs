@@ -121,6 +121,7 @@ async fn help_of_every_command() {
         "system-test",
         "completions",
         "man",
+        "top",
     ] {
         assert_snapshot!(format!("help_{name}"), run(&format!("{name} --help")).await);
     }

@@ -1,5 +1,6 @@
 //! A holder at work: it computes in pieces of days, each charged with its rows, and refuses what it cannot answer for.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -84,6 +85,24 @@ async fn groups_beyond_the_limit_are_refused_where_they_are_made() {
     assert_eq!(held.count(0, Some(by_site), held.version).await, Err(Cause::TooManyGroups));
 }
 
+/// Goal: nor are those of parts that have few enough each.
+#[tokio::test]
+async fn groups_of_all_parts_together_are_bounded() {
+    let by_day_and_site =
+        AggregateSpec { of: AggregateOf::Value, group_by: vec![GroupKey::Day, GroupKey::Site] };
+    let days = ["20200810", "20200814"];
+    let counted = async |max_groups: usize| {
+        let (holder, items) = holder_of(&days, 2, json!({"short_rows": 0, "max_groups": max_groups}));
+        let spec = Count { selection: selection(Some(0)), aggregate: Some(by_day_and_site.clone()) };
+        holder.count(&spec, items, &call("scans")).await
+    };
+    let groups = counted(1000).await.groups.len();
+    assert_eq!(counted(groups).await.groups.len(), groups);
+    let refused = counted(groups - 1).await;
+    let causes: Vec<Cause> = refused.failures.iter().map(|failure| failure.cause).collect();
+    assert_eq!(causes, [Cause::TooManyGroups; 2]);
+}
+
 #[tokio::test]
 async fn day_is_not_counted_at_another_version() {
     let held = Held::new(json!({}));
@@ -159,6 +178,36 @@ impl Held {
         let spec = Read { selection: selection(None) };
         self.holder.read(&spec, vec![item], &call("reads")).await.answers.len()
     }
+}
+
+/// The node B with some days of the fixtures, and what asks for all of them.
+fn holder_of(days: &[&str], slots: usize, limits: Value) -> (Holder, Vec<CountItem>) {
+    let days: BTreeSet<Day> = days.iter().map(|day| day.parse().unwrap()).collect();
+    let loaded = load(&fixtures(), &days, &LoadOptions::default(), &|_| ()).unwrap();
+    let item = |day: &Day| CountItem {
+        day: *day,
+        version: loaded.store.day(*day).unwrap().version,
+        node: NodeId::from("B"),
+        team: "green".into(),
+        attempt: 1,
+        first_rows: 0,
+    };
+    let items = days.iter().map(item).collect();
+    let mut config = Topology::six_nodes().to_json();
+    config["limits"] = limits;
+    let overlay = Overlay::parse(&config.to_string(), "six nodes").unwrap().overlay;
+    let limits = ComputeLimits {
+        slots,
+        queue_length: 100,
+        quantum_rows: overlay.limits.quantum_rows,
+        order: Order::InTurn,
+        what: ["piece of work waiting", "pieces of work waiting"],
+        limiting_factor: "compute_slots",
+    };
+    let slots = ComputeSlots::new(limits, Weights::default());
+    let holder = Holder::new(NodeId::from("B"), 1, days, &overlay, slots, Compute::Inline, Arc::default());
+    holder.set_loaded(loaded, Vec::new());
+    (holder, items)
 }
 
 fn selection(bound: Option<i64>) -> Selection {

@@ -62,11 +62,11 @@ const NOT_REACHED: &str =
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
 /// A node that was asked.
-struct Asked {
+pub(crate) struct Asked {
     address: String,
     /// What the configuration says of it, with --all.
     process: Option<Process>,
-    answer: Result<NodeMetrics, ClientError>,
+    pub(crate) answer: Result<NodeMetrics, ClientError>,
 }
 
 impl MetricsCommand {
@@ -100,7 +100,7 @@ impl MetricsCommand {
     }
 }
 
-async fn ask_all(overlay: &Overlay, security: &Security) -> Vec<Asked> {
+pub(crate) async fn ask_all(overlay: &Overlay, security: &Security) -> Vec<Asked> {
     let asked = overlay.processes.values().map(async |process| {
         let address = process.address();
         Asked { answer: ask(security, &address).await, process: Some(process.clone()), address }
@@ -163,7 +163,7 @@ fn all_answered(asked: &[Asked], security: &Security) -> Result<(), Failure> {
 }
 
 impl Asked {
-    fn state(&self) -> &'static str {
+    pub(crate) fn state(&self) -> &'static str {
         match &self.answer {
             Err(error) => match Unanswered::of(error) {
                 Unanswered::Refused => "refused",
@@ -176,7 +176,7 @@ impl Asked {
     }
 
     /// Node, role and team: what it says, or else what the configuration says.
-    fn identity(&self) -> [String; 3] {
+    pub(crate) fn identity(&self) -> [String; 3] {
         match (&self.answer, &self.process) {
             (Ok(answer), _) => [answer.node.clone(), answer.role.clone(), answer.team.clone()],
             (_, Some(process)) => [process.id.to_string(), process.role.to_string(), process.team.clone()],
