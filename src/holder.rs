@@ -631,16 +631,17 @@ impl<'a> Work<'a> {
     /// uses all cores. One that is short is one part.
     fn in_parts<I>(&self, items: Vec<I>, cost: impl Fn(&I) -> u64) -> Vec<Vec<I>> {
         let most = if self.is_short { 1 } else { self.holder.slots.free_slots().max(1) };
-        let share = items.iter().map(&cost).sum::<u64>().div_ceil(most as u64);
-        let mut parts: Vec<Vec<I>> = Vec::new();
+        let share = items.iter().map(&cost).sum::<u64>().div_ceil(most as u64).max(1);
+        let mut parts: Vec<Vec<I>> = std::iter::repeat_with(Vec::new).take(most).collect();
         let mut before = 0;
         for item in items {
-            if parts.is_empty() || (parts.len() < most && before >= share * parts.len() as u64) {
-                parts.push(Vec::new());
-            }
-            before += cost(&item);
-            parts.last_mut().expect("the first item begins a part").push(item);
+            let cost = cost(&item);
+            // Where its middle lies.
+            let part = ((before + cost / 2) / share).min(most as u64 - 1);
+            before += cost;
+            parts[part as usize].push(item);
         }
+        parts.retain(|part| !part.is_empty());
         parts
     }
 
