@@ -13,6 +13,7 @@ use crate::aggregate::Groups;
 use crate::config::{NodeId, Overlay};
 use crate::coverage::Served;
 use crate::day::Day;
+use crate::holder::SCANNED_ROWS_PER_ADDED_ROW;
 use crate::inventory::Snapshot;
 use crate::metrics::Metrics;
 use crate::relay::Relay;
@@ -105,7 +106,9 @@ impl Gather {
     /// # Cancel safety
     /// Dropping the future cancels what nodes do for it.
     pub async fn count(&self, spec: &Count, wanted: &[WantedDay], turn: u64, call: &Call) -> Counted {
-        let choose = |needs: &[DayNeed], snapshot: &Snapshot| self.assign(turn, needs, snapshot);
+        let choose = |needs: &[DayNeed], snapshot: &Snapshot| {
+            self.assign(turn, needs, spec.aggregate.is_some(), snapshot)
+        };
         let gathered = Attempts::new(self, spec, wanted, &choose, call).run().await;
         let mut counted =
             Counted { groups: gathered.groups, statistics: gathered.statistics, ..Counted::default() };
@@ -148,19 +151,25 @@ impl Gather {
         }
     }
 
-    /// The holder that the next query would ask first for each wanted day.
-    pub fn assign_next(&self, wanted: &[WantedDay]) -> BTreeMap<Day, NodeId> {
+    /// The holder that the next query would ask first for each wanted day, if it asks for all at once; `adds_up` for an
+    /// aggregate.
+    pub fn assign_next(&self, wanted: &[WantedDay], adds_up: bool) -> BTreeMap<Day, NodeId> {
         let turn = self.turn.load(Ordering::Relaxed);
         let snapshot = self.relay.directory().snapshot();
         let needs: Vec<DayNeed> =
             wanted.iter().filter_map(|day| need(day, &BTreeSet::new(), &snapshot)).collect();
-        self.assign(turn, &needs, &snapshot)
+        self.assign(turn, &needs, adds_up, &snapshot)
     }
 
-    fn assign(&self, turn: u64, needs: &[DayNeed], snapshot: &Snapshot) -> BTreeMap<Day, NodeId> {
-        let rows = needs.iter().fold(0, |sum: u64, need| sum.saturating_add(need.rows));
-        if rows <= self.overlay.limits.short_rows {
-            return self.nearest(needs);
+    fn assign(
+        &self,
+        turn: u64,
+        needs: &[DayNeed],
+        adds_up: bool,
+        snapshot: &Snapshot,
+    ) -> BTreeMap<Day, NodeId> {
+        if let Some(nearest) = self.nearest(needs, adds_up, snapshot) {
+            return nearest;
         }
         let holders: BTreeSet<&NodeId> = needs.iter().flat_map(|need| &need.holders).collect();
         let candidate = |node: &NodeId| Candidate {
@@ -172,13 +181,26 @@ impl Gather {
         route::assign(self.overlay.strategies.forwarding, turn, needs, &candidates)
     }
 
-    /// The holder of each day that is nearest: this node, or else by edges from the leader, in placement order.
-    fn nearest(&self, needs: &[DayNeed]) -> BTreeMap<Day, NodeId> {
+    /// The holder of each day that is nearest: this node, or else by edges from the leader, in placement order. None if the
+    /// days cost more than a short count, or one of these holders has all its slots taken.
+    fn nearest(
+        &self,
+        needs: &[DayNeed],
+        adds_up: bool,
+        snapshot: &Snapshot,
+    ) -> Option<BTreeMap<Day, NodeId>> {
+        let rows = needs.iter().fold(0, |sum: u64, need| sum.saturating_add(need.rows));
+        let cost = rows.saturating_mul(if adds_up { 1 + SCANNED_ROWS_PER_ADDED_ROW } else { 1 });
+        if cost > self.overlay.limits.short_rows {
+            return None;
+        }
         let distance = |node: &&NodeId| match *node == self.relay.me() {
             true => 0,
             false => self.overlay.distance_from_leader(node).unwrap_or(u32::MAX),
         };
         let nearest = |need: &DayNeed| Some((need.day, need.holders.iter().min_by_key(distance)?.clone()));
-        needs.iter().filter_map(nearest).collect()
+        let nearest: BTreeMap<Day, NodeId> = needs.iter().filter_map(nearest).collect();
+        let is_busy = |node: &NodeId| snapshot.free_compute_slots.get(node) == Some(&0);
+        Some(nearest).filter(|nearest| !nearest.values().any(is_busy))
     }
 }

@@ -19,7 +19,7 @@ use crate::aggregate::{self, AggregateSpec, Groups, Tally};
 use crate::cache::ByteCache;
 use crate::config::{NodeId, Overlay};
 use crate::day::Day;
-use crate::frame;
+use crate::frame::{self, Encoding};
 use crate::inventory::{DayInventory, NodeInventory, NodeState};
 use crate::load::{Loaded, RejectedRow};
 use crate::metrics::Metrics;
@@ -32,12 +32,21 @@ use crate::verb::{
     Selection,
 };
 
-/// Rows to scan that encoding one row costs as much as: 0.5 ns against 15 (Arrow) to 35 ns (JSON), as `cargo bench --bench
-/// kernels` shows.
-pub const SCANNED_ROWS_PER_ENCODED_ROW: u64 = 32;
+/// What encoding rows costs, in rows to scan: 15 ns each (Arrow) or 35 ns (JSON) against 0.5 ns, as `cargo bench --bench kernels`
+/// shows.
+pub fn cost_of_encoding(rows: u64, encoding: Encoding) -> u64 {
+    let of_one = match encoding {
+        Encoding::Arrow => 30,
+        Encoding::Json | Encoding::JsonLegacy => 70,
+    };
+    rows.saturating_mul(of_one)
+}
 
-/// Likewise for adding one row to its group, 8 ns.
-const SCANNED_ROWS_PER_ADDED_ROW: u64 = 16;
+/// Rows to scan that adding one row to its group costs as much as, 8 ns.
+pub const SCANNED_ROWS_PER_ADDED_ROW: u64 = 16;
+
+/// Parts of an aggregate at most: each has groups of its own, and a table of up to 1 MB.
+const MOST_TALLIES: usize = 4;
 
 /// Likewise for putting one group in order, 25 ns.
 const SCANNED_ROWS_PER_NAMED_GROUP: u64 = 50;
@@ -182,10 +191,13 @@ impl Holder {
             }
         }
         let cost = |item: &CountItem| {
-            self.rows_of(item.day) + u64::from(item.first_rows) * SCANNED_ROWS_PER_ENCODED_ROW
+            let adding = if spec.aggregate.is_some() { SCANNED_ROWS_PER_ADDED_ROW } else { 0 };
+            self.rows_of(item.day) * (1 + adding)
+                + cost_of_encoding(u64::from(item.first_rows), spec.selection.encoding)
         };
         let mut work = Work::new(self, call, &spec.selection, held.iter().map(cost).sum());
-        let parts = work.in_parts(held, cost);
+        let most = if spec.aggregate.is_some() { MOST_TALLIES } else { usize::MAX };
+        let parts = work.in_parts(held, most, cost);
         let counted = parts.into_iter().map(|items| self.count_part(spec, items, work.part()));
         let counted = match try_join_all(counted).await {
             Ok(counted) => counted,
@@ -260,9 +272,10 @@ impl Holder {
         items: Vec<ReadItem>,
         call: &Call,
     ) -> Answers<ReadItem, (ReadItem, Vec<Frame>)> {
-        let cost = |item: &ReadItem| self.rows_of(item.day) + item.rows() * SCANNED_ROWS_PER_ENCODED_ROW;
+        let encoding = spec.selection.encoding;
+        let cost = |item: &ReadItem| self.rows_of(item.day) + cost_of_encoding(item.rows(), encoding);
         let mut work = Work::new(self, call, &spec.selection, items.iter().map(cost).sum());
-        let parts = work.in_parts(items, cost);
+        let parts = work.in_parts(items, usize::MAX, cost);
         let reads = parts.into_iter().map(|items| self.read_part(spec, items, work.part()));
         let mut answers = Answers::default();
         for (read, done) in join_all(reads).await {
@@ -501,7 +514,7 @@ impl Holder {
         let row_count = (range.end - range.start) as u32;
         let (store, rows, encoding) = (store.clone(), rows.clone(), selection.encoding);
         let encoded = work
-            .run(team, u64::from(row_count) * SCANNED_ROWS_PER_ENCODED_ROW, move || {
+            .run(team, cost_of_encoding(u64::from(row_count), encoding), move || {
                 let batch = store.day(day).expect("held, as `holds` has seen");
                 let rows = &rows[range.start as usize..range.end as usize];
                 let payload = frame::encode_rows(&store, batch, rows, encoding);
@@ -627,10 +640,10 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// The items in order, in as many parts as slots are free, which cost about the same: a request that nobody competes with
-    /// uses all cores. One that is short is one part.
-    fn in_parts<I>(&self, items: Vec<I>, cost: impl Fn(&I) -> u64) -> Vec<Vec<I>> {
-        let most = if self.is_short { 1 } else { self.holder.slots.free_slots().max(1) };
+    /// The items in order, in as many parts as slots are free, but at most so many, which cost about the same: a request of
+    /// many days that nobody competes with uses all cores. One that is short is one part.
+    fn in_parts<I>(&self, items: Vec<I>, most: usize, cost: impl Fn(&I) -> u64) -> Vec<Vec<I>> {
+        let most = if self.is_short { 1 } else { self.holder.slots.free_slots().clamp(1, most) };
         let share = items.iter().map(&cost).sum::<u64>().div_ceil(most as u64).max(1);
         let mut parts: Vec<Vec<I>> = std::iter::repeat_with(Vec::new).take(most).collect();
         let mut before = 0;

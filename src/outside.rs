@@ -152,14 +152,15 @@ impl Connect for ConnectTcp {
     }
 }
 
-/// What a peer may send of one request or answer before it hears that some was taken: more than a chunk has.
+/// What a peer may send of one request or answer before it hears that some was taken: twice what a chunk has by default.
 pub const STREAM_WINDOW_BYTES: u32 = 2 << 20;
 
 /// Likewise of all on one connection.
 pub const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
 
-/// The largest piece of an answer: a system call for each of the usual 16 KiB costs a third of forwarding.
-pub const HTTP2_FRAME_BYTES: u32 = 256 << 10;
+/// The largest piece of an answer: a system call for each of the usual 16 KiB costs a third of forwarding, and behind larger ones
+/// small answers wait.
+pub const HTTP2_FRAME_BYTES: u32 = 64 << 10;
 
 /// Requests of a connection that were given up and whose late answers are still dropped in silence.
 const ABANDONED_REQUESTS: usize = 1024;

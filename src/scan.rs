@@ -95,6 +95,7 @@ fn scan(
     mut found: impl FnMut(&[u32]),
 ) {
     debug_assert!(predicate.sites.as_ref().is_none_or(|sites| sites.len() == store.sites().len()));
+    assert!(rows.end <= batch.row_count(), "rows of the day");
     if predicate.matches_nothing() {
         return;
     }

@@ -146,8 +146,7 @@ bounded! {
         /// Each costs up to `chunk_bytes`.
         peer_requests: usize = 1024, 1..=65_536;
         /// Streams of chunks open at once, default 128; the next one is refused. One address leaves an eighth of them to
-        /// others. Each costs up to twice
-        /// `chunk_bytes` while its client takes nothing.
+        /// others. Each costs up to `chunk_bytes` while its client takes nothing.
         streams: usize = 128, 1..=65_536;
         /// Requests at once on one connection, default 1024; the next one waits at the client. A neighbour sends
         /// all its requests on one connection, so fewer than `peer_requests` slow queries down.

@@ -42,7 +42,7 @@ impl Coordinator {
         let plan = self.plan(query, client, true).await;
         let wanted: Vec<WantedDay> =
             plan.asks().map(|(planned, ask)| self.wanted(planned, ask, Vec::new())).collect();
-        let assigned = self.gather.assign_next(&wanted);
+        let assigned = self.gather.assign_next(&wanted, query.aggregate.is_some());
         let marks = self.gather.relay().directory().marks();
         let marked = |holders: &[NodeId]| {
             let down: Vec<&str> =

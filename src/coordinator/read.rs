@@ -18,7 +18,7 @@ use crate::day::Day;
 use crate::error::QueryError;
 use crate::frame;
 use crate::gather::WantedDay;
-use crate::holder::SCANNED_ROWS_PER_ENCODED_ROW;
+use crate::holder::cost_of_encoding;
 use crate::plan::PlanKey;
 use crate::result_set::{DayRows, Owner, ResultSet, Window};
 use crate::verb::{Call, Frame, Read};
@@ -28,6 +28,9 @@ use super::{ChunkRead, Coordinator, unread};
 /// How long reading ahead may take. Nobody may be left to take the chunks: work for a client that is gone has to stop within
 /// a tenth of a second.
 const AHEAD_WITHIN: Duration = Duration::from_millis(80);
+
+/// Chunks that may be at hand already among which the first to be read ahead is looked for.
+const LOOKED_AT: u32 = 8;
 
 impl Coordinator {
     /// Reads a chunk, as often as wanted while the lease lasts.
@@ -81,18 +84,23 @@ impl Coordinator {
             (None, cached) => {
                 let coming = self.leases.asks(uid, index);
                 self.read_ahead(uid, &result_set, &call);
-                match (cached, coming) {
-                    (Some(frames), _) => frames,
-                    (None, None) => self.row_frames(&result_set, index..index + 1, &call).await?,
+                let ready = match (cached, coming) {
+                    (Some(frames), _) => Some(frames),
+                    (None, None) => None,
                     (None, Some(coming)) => {
                         coming.await;
-                        match self.chunks.get(&key) {
-                            Some(frames) => frames,
-                            None => {
-                                self.leases.stumbles(uid);
-                                self.row_frames(&result_set, index..index + 1, &call).await?
-                            }
+                        let ready = self.chunks.get(&key);
+                        if ready.is_none() {
+                            self.leases.stumbles(uid, index);
                         }
+                        ready
+                    }
+                };
+                match ready {
+                    Some(frames) => frames,
+                    None => {
+                        let chunks = self.read_together(&result_set, index, self.leases.together(uid));
+                        self.row_frames(&result_set, chunks, &call).await?
                     }
                 }
             }
@@ -104,8 +112,9 @@ impl Coordinator {
     fn read_ahead(self: &Arc<Self>, uid: &str, result_set: &Arc<ResultSet>, call: &Call) {
         let is_ready = |index: &u32| self.chunks.contains(&(result_set.key.clone(), *index));
         while let Some((start, most)) = self.leases.begins(uid) {
+            let looked_at = start..start.saturating_add(LOOKED_AT).min(result_set.chunk_count());
+            let Some(start) = looked_at.into_iter().find(|index| !is_ready(index)) else { return };
             let end = start.saturating_add(most).min(result_set.chunk_count());
-            let Some(start) = (start..end).find(|index| !is_ready(index)) else { return };
             let chunks = start..self.window_end(result_set, start, end);
             let within = call.deadline.min(self.clock.now() + AHEAD_WITHIN);
             let (me, result_set, call) = (self.clone(), result_set.clone(), call.clone());
@@ -121,8 +130,20 @@ impl Coordinator {
                 let _owner = owner;
                 reading.await.unwrap_or(false)
             };
-            self.leases.reads_ahead(uid, Window { chunks, done: done.boxed().shared() });
+            if !self.leases.reads_ahead(uid, Window { chunks, done: done.boxed().shared() }) {
+                return;
+            }
         }
+    }
+
+    /// The chunk at `index` and what is read along with it: of the `most` from there on those that need no other days, since
+    /// one more day could fail, and that are no more than a window.
+    fn read_together(&self, result_set: &ResultSet, index: u32, most: u32) -> Range<u32> {
+        let last_day = |chunk: u32| result_set.chunk_days(chunk).and_then(|days| Some(days.last()?.day));
+        let day = last_day(index);
+        let end = index.saturating_add(most).min(result_set.chunk_count());
+        let end = index + 1 + (index + 1..end).take_while(|chunk| last_day(*chunk) == day).count() as u32;
+        index..self.window_end(result_set, index, end)
     }
 
     /// The end of the chunks from `start` on that have together no more bytes than one may have.
@@ -219,7 +240,7 @@ impl Coordinator {
         if range.is_empty() {
             return Ok(self.keep_chunk(key, Vec::new()));
         }
-        let cost = (range.end - range.start) * SCANNED_ROWS_PER_ENCODED_ROW;
+        let cost = cost_of_encoding(range.end - range.start, result_set.plan.query.encoding);
         let permit = self.computing.acquire(&requester, cost).await?;
         let records = range.start as usize..range.end as usize;
         let encoding = result_set.plan.query.encoding;

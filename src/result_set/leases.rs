@@ -262,9 +262,14 @@ impl Leases {
         self.reading(uid, |reading| reading.asks(index)).flatten()
     }
 
-    /// Notes that what was read ahead is gone.
-    pub fn stumbles(&self, uid: &str) {
-        self.reading(uid, Reading::stumbles);
+    /// Notes that a chunk that was read ahead is not there.
+    pub fn stumbles(&self, uid: &str, index: u32) {
+        self.reading(uid, |reading| reading.stumbles(index));
+    }
+
+    /// How many chunks at most to read together with one that is asked for.
+    pub fn together(&self, uid: &str) -> u32 {
+        self.reading(uid, |reading| reading.together()).unwrap_or(1)
     }
 
     /// From which chunk on to read ahead now, and how many chunks at most.
@@ -272,9 +277,9 @@ impl Leases {
         self.reading(uid, |reading| reading.begins()).flatten()
     }
 
-    /// Keeps what is read ahead with the lease, which ends it when it ends.
-    pub fn reads_ahead(&self, uid: &str, window: Window) {
-        self.reading(uid, |reading| reading.begun(window));
+    /// Keeps what is read ahead with the lease, which ends it when it ends; whether it does.
+    pub fn reads_ahead(&self, uid: &str, window: Window) -> bool {
+        self.reading(uid, |reading| reading.begun(window)).unwrap_or(false)
     }
 
     fn reading<T>(&self, uid: &str, with: impl FnOnce(&mut Reading) -> T) -> Option<T> {

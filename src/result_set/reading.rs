@@ -18,10 +18,12 @@ const WINDOWS: usize = 3;
 /// How far a client has read.
 #[derive(Default)]
 pub(super) struct Reading {
-    /// The chunk after the one that it asked for last.
+    /// The chunk after the last one that it asked for in order.
     next: u32,
     /// Chunks that it has asked for in order.
     run: u32,
+    /// Windows in a row whose chunks were all asked for.
+    used: usize,
     /// How often windows were in vain.
     stumbles: u32,
     /// In order; of those whose chunks were all asked for, none.
@@ -41,42 +43,68 @@ impl Reading {
     pub(super) fn asks(&mut self, index: u32) -> Option<Shared<BoxFuture<'static, bool>>> {
         let window = self.windows.iter().find(|window| window.chunks.contains(&index));
         let done = window.map(|window| window.done.clone());
-        match index == self.next {
+        // Requests at once arrive in any order, and some are made again: a little back is no jump.
+        if (self.next.saturating_sub(WINDOW_CHUNKS)..self.next).contains(&index) {
+            return done;
+        }
+        match index == self.next || done.is_some() {
             true => self.run = self.run.saturating_add(1),
             false => self.begin_anew(),
         }
         self.next = index.saturating_add(1);
+        let before = self.windows.len();
         self.windows.retain(|window| window.chunks.end > index);
+        self.used += before - self.windows.len();
         done
     }
 
     /// Notes that a chunk of a window was not there when the client asked: it could not be read in time, or was gone again
     /// for want of room. Each time it takes twice as many chunks in order until there are windows again.
-    pub(super) fn stumbles(&mut self) {
-        self.stumbles += 1;
-        self.begin_anew();
+    pub(super) fn stumbles(&mut self, index: u32) {
+        // Several may have waited for the same window.
+        if self.windows.iter().any(|window| window.chunks.contains(&index)) {
+            self.stumbles += 1;
+            self.begin_anew();
+        }
     }
 
     fn begin_anew(&mut self) {
-        self.run = 0;
+        (self.run, self.used) = (0, 0);
         self.windows.clear();
+    }
+
+    /// How many chunks at most to read together with one that is asked for and is in no window: one while there are windows
+    /// for what follows.
+    pub(super) fn together(&self) -> u32 {
+        if self.windows.is_empty() { doubled(self.run).min(WINDOW_CHUNKS) } else { 1 }
     }
 
     /// From which chunk on to read a window now, and how many chunks at most. One chunk tells nothing: it comes along with
     /// the answer to the query.
     pub(super) fn begins(&self) -> Option<(u32, u32)> {
         let failed = |window: &Window| window.done.clone().now_or_never() == Some(false);
-        let doubled = |times: u32| 1u32.checked_shl(times).unwrap_or(u32::MAX).min(WINDOW_CHUNKS);
         let is_in_order = self.run > doubled(self.stumbles);
-        let may_read = is_in_order && self.windows.len() < WINDOWS && !self.windows.iter().any(failed);
+        let has_room = self.windows.len() < WINDOWS.min(1 + self.used);
+        let may_read = is_in_order && has_room && !self.windows.iter().any(failed);
         let start = self.windows.back().map_or(self.next, |window| window.chunks.end);
-        may_read.then_some((start, doubled(self.run)))
+        may_read.then_some((start, doubled(self.run).min(WINDOW_CHUNKS)))
     }
 
-    /// Notes what is read ahead.
-    pub(super) fn begun(&mut self, window: Window) {
-        self.windows.push_back(window);
+    /// Notes what is read ahead; nothing that another request has begun meanwhile, or that is not next any more.
+    pub(super) fn begun(&mut self, window: Window) -> bool {
+        let fits = |(start, _): (u32, u32)| {
+            (start..=start.saturating_add(WINDOW_CHUNKS)).contains(&window.chunks.start)
+        };
+        let is_next = self.begins().is_some_and(fits);
+        if is_next {
+            self.windows.push_back(window);
+        }
+        is_next
     }
+}
+
+fn doubled(times: u32) -> u32 {
+    1u32.checked_shl(times).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
@@ -97,45 +125,70 @@ mod tests {
         assert!(reader.asks(1).is_none());
         assert_eq!(reader.begins(), Some((2, 4)));
         begin(&mut reader, 2..6, ready(true).boxed());
-        begin(&mut reader, 6..10, pending().boxed());
-        assert_eq!(reader.begins(), Some((10, 4)));
-        begin(&mut reader, 10..14, pending().boxed());
-        assert_eq!(reader.begins(), None, "three are enough");
+        assert_eq!(reader.begins(), None, "one, until it is used");
         (2..6).for_each(|index| assert!(reader.asks(index).is_some()));
-        assert_eq!(reader.begins(), None, "the last chunk of the first is being taken");
-        assert!(reader.asks(6).is_some());
-        assert_eq!(reader.begins(), Some((14, 64)));
+        assert!(reader.asks(6).is_none());
+        assert_eq!((reader.begins(), reader.together()), (Some((7, 64)), 64));
+        begin(&mut reader, 7..9, pending().boxed());
+        begin(&mut reader, 9..11, pending().boxed());
+        assert_eq!((reader.begins(), reader.together()), (None, 1), "two, after one was used");
+        (7..9).for_each(|index| assert!(reader.asks(index).is_some()));
+        begin(&mut reader, 11..13, pending().boxed());
+        assert_eq!(reader.windows.len(), 2, "the last chunk of the first is being taken");
+        assert!(reader.asks(9).is_some());
+        assert_eq!(reader.begins(), Some((11, 64)));
     }
 
-    /// Goal: reading goes on when windows are done before anybody waits for them.
+    /// Goal: reading goes on when windows are done before anybody waits for them, and not after one that failed.
     #[test]
     fn window_that_nobody_waited_for_is_followed_by_others() {
         let mut reader = Reading::default();
         (0..3).for_each(|index| assert!(reader.asks(index).is_none()));
         begin(&mut reader, 3..4, ready(true).boxed());
-        assert_eq!(reader.begins(), Some((4, 8)));
-        begin(&mut reader, 4..5, ready(false).boxed());
-        assert_eq!(reader.begins(), None, "it could not be read in time");
         assert!(reader.asks(3).is_some());
-        assert!(reader.asks(4).is_some(), "whoever asks for it waits, and reads it again");
-        assert!(reader.asks(5).is_none());
-        assert_eq!(reader.begins(), Some((6, 64)));
+        assert!(reader.asks(4).is_none());
+        assert_eq!(reader.begins(), Some((5, 32)));
+        begin(&mut reader, 5..6, ready(false).boxed());
+        assert_eq!(reader.begins(), None, "it could not be read in time");
     }
 
     #[test]
     fn who_jumps_or_loses_what_was_ready_begins_anew() {
         let mut reader = Reading::default();
         (0..3).for_each(|index| assert!(reader.asks(index).is_none()));
-        begin(&mut reader, 3..4, ready(true).boxed());
-        reader.stumbles();
-        for index in 3..5 {
+        begin(&mut reader, 3..5, ready(true).boxed());
+        assert!(reader.asks(3).is_some());
+        reader.stumbles(3);
+        reader.stumbles(3);
+        assert_eq!(
+            (reader.stumbles, reader.begins(), reader.together()),
+            (1, None, 1),
+            "both waited for one"
+        );
+        for index in 4..6 {
             assert!(reader.asks(index).is_none());
             assert_eq!(reader.begins(), None);
         }
-        assert!(reader.asks(5).is_none());
-        assert_eq!(reader.begins(), Some((6, 8)));
-        begin(&mut reader, 6..14, pending().boxed());
-        assert!(reader.asks(8).is_some(), "it is on its way");
-        assert_eq!((reader.windows.len(), reader.begins()), (0, None), "and nothing else is any more");
+        assert_eq!(reader.together(), 4, "without windows what is asked for is read with others");
+        assert!(reader.asks(6).is_none());
+        assert_eq!(reader.begins(), Some((7, 8)));
+        begin(&mut reader, 7..15, pending().boxed());
+        assert!(reader.asks(9).is_some(), "it is on its way");
+        assert!(reader.asks(8).is_some(), "so is this, asked for at the same time");
+        assert_eq!((reader.windows.len(), reader.next), (1, 10));
+        assert!(reader.asks(200).is_none());
+        assert_eq!((reader.windows.len(), reader.begins()), (0, None));
+    }
+
+    /// Goal: of two requests that would read the same ahead one does, and nothing is noted for where the client was before.
+    #[test]
+    fn window_is_noted_once_and_only_where_the_client_is() {
+        let mut reader = Reading { used: 5, ..Reading::default() };
+        (0..3).for_each(|index| assert!(reader.asks(index).is_none()));
+        begin(&mut reader, 3..7, pending().boxed());
+        begin(&mut reader, 3..7, pending().boxed());
+        assert_eq!(reader.windows.len(), 1);
+        begin(&mut reader, 1001..1005, pending().boxed());
+        assert_eq!(reader.windows.len(), 1);
     }
 }
