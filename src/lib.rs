@@ -24,6 +24,7 @@
 //! | [`codec`] | messages into buffers of the right size |
 //! | [`holder`] | answers for the days that this node holds, under compute slots |
 //! | [`result_set`] | the value that a client reads chunk by chunk, under a lease |
+//! | [`params`] | a filter as a JSON object, as the old contract takes it (pure) |
 //! | [`plan`] | request -> plan: days, versions, prunings (pure) |
 //! | [`verb`] | the peer verbs as values |
 //! | [`inventory`] | what nodes say they hold; who is thought to be alive |
@@ -146,6 +147,7 @@ pub mod load;
 pub mod metrics;
 pub mod node;
 pub mod outside;
+pub mod params;
 pub mod peer;
 pub mod placement;
 pub mod plan;
