@@ -1,4 +1,5 @@
-//! A filter as a JSON object, the way in which people write it: the old contract's `query_params`.
+//! A filter as a JSON object, the way in which people write it: the old contract's `query_params` and the commands of Arrow
+//! Flight.
 //!
 //! Members are taken out one by one, so that those which are left over are the unknown ones. Numbers stay as they were
 //! written until they are decimals, so that they are exact.
@@ -92,6 +93,11 @@ impl Params {
         Ok(AggregateSpec { of, group_by })
     }
 
+    /// Whether a member is there and not null.
+    pub(crate) fn has(&self, key: &str) -> bool {
+        self.0.get(key).is_some_and(|raw| raw.get() != "null")
+    }
+
     /// Takes a member out; null counts as absent.
     fn take(&mut self, key: &str) -> Option<Box<RawValue>> {
         self.0.remove(key).filter(|raw| raw.get() != "null")
@@ -113,6 +119,17 @@ impl Params {
                 let found = shown(raw.get());
                 Err(InvalidQuery::new(key, format!("{key} is neither a text nor a number: {found}")))
             }
+        }
+    }
+
+    /// True or false; false where it is absent.
+    pub(crate) fn flag(&mut self, key: &'static str) -> Result<bool, InvalidQuery> {
+        match self.take(key) {
+            None => Ok(false),
+            Some(raw) => serde_json::from_str(raw.get()).map_err(|_| {
+                let found = shown(raw.get());
+                InvalidQuery::new(key, format!("{key} is neither true nor false: {found}"))
+            }),
         }
     }
 
