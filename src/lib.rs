@@ -122,6 +122,8 @@
 //!   from them. That proves that nothing was lost on the way, not that the configuration is right.
 //! - A row without a place is rejected: latitude and longitude are part of what a site is, so an empty one
 //!   is no number and -999 is out of range, where other numbers would be missing.
+//! - A ticket of Arrow Flight names the client, since its requests cannot: whoever has one reads as that client, from the same
+//!   address or with the same token.
 //! - Messages name decimals as billionths; concentrations have at most nine decimals.
 
 pub mod access;

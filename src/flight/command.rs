@@ -11,7 +11,7 @@ use crate::service::requests;
 const COMMAND: &str = "command";
 
 /// The keys of a command.
-const KEYS: [&str; 18] = [
+const KEYS: [&str; 19] = [
     "parameter",
     "min_value",
     "max_value",
@@ -30,6 +30,7 @@ const KEYS: [&str; 18] = [
     "limit",
     "chunk_rows",
     "allow_partial",
+    "client_id",
 ];
 
 /// A query, and the name that the client gives itself.
@@ -47,17 +48,18 @@ impl Command {
         let client_id = params.text("client_id")?.unwrap_or_default();
         requests::id("client_id", &client_id)?;
         let text = params.text("text")?;
-        let aggregate = params.has("of") || params.has("group_by");
+        let is_aggregate = params.has("of") || params.has("group_by");
+        let aggregate = params.aggregate()?;
         let query = Query {
             predicate: params.predicate(text.as_deref())?,
             limit: params.count("limit")?,
-            aggregate: aggregate.then(|| params.aggregate()).transpose()?,
+            aggregate: is_aggregate.then_some(aggregate),
             encoding: Encoding::Arrow,
             chunking: ChunkingChoice { chunk_rows: chunk_rows(&mut params)?, ..ChunkingChoice::default() },
             allow_partial: params.flag("allow_partial")?,
             ..days(&mut params)?
         };
-        refuse_unknown(COMMAND, params, &[&KEYS[..], &["client_id"]].concat())?;
+        refuse_unknown(COMMAND, params, &KEYS)?;
         Ok(Command { query, client_id })
     }
 }
@@ -130,6 +132,13 @@ mod tests {
         let of_aqi = AggregateSpec { of: AggregateOf::Aqi, group_by: Vec::new() };
         assert_eq!(parse(r#"{"of": "aqi"}"#).unwrap().query.aggregate, Some(of_aqi));
         assert_eq!(parse(r#"{"of": null}"#).unwrap().query.aggregate, None);
+    }
+
+    #[test]
+    fn every_key_that_errors_name_is_taken() {
+        for key in KEYS {
+            assert_eq!(parse(&format!("{{\"{key}\": null}}")).unwrap().query, Query::default(), "{key}");
+        }
     }
 
     #[test]

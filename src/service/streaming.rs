@@ -171,7 +171,7 @@ impl<T> Stream for UntilIdle<T> {
             None => {
                 self.ended = true;
                 let ms = self.idle.as_millis();
-                let why = format!("the client took no chunk for {ms} ms (limits.idle_stream_ms)");
+                let why = format!("the client took nothing for {ms} ms (limits.idle_stream_ms)");
                 Poll::Ready(Some(Err(Status::deadline_exceeded(why))))
             }
         }
