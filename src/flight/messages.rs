@@ -56,3 +56,54 @@ fn unreadable(frame: &Frame, error: &FrameError) -> Status {
         None => Status::data_loss(format!("groups: {why}")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tonic::Code;
+
+    use super::*;
+    use crate::day::Day;
+
+    fn chunk(frames: Vec<Frame>) -> ChunkRead {
+        ChunkRead { frames: Arc::new(frames), chunk_count: 1, is_last: true }
+    }
+
+    fn frame(day: Option<u64>, payload: Bytes) -> Frame {
+        Frame {
+            day: day.map(|day| Day::from_number(day).unwrap()),
+            version: crate::store::Version([1; 16]),
+            first_row: 7,
+            rows: 1,
+            digest: frame::digest(&payload),
+            payload,
+            node: "D".into(),
+        }
+    }
+
+    #[test]
+    fn frame_that_is_no_arrow_is_a_loss_of_its_day() {
+        let damaged = Bytes::from_static(b"[{}]");
+        for (day, named) in [(Some(20200811), "20200811"), (None, "groups")] {
+            let messages = of_chunk(&chunk(vec![frame(day, damaged.clone())]));
+            let lost = messages.into_iter().next().unwrap().unwrap_err();
+            assert_eq!(lost.code(), Code::DataLoss);
+            assert!(lost.message().contains(named), "{lost}");
+        }
+    }
+
+    #[test]
+    fn last_message_of_a_frame_tells_what_it_is() {
+        let spec = AggregateSpec { of: crate::aggregate::AggregateOf::Value, group_by: Vec::new() };
+        let payload =
+            frame::encode_groups(spec.of, &crate::aggregate::Groups::default(), 0..0, Encoding::Arrow);
+        let groups = frame(None, payload);
+        let messages = of_chunk(&chunk(vec![groups.clone(), groups.clone()]));
+        assert_eq!(messages.len(), 2);
+        for message in messages {
+            let told = crate::proto::v1::Frame::decode(message.unwrap().app_metadata).unwrap();
+            assert_eq!((told.first_row, told.digest.len(), told.payload.len()), (7, 16, 0));
+        }
+    }
+}
