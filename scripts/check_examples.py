@@ -26,9 +26,10 @@ PANDAS = dict.fromkeys(FIELDS, "category") | dict.fromkeys(("latitude", "longitu
 PANDAS |= {"timestamp": "datetime64[s, UTC]", "aqi": "Int16", "category": "Int8"}
 POLARS = dict.fromkeys(FIELDS, pl.Categorical) | dict.fromkeys(("latitude", "longitude", "value", "raw_concentration"), pl.Float64)
 POLARS |= {"timestamp": pl.Datetime("ms", "UTC"), "aqi": pl.Int16, "category": pl.Int8}
-# The first has few nulls, the second has them in every number; the third has no rows.
+# The first has nulls in one number, the second in all of them; the third has no AQI, the last no rows.
 COMMANDS = (
     {"parameter": "PM2.5", "min_value": 5, "max_value": 35},
+    {"parameter": "OZONE"},
     {"parameter": "CO"},
     {"parameter": "nothing"},
 )

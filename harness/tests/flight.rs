@@ -207,9 +207,12 @@ async fn endpoints_cover_the_result_once_in_parallel_and_again() {
 async fn flight_brings_the_ledger() {
     let cluster = cluster(json!({})).await;
     let query = OracleQuery { parameter: Some("OZONE".to_owned()), ..OracleQuery::default() };
-    let info = get_info(&mut flights(&cluster, "A").await, &query.to_json()).await.unwrap();
+    // Cut alike it is one result, counted once.
+    let chunking = ChunkingChoice { chunk_rows: Some(300), ..ChunkingChoice::default() };
+    let command = with(query.to_json(), json!({"chunk_rows": 300}));
+    let info = get_info(&mut flights(&cluster, "A").await, &command).await.unwrap();
     let reply = v1::QueryReply::decode(info.app_metadata.clone()).unwrap();
-    let asked = answer::query(&query, Encoding::Arrow);
+    let asked = Query { chunking, ..answer::query(&query, Encoding::Arrow) };
     let told = QueryResult::checked(&cluster.address("A"), &asked, reply).unwrap();
     let (own, _) = ask(&cluster.client("A", "me").unwrap(), &asked).await.unwrap();
     assert_eq!((&told.ledger, told.manifest.total_records as i64), (&own.ledger, info.total_records));

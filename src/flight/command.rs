@@ -10,6 +10,10 @@ use crate::service::requests;
 /// What errors call the JSON text.
 const COMMAND: &str = "command";
 
+/// Rows of a fixed chunk, where the client does not say. Who reads a flight reads all of it, and each chunk costs some seven
+/// messages and 2 KiB: of 225,521 rows, 500 in each chunk took three times as long to read.
+const CHUNK_ROWS: u32 = 10_000;
+
 /// The keys of a command.
 const KEYS: [&str; 19] = [
     "parameter",
@@ -55,7 +59,10 @@ impl Command {
             limit: params.count("limit")?,
             aggregate: is_aggregate.then_some(aggregate),
             encoding: Encoding::Arrow,
-            chunking: ChunkingChoice { chunk_rows: chunk_rows(&mut params)?, ..ChunkingChoice::default() },
+            chunking: ChunkingChoice {
+                chunk_rows: Some(chunk_rows(&mut params)?),
+                ..ChunkingChoice::default()
+            },
             allow_partial: params.flag("allow_partial")?,
             ..days(&mut params)?
         };
@@ -93,9 +100,9 @@ fn days(params: &mut Params) -> Result<Query, InvalidQuery> {
     Ok(Query { date_start, date_end, team, ..Query::default() })
 }
 
-fn chunk_rows(params: &mut Params) -> Result<Option<u32>, InvalidQuery> {
+fn chunk_rows(params: &mut Params) -> Result<u32, InvalidQuery> {
     let too_many = |_| InvalidQuery::new("chunk_rows", format!("chunk_rows: must be at most {}", u32::MAX));
-    params.count("chunk_rows")?.map(u32::try_from).transpose().map_err(too_many)
+    params.count("chunk_rows")?.map_or(Ok(CHUNK_ROWS), u32::try_from).map_err(too_many)
 }
 
 fn refuse_unknown(field: &'static str, params: Params, known: &[&str]) -> Result<(), InvalidQuery> {
@@ -117,10 +124,15 @@ mod tests {
         Command::parse(text.as_bytes(), &Limits::default())
     }
 
+    fn all() -> Query {
+        let chunking = ChunkingChoice { chunk_rows: Some(CHUNK_ROWS), ..ChunkingChoice::default() };
+        Query { chunking, ..Query::default() }
+    }
+
     #[test]
     fn command_without_a_limit_asks_for_all_rows() {
-        for all in ["", "{}", r#"{"limit": null}"#] {
-            assert_eq!(parse(all).unwrap().query, Query::default(), "{all}");
+        for text in ["", "{}", r#"{"limit": null}"#] {
+            assert_eq!(parse(text).unwrap().query, all(), "{text}");
         }
         assert_eq!(parse(r#"{"limit": 0}"#).unwrap().query.limit, Some(0));
     }
@@ -137,7 +149,7 @@ mod tests {
     #[test]
     fn every_key_that_errors_name_is_taken() {
         for key in KEYS {
-            assert_eq!(parse(&format!("{{\"{key}\": null}}")).unwrap().query, Query::default(), "{key}");
+            assert_eq!(parse(&format!("{{\"{key}\": null}}")).unwrap().query, all(), "{key}");
         }
     }
 
