@@ -3,7 +3,7 @@
 //! | verbs | with tokens | with certificates | with neither |
 //! |---|---|---|---|
 //! | health | anybody | anybody | anybody |
-//! | client verbs of both contracts, metrics, reflection | a token of role client or admin | anybody | anybody |
+//! | client verbs of both contracts, Arrow Flight, metrics, reflection | a token of role client or admin | anybody | anybody |
 //! | peer verbs | a token of role peer or admin, or else: | a certificate of a neighbour or of the node itself | from a neighbour's host or this one |
 //! | shutdown | a token of role admin | from this host | from this host |
 //!
@@ -228,6 +228,7 @@ mod tests {
 
     const PEER: &str = "/overlay.v1.Peer/Count";
     const CLIENT: &str = "/OverlayNode/Query";
+    const FLIGHT: &str = "/arrow.flight.protocol.FlightService/DoGet";
 
     /// Node B of the six, by default without tokens and certificates.
     fn access() -> Access {
@@ -271,7 +272,9 @@ mod tests {
             matches!(access.check(PEER, None, &own_host), Err(Denied::Unauthenticated(_))),
             "no certificate"
         );
-        access.check(CLIENT, None, &own_host).expect("clients need none");
+        for path in [CLIENT, FLIGHT] {
+            access.check(path, None, &own_host).expect("clients need none");
+        }
     }
 
     #[tokio::test]

@@ -3,22 +3,18 @@
 //! Outcomes stand in `status`, the gRPC code is OK; only [`get_metrics`](LegacyService) answers
 //! `UNAVAILABLE` until the node is ready, since old scripts poll it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
-use serde_json::value::RawValue;
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
 use crate::admission::ClientKey;
-use crate::aggregate::{AggregateOf, AggregateSpec, GroupKey};
 use crate::coordinator::{Asking, ChunkRead};
-use crate::day::Day;
-use crate::decimal::Decimal;
 use crate::error::{MissingDay, QueryError, shown};
 use crate::frame::Encoding;
+use crate::params::Params;
 use crate::plan::{InvalidQuery, Query};
-use crate::predicate::{Place, Predicate, Words};
 use crate::proto::legacy;
 use crate::result_set::{LeaseError, Owner};
 use crate::service::{caller, check_hops, requests, timeout};
@@ -277,188 +273,52 @@ impl Filter {
     /// # Errors
     /// [`InvalidQuery`] that names the key.
     pub fn parse(query_type: &str, query_params: &str, max_rows: u64) -> Result<Self, InvalidQuery> {
-        let mut params = Params::parse(query_params)?;
-        let query = params.query(query_type, max_rows)?;
-        Ok(Filter { query, unknown_keys: params.0.into_keys().collect() })
+        let mut params = Params::parse("query_params", query_params)?;
+        let query = query(&mut params, query_type, max_rows)?;
+        Ok(Filter { query, unknown_keys: params.into_unknown().collect() })
     }
 }
 
-/// The members of `query_params` that were not read yet, each as it was written.
-struct Params(BTreeMap<String, Box<RawValue>>);
-
-impl Params {
-    /// An empty text stands for no filter.
-    fn parse(text: &str) -> Result<Self, InvalidQuery> {
-        if text.trim().is_empty() {
-            return Ok(Params(BTreeMap::new()));
+fn query(params: &mut Params, query_type: &str, max_rows: u64) -> Result<Query, InvalidQuery> {
+    let text = match query_type {
+        "search" => {
+            let text = params.text("text")?;
+            text.ok_or_else(|| InvalidQuery::new("text", "a search needs `text`"))?
         }
-        serde_json::from_str(text).map(Params).map_err(|error| {
-            let why = match error.classify() {
-                serde_json::error::Category::Data => {
-                    format!(
-                        "query_params is {}: must be a JSON object, such as {{\"parameter\": \"PM2.5\"}}",
-                        shown(text.trim())
-                    )
-                }
-                _ => format!("query_params is not JSON: {error}"),
-            };
-            InvalidQuery::new("query_params", why)
-        })
-    }
-
-    fn query(&mut self, query_type: &str, max_rows: u64) -> Result<Query, InvalidQuery> {
-        let text = match query_type {
-            "search" => {
-                let text = self.text("text")?;
-                text.ok_or_else(|| InvalidQuery::new("text", "a search needs `text`"))?
-            }
-            _ => String::new(),
-        };
-        let mut query = Query {
-            encoding: Encoding::JsonLegacy,
-            predicate: self.predicate(Some(text.as_str()).filter(|text| !text.is_empty()))?,
-            date_start: self.day("date_start")?,
-            date_end: self.day("date_end")?,
-            team: self.text("team")?,
-            limit: Some(self.limit(max_rows)?),
-            ..Query::default()
-        };
-        match query_type {
-            "" | "filter" | "search" => {}
-            "aggregate" => query.aggregate = Some(self.aggregate()?),
-            other => {
-                let why = format!("unknown query type `{}` (types: filter, search, aggregate)", shown(other));
-                return Err(InvalidQuery::new("query_type", why));
-            }
-        }
-        Ok(query)
-    }
-
-    fn predicate(&mut self, text: Option<&str>) -> Result<Predicate, InvalidQuery> {
-        let place = Place {
-            lat_min: self.degrees("lat_min")?,
-            lat_max: self.degrees("lat_max")?,
-            lon_min: self.degrees("lon_min")?,
-            lon_max: self.degrees("lon_max")?,
-        };
-        let (min, max) = (self.number("min_value")?, self.number("max_value")?);
-        let (parameter, site, agency) = (self.text("parameter")?, self.text("site")?, self.text("agency")?);
-        let words = Words {
-            parameter: parameter.as_deref(),
-            min: min.as_deref(),
-            max: max.as_deref(),
-            place,
-            site: site.as_deref(),
-            agency: agency.as_deref(),
-            text,
-        };
-        words.resolve().map_err(|error| InvalidQuery::new(error.field, error.to_string()))
-    }
-
-    fn aggregate(&mut self) -> Result<AggregateSpec, InvalidQuery> {
-        let of = self.text("of")?.unwrap_or_else(|| AggregateOf::Value.name().to_owned());
-        let of = AggregateOf::from_name(&of)
-            .ok_or_else(|| format!("of: unknown `{}` (of: value, raw_concentration, aqi)", shown(&of)))
-            .map_err(|why| InvalidQuery::new("of", why))?;
-        let mut group_by = Vec::new();
-        if let Some(raw) = self.take("group_by") {
-            let names: Vec<String> = serde_json::from_str(raw.get())
-                .or_else(|_| serde_json::from_str::<String>(raw.get()).map(|text| split(&text)))
-                .map_err(|_| {
-                    InvalidQuery::new("group_by", "group_by is neither a list of keys nor a text")
-                })?;
-            for name in names {
-                let key = GroupKey::from_name(&name).ok_or_else(|| {
-                    let keys = "parameter, site, agency, day, hour, team";
-                    let name = shown(&name);
-                    InvalidQuery::new("group_by", format!("group_by: unknown `{name}` (keys: {keys})"))
-                })?;
-                group_by.push(key);
-            }
-        }
-        Ok(AggregateSpec { of, group_by })
-    }
-
-    /// Absent, null and 0 are the default; larger limits are honoured up to `max_rows`.
-    fn limit(&mut self, max_rows: u64) -> Result<u64, InvalidQuery> {
-        let Some(text) = self.number("limit")? else {
-            return Ok(DEFAULT_LIMIT);
-        };
-        let invalid = |why: &str| InvalidQuery::new("limit", format!("limit {}: {why}", shown(&text)));
-        let least = Decimal::at_least(&text);
-        let least = least.map_err(|error| InvalidQuery::new("limit", format!("limit: {error}")))?;
-        if least < Decimal(0) {
-            return Err(invalid("must not be negative"));
-        }
-        match whole(&text) {
-            Some(0) => Ok(DEFAULT_LIMIT),
-            Some(limit) => Ok(limit.min(max_rows)),
-            None => Err(invalid("must be a whole number")),
+        _ => String::new(),
+    };
+    let mut query = Query {
+        encoding: Encoding::JsonLegacy,
+        predicate: params.predicate(Some(text.as_str()).filter(|text| !text.is_empty()))?,
+        date_start: params.day("date_start")?,
+        date_end: params.day("date_end")?,
+        team: params.text("team")?,
+        limit: Some(limit(params.count("limit")?, max_rows)),
+        ..Query::default()
+    };
+    match query_type {
+        "" | "filter" | "search" => {}
+        "aggregate" => query.aggregate = Some(params.aggregate()?),
+        other => {
+            let why = format!("unknown query type `{}` (types: filter, search, aggregate)", shown(other));
+            return Err(InvalidQuery::new("query_type", why));
         }
     }
-
-    /// Takes a member out; null counts as absent.
-    fn take(&mut self, key: &str) -> Option<Box<RawValue>> {
-        self.0.remove(key).filter(|raw| raw.get() != "null")
-    }
-
-    /// A text; a number is taken as it was written. An empty text does not restrict.
-    fn text(&mut self, key: &'static str) -> Result<Option<String>, InvalidQuery> {
-        let Some(raw) = self.take(key) else {
-            return Ok(None);
-        };
-        match raw.get().as_bytes().first() {
-            Some(b'"') => {
-                let text: String = serde_json::from_str(raw.get())
-                    .map_err(|error| InvalidQuery::new(key, format!("{key} is not a text: {error}")))?;
-                Ok((!text.is_empty()).then_some(text))
-            }
-            Some(b'-' | b'0'..=b'9') => Ok(Some(raw.get().to_owned())),
-            _ => {
-                let found = shown(raw.get());
-                Err(InvalidQuery::new(key, format!("{key} is neither a text nor a number: {found}")))
-            }
-        }
-    }
-
-    /// A number as it was written, so that it is exact.
-    fn number(&mut self, key: &'static str) -> Result<Option<String>, InvalidQuery> {
-        Ok(self.text(key)?.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty()))
-    }
-
-    fn degrees(&mut self, key: &'static str) -> Result<Option<f64>, InvalidQuery> {
-        let Some(text) = self.number(key)? else {
-            return Ok(None);
-        };
-        match text.parse::<f64>() {
-            Ok(degrees) if degrees.is_finite() => Ok(Some(degrees)),
-            _ => Err(InvalidQuery::new(key, format!("{key}: `{}` is not a number", shown(&text)))),
-        }
-    }
-
-    fn day(&mut self, key: &'static str) -> Result<Option<Day>, InvalidQuery> {
-        let day = |text: String| match whole(&text) {
-            Some(number) => Day::from_number(number),
-            None => text.parse(),
-        };
-        let day = self.number(key)?.map(day).transpose();
-        day.map_err(|error| InvalidQuery::new(key, format!("{key}: {error}")))
-    }
+    Ok(query)
 }
 
-/// A number without a fraction, however it is written: `17`, `17.0`, `1.7e1`.
-fn whole(text: &str) -> Option<u64> {
-    let rounded = || text.parse::<f64>().ok().filter(|number| *number >= 0.0 && number.fract() == 0.0);
-    text.parse().ok().or_else(|| rounded().map(|number| number as u64))
-}
-
-fn split(text: &str) -> Vec<String> {
-    text.split(',').map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect()
+/// Absent, null and 0 are the default; larger limits are honoured up to `max_rows`.
+fn limit(found: Option<u64>, max_rows: u64) -> u64 {
+    match found {
+        None | Some(0) => DEFAULT_LIMIT,
+        Some(limit) => limit.min(max_rows),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::day::Day;
 
     #[test]
     fn frame_that_is_no_text_is_a_loss_of_its_day() {

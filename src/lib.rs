@@ -12,6 +12,7 @@
 //! | [`cli`] | arguments -> command -> exit code; one file a command |
 //! | [`client`] | the typed client: asks, reads chunks, checks ledger and frames, resumes |
 //! | [`node`] | a node's life: wire together, serve, load, drain, end |
+//! | [`flight`] | Arrow Flight, a thin adapter over the same node: commands in, the frames as they are out |
 //! | [`legacy`] | the `OverlayNode` contract, a thin adapter over the same node |
 //! | [`service`] | `overlay.v1` over the node: messages in, messages out |
 //! | [`state`] | what the services of one node share |
@@ -24,6 +25,7 @@
 //! | [`codec`] | messages into buffers of the right size |
 //! | [`holder`] | answers for the days that this node holds, under compute slots |
 //! | [`result_set`] | the value that a client reads chunk by chunk, under a lease |
+//! | [`params`] | a filter as a JSON object, as the old contract and Arrow Flight take it (pure) |
 //! | [`plan`] | request -> plan: days, versions, prunings (pure) |
 //! | [`verb`] | the peer verbs as values |
 //! | [`inventory`] | what nodes say they hold; who is thought to be alive |
@@ -48,7 +50,7 @@
 //!
 //! # The life of one query
 //!
-//! 1. [`service`] or [`legacy`] turns the request into a [`plan::Query`] and a deadline.
+//! 1. [`service`], [`legacy`] or [`flight`] turns the request into a [`plan::Query`] and a deadline.
 //! 2. [`coordinator`] asks for inventories that it lacks, then [`plan::plan`] pins a version for every
 //!    planned day and prunes days by date, place and statistics.
 //! 3. An equal result comes from the cache; an equal run in flight is joined; else [`admission`] grants
@@ -62,7 +64,7 @@
 //!
 //! # What is not there
 //!
-//! - Only `service`, `legacy`, `peer`, `client` and `wire` see proto types; `node` registers the services.
+//! - Only `service`, `legacy`, `flight`, `peer`, `client` and `wire` see proto types; `node` registers the services.
 //! - `plan`, `route`, `placement`, `coverage`, `frame`, `aggregate`, `scan`, `store` and `load` see no
 //!   network and no clock.
 //! - Nothing is open between nodes: no cursor, no session. A node opens connections to its neighbours only.
@@ -120,6 +122,9 @@
 //!   from them. That proves that nothing was lost on the way, not that the configuration is right.
 //! - A row without a place is rejected: latitude and longitude are part of what a site is, so an empty one
 //!   is no number and -999 is out of range, where other numbers would be missing.
+//! - Fixed chunks of a flight have up to 10,000 rows where the client does not say: it reads all of them, one after the other.
+//! - A ticket of Arrow Flight names the client, since its requests cannot: whoever has one reads as that client, from the same
+//!   address or with the same token.
 //! - Messages name decimals as billionths; concentrations have at most nine decimals.
 
 pub mod access;
@@ -137,6 +142,7 @@ pub mod coverage;
 pub mod day;
 pub mod decimal;
 pub mod error;
+pub mod flight;
 pub mod frame;
 pub mod gather;
 pub mod holder;
@@ -146,6 +152,7 @@ pub mod load;
 pub mod metrics;
 pub mod node;
 pub mod outside;
+pub mod params;
 pub mod peer;
 pub mod placement;
 pub mod plan;

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arrow_flight::flight_service_server::FlightServiceServer;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use tokio::sync::watch;
@@ -26,6 +27,7 @@ use crate::config::{NodeId, Overlay, Process, Role};
 use crate::connections::{self, BodiesLayer, Places};
 use crate::coordinator::{Coordinator, Parts};
 use crate::day::Day;
+use crate::flight::FlightService;
 use crate::gather::Gather;
 use crate::holder::Holder;
 use crate::inventory::Directory;
@@ -52,6 +54,10 @@ const MAX_PEER_REQUEST_BYTES: usize = 16 << 20;
 
 /// A health check names a service.
 const MAX_HEALTH_REQUEST_BYTES: usize = 4096;
+
+/// What health is asked about: the node, and each of its services.
+const SERVICES: [&str; 5] =
+    ["", "OverlayNode", "overlay.v1.Overlay", "overlay.v1.Peer", "arrow.flight.protocol.FlightService"];
 
 /// What a node that stops at once still gives the answer to the one who told it to.
 const LAST_ANSWER: Duration = Duration::from_millis(100);
@@ -407,6 +413,8 @@ async fn serve(
     let legacy_service =
         legacy::overlay_node_server::OverlayNodeServer::new(LegacyService::new(state.clone()))
             .max_decoding_message_size(limits.legacy_message_bytes);
+    let flight_service = FlightServiceServer::new(FlightService::new(state.clone(), clock))
+        .max_decoding_message_size(limits.message_bytes);
     // Anybody may ask it: nobody needs much room to.
     let health_server = HealthServer::new(HealthChecks(HealthService::from_health_reporter(health.clone())))
         .max_decoding_message_size(MAX_HEALTH_REQUEST_BYTES);
@@ -437,6 +445,7 @@ async fn serve(
         .add_service(overlay_service)
         .add_service(peer_service)
         .add_service(legacy_service)
+        .add_service(flight_service)
         .serve_with_incoming_shutdown(
             connections::watched(incoming, limits),
             closing.clone().cancelled_owned(),
@@ -461,7 +470,7 @@ async fn serve(
 }
 
 async fn set_health(health: &Health, status: tonic_health::ServingStatus) {
-    for service in ["", "OverlayNode", "overlay.v1.Overlay", "overlay.v1.Peer"] {
+    for service in SERVICES {
         health.set_service_status(service, status).await;
     }
 }

@@ -3,15 +3,13 @@
 //! What a request may hold stands in [`requests`].
 
 pub mod requests;
-mod streaming;
+pub(crate) mod streaming;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
 use futures::stream::BoxStream;
 use tokio::time::Instant;
-use tokio_util::task::AbortOnDropHandle;
 use tonic::{Request, Response, Status};
 
 use crate::access::Caller;
@@ -28,6 +26,8 @@ use crate::result_set::Owner;
 use crate::state::{NodeState, Stop};
 use crate::verb::{Call, Cause, CountItem, Failure, Inventory, InventoryItem, ReadItem};
 use crate::wire;
+
+use self::streaming::Reading;
 
 /// The client verbs.
 pub struct OverlayService(pub Arc<NodeState>);
@@ -84,7 +84,7 @@ impl OverlayService {
 }
 
 /// Who asks: the name of its token or its address, with the id that the client gave itself.
-fn asker(identity: &str, client_id: &str) -> Result<(Owner, ClientKey), QueryError> {
+pub(crate) fn asker(identity: &str, client_id: &str) -> Result<(Owner, ClientKey), QueryError> {
     requests::id("client_id", client_id)?;
     let owner = Owner { address: identity.to_owned(), client_id: Some(client_id.to_owned()) };
     Ok((owner, ClientKey::new(identity, client_id)))
@@ -108,10 +108,7 @@ impl v1::overlay_server::Overlay for OverlayService {
         // It saves a round trip where it is at hand; the manifest does not wait for it for long.
         let soon = deadline.min(Instant::now() + remaining(deadline) / 4);
         let first = coordinator.chunk(&answered.uid, 0, &owner, &client, soon).await.ok();
-        let mut hops = request.into_inner().hops;
-        hops.push(self.0.process.id.to_string());
-        let owned = self.0.overlay.teams_answered_by(&self.0.process.id).map(wire::owned_to).collect();
-        Ok(Response::new(reply(answered, first, hops, owned, coordinator.leases().ttl())))
+        Ok(Response::new(reply(&self.0, answered, first, request.into_inner().hops)))
     }
 
     async fn get_chunk(&self, request: Request<v1::GetChunkRequest>) -> ServiceResult<v1::Chunk> {
@@ -134,51 +131,17 @@ impl v1::overlay_server::Overlay for OverlayService {
         let until = timeout.map(|timeout| Instant::now() + timeout);
         let request = request.into_inner();
         let (owner, client) = asker(&identity, &request.client_id).map_err(status)?;
-        let state = self.0.clone();
-        let place =
-            state.streams.try_acquire_for(&*identity, 1).map_err(|overloaded| status(overloaded.into()))?;
-        let uid = request.uid.clone();
-        let result_set = state.coordinator.leases().touch(&uid, &owner, Instant::now());
-        let result_set = result_set.map_err(|error| QueryError::from(error).to_status())?;
-        let (chunk_count, idle) = (result_set.chunk_count(), state.overlay.limits.idle_stream());
+        let uid = request.uid;
+        let result_set = self.0.coordinator.leases().touch(&uid, &owner, Instant::now());
+        let chunk_count = result_set.map_err(|error| status(error.into()))?.chunk_count();
         if request.first_chunk >= chunk_count {
             let index = i64::from(request.first_chunk);
-            return Err(QueryError::OutOfRange { index, chunk_count }.to_status());
+            return Err(status(QueryError::OutOfRange { index, chunk_count }));
         }
-        let read = move |index: u32| {
-            let (state, uid, owner, client) = (state.clone(), uid.clone(), owner.clone(), client.clone());
-            async move {
-                // The client's time is for the whole stream, the node's own for each chunk.
-                let own = state.deadline(None);
-                let deadline = until.map_or(own, |until| until.min(own));
-                let chunk = state.coordinator.chunk(&uid, i64::from(index), &owner, &client, deadline).await;
-                chunk.map(|chunk| chunk_message(&uid, index, chunk)).map_err(status)
-            }
-        };
-        // The coordinator reads ahead for who reads in order. The read is a task, so that it ends and gives its permit back
-        // even if the client takes nothing any more.
-        let orphans = self.0.metrics.orphans().clone();
-        let read = move |index| {
-            let (owner, work) = orphans.tie();
-            let reading = read(index);
-            let reading = AbortOnDropHandle::new(tokio::spawn(async move {
-                let _work = work;
-                reading.await
-            }));
-            async move {
-                let _owner = owner;
-                reading.await.unwrap_or_else(|failed| {
-                    Err(Status::internal(format!("reading a chunk failed: {failed}")))
-                })
-            }
-        };
-        let chunks = futures::stream::iter(request.first_chunk..chunk_count).then(read);
-        // The place is given back when the client has taken everything, is gone, or takes nothing any more.
-        let chunks = until_error(chunks).map(move |chunk| {
-            let _held = &place;
-            chunk
-        });
-        Ok(Response::new(streaming::until_idle(chunks.boxed(), idle).boxed()))
+        let chunks = request.first_chunk..chunk_count;
+        let reading = Reading { uid: uid.clone(), owner, client, chunks, until };
+        let message = move |index, chunk| vec![Ok(chunk_message(&uid, index, chunk))];
+        Ok(Response::new(streaming::chunks(&self.0, reading, message).map_err(status)?))
     }
 
     async fn cancel(&self, request: Request<v1::CancelRequest>) -> ServiceResult<v1::CancelReply> {
@@ -252,23 +215,14 @@ impl v1::overlay_server::Overlay for OverlayService {
     }
 }
 
-/// Ends a stream after its first error.
-fn until_error<T>(
-    stream: impl futures::Stream<Item = Result<T, Status>>,
-) -> impl futures::Stream<Item = Result<T, Status>> {
-    stream.scan(false, |failed, item| {
-        let ended = std::mem::replace(failed, item.is_err());
-        futures::future::ready((!ended).then_some(item))
-    })
-}
-
-fn reply(
+/// What a query was answered with, for clients and their checks.
+pub(crate) fn reply(
+    state: &NodeState,
     answered: Answered,
     first: Option<ChunkRead>,
-    hops: Vec<String>,
-    owned: Vec<v1::OwnedDays>,
-    lease: Duration,
+    mut hops: Vec<String>,
 ) -> v1::QueryReply {
+    hops.push(state.process.id.to_string());
     let result_set = &answered.result_set;
     let plan = &result_set.plan;
     let manifest = v1::Manifest {
@@ -291,10 +245,10 @@ fn reply(
             limiting_factor: answered.limiting_factor,
         }),
         statistics: answered.statistics.iter().map(wire::statistics_to).collect(),
-        lease_ms: lease.as_millis() as u64,
+        lease_ms: state.coordinator.leases().ttl().as_millis() as u64,
         first_chunk: first.map(|chunk| chunk_message(&answered.uid, 0, chunk)),
         hops,
-        owned,
+        owned: state.overlay.teams_answered_by(&state.process.id).map(wire::owned_to).collect(),
         uid: answered.uid,
     }
 }

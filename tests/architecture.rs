@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Files that see generated messages: the edges of the node, and `node`, which registers the services.
-const SEES_PROTO: [&str; 6] = ["service", "legacy", "peer", "client", "wire", "node"];
+const SEES_PROTO: [&str; 7] = ["service", "legacy", "flight", "peer", "client", "wire", "node"];
 
 /// Files whose answers follow from their arguments alone: beside those that the map calls pure.
 const SEES_NO_RUNTIME: [&str; 5] = ["store", "load", "predicate", "decimal", "day"];

@@ -193,12 +193,27 @@ async fn health_is_asked_for_and_not_watched() {
     assert_eq!(watch.unwrap_err().code(), Code::Unimplemented);
 }
 
+/// The RPCs of Arrow Flight, whose descriptors its library does not have.
+const FLIGHT_RPCS: [&str; 10] = [
+    "DoAction",
+    "DoExchange",
+    "DoGet",
+    "DoPut",
+    "GetFlightInfo",
+    "GetSchema",
+    "Handshake",
+    "ListActions",
+    "ListFlights",
+    "PollFlightInfo",
+];
+
 /// Every RPC of every service but health, as `/package.Service/Method`.
 fn every_rpc() -> Vec<String> {
     let descriptors = FileDescriptorSet::decode(overlay::proto::DESCRIPTORS).unwrap();
     let mut paths: Vec<String> = ["v1", "v1alpha"]
         .map(|version| format!("/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo"))
         .into();
+    paths.extend(FLIGHT_RPCS.map(|method| format!("/arrow.flight.protocol.FlightService/{method}")));
     for file in &descriptors.file {
         for service in &file.service {
             let service_name = match file.package() {

@@ -145,8 +145,9 @@ bounded! {
         /// Requests of peers at once, default 1024: all queries and chunk reads of a leader, and as many again.
         /// Each costs up to `chunk_bytes`.
         peer_requests: usize = 1024, 1..=65_536;
-        /// Streams of chunks open at once, default 128; the next one is refused. One address leaves an eighth of them to
-        /// others. Each costs up to `chunk_bytes` while its client takes nothing.
+        /// Streams of chunks open at once, those of `StreamChunks` and Arrow Flight together, default 128; the next one is
+        /// refused. One address leaves an eighth of them to others. Each costs up to `chunk_bytes` while its client takes
+        /// nothing.
         streams: usize = 128, 1..=65_536;
         /// Requests at once on one connection, default 1024; the next one waits at the client. A neighbour sends
         /// all its requests on one connection, so fewer than `peer_requests` slow queries down.
@@ -167,8 +168,8 @@ bounded! {
         /// Milliseconds that a request's message may take to arrive after its headers, default 20 seconds; then it is
         /// answered DEADLINE_EXCEEDED.
         request_ms: u64 = 20_000, 10..=600_000;
-        /// Milliseconds in which the client of a stream has to take a chunk, default one minute; then the stream ends with
-        /// DEADLINE_EXCEEDED, which gives back its place among `streams` and the chunks that were read for it.
+        /// Milliseconds in which the client of a stream has to take a chunk, or a message of a flight, default one minute; then
+        /// the stream ends with DEADLINE_EXCEEDED, which gives back its place among `streams` and the chunks that were read for it.
         idle_stream_ms: u64 = 60_000, 10..=3_600_000;
         /// Milliseconds in which a client has to take a message of an answer whole, such as a chunk, default two minutes; then
         /// its connection is closed, which frees what is left of all answers on it.
@@ -179,7 +180,7 @@ bounded! {
         /// Nodes that a request may have passed, default 32. It must be at least the distance of the farthest
         /// node from the leader.
         max_hops: usize = 32, 1..=1024;
-        /// Bytes of a filter (`query_params`), default 64 KiB; at most `message_bytes`.
+        /// Bytes of a filter (`query_params`, or a command of Arrow Flight), default 64 KiB; at most `message_bytes`.
         filter_bytes: usize = 65_536, 256..=1_048_576;
         /// Bytes of a client's request, default 1 MiB.
         message_bytes: usize = 1_048_576, 4096..=16_777_216;

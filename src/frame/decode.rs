@@ -3,6 +3,7 @@
 //! The Arrow reader trusts lengths and schemas more than that, so both are checked before it sees them.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow_array::RecordBatch;
@@ -11,6 +12,7 @@ use arrow_ipc::convert::fb_to_schema;
 use arrow_ipc::reader::{RecordBatchDecoder, read_dictionary};
 use arrow_ipc::{MetadataVersion, Precision, TimeUnit, Type, root_as_message};
 use arrow_schema::{DataType, SchemaRef};
+use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::{
     DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Unexpected, Visitor,
@@ -26,10 +28,12 @@ use super::FrameError;
 pub fn decode_arrow(schema: &[u8], payload: &[u8]) -> Result<RecordBatch, FrameError> {
     let schema = decode_schema(schema)?;
     let mut dictionaries = HashMap::new();
-    let mut rest = Buffer::from(payload);
+    let mut rest = payload;
     loop {
-        let (message, body, end) = first_message(&rest)?;
-        let message = root_as_message(&message).map_err(|_| not_arrow("damaged metadata"))?;
+        let Extent { metadata, body, .. } = first_message(rest)?;
+        let end = body.end;
+        let body = Buffer::from(&rest[body]);
+        let message = root_as_message(&metadata).map_err(|_| not_arrow("damaged metadata"))?;
         let version = message.version();
         if let Some(dictionary) = message.header_as_dictionary_batch() {
             let data = dictionary.data().ok_or(not_arrow("dictionary without data"))?;
@@ -49,7 +53,7 @@ pub fn decode_arrow(schema: &[u8], payload: &[u8]) -> Result<RecordBatch, FrameE
         } else {
             return Err(not_arrow("a message that is neither dictionary nor record batch"));
         }
-        rest = rest.slice(end);
+        rest = &rest[end..];
     }
 }
 
@@ -57,17 +61,48 @@ fn not_arrow(why: &'static str) -> FrameError {
     FrameError::NotArrow(why)
 }
 
-/// Metadata and body of the first message, and where the next one starts.
-fn first_message(bytes: &Buffer) -> Result<(Buffer, Buffer, usize), FrameError> {
+/// A message of Arrow IPC: its parts without the marker and the length that precede them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// The metadata, a flatbuffer.
+    pub header: Bytes,
+    /// The buffers; empty for a schema.
+    pub body: Bytes,
+}
+
+/// The messages that a schema message or an Arrow payload consists of, as parts of its bytes.
+///
+/// # Errors
+/// [`FrameError`] if it is cut short, or a message's metadata are damaged. What bodies hold is not looked at.
+pub fn arrow_messages(payload: &Bytes) -> Result<Vec<Message>, FrameError> {
+    let mut messages = Vec::new();
+    let mut rest = payload.clone();
+    while !rest.is_empty() {
+        let Extent { header, body, .. } = first_message(&rest)?;
+        let next = rest.split_off(body.end);
+        messages.push(Message { header: rest.slice(header), body: rest.slice(body) });
+        rest = next;
+    }
+    Ok(messages)
+}
+
+/// Where the parts of a message lie.
+struct Extent {
+    /// A copy of the header: it is read in place, which needs its alignment.
+    metadata: Buffer,
+    header: Range<usize>,
+    body: Range<usize>,
+}
+
+fn first_message(bytes: &[u8]) -> Result<Extent, FrameError> {
     let cut = || not_arrow("cut short");
-    let header = bytes.get(..8).ok_or(cut())?;
-    if header[..4] != [0xff; 4] {
+    let prefix = bytes.get(..8).ok_or(cut())?;
+    if prefix[..4] != [0xff; 4] {
         return Err(not_arrow("no continuation marker"));
     }
-    let length = u32::from_le_bytes([header[4], header[5], header[6], header[7]]) as usize;
+    let length = u32::from_le_bytes([prefix[4], prefix[5], prefix[6], prefix[7]]) as usize;
     let body_start = length.checked_add(8).filter(|end| *end <= bytes.len());
     let body_start = body_start.ok_or(cut())?;
-    // Metadata is read in place, which needs its alignment.
     let metadata = Buffer::from(&bytes[8..body_start]);
     let message = root_as_message(&metadata).map_err(|_| not_arrow("damaged metadata"))?;
     if message.version() != MetadataVersion::V5 {
@@ -76,8 +111,7 @@ fn first_message(bytes: &Buffer) -> Result<(Buffer, Buffer, usize), FrameError> 
     let body_length = usize::try_from(message.bodyLength()).map_err(|_| cut())?;
     let end = body_start.checked_add(body_length);
     let end = end.filter(|end| *end <= bytes.len()).ok_or(cut())?;
-    let body = Buffer::from(&bytes[body_start..end]);
-    Ok((metadata, body, end))
+    Ok(Extent { metadata, header: 8..body_start, body: body_start..end })
 }
 
 /// Checks what the reader takes for granted: a node and its buffers for each column, buffers inside the body,
@@ -136,8 +170,8 @@ fn check_batch(
 
 /// The schema, if it has only types that frames have; the Arrow reader panics at some others.
 fn decode_schema(bytes: &[u8]) -> Result<SchemaRef, FrameError> {
-    let (metadata, _, end) = first_message(&Buffer::from(bytes))?;
-    if end != bytes.len() {
+    let Extent { metadata, body, .. } = first_message(bytes)?;
+    if body.end != bytes.len() {
         return Err(not_arrow("bytes behind the schema"));
     }
     let message = root_as_message(&metadata).map_err(|_| not_arrow("damaged metadata"))?;

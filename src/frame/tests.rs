@@ -288,6 +288,28 @@ fn json_keys_are_those_that_are_written() {
 }
 
 #[test]
+fn messages_of_an_arrow_frame_are_its_own_bytes() {
+    let (schema, payload) = (schema_message(), encode(&two_rows(), &[0, 1], Encoding::Arrow));
+    let of_schema = arrow_messages(&schema).unwrap();
+    assert_eq!((of_schema.len(), of_schema[0].body.len(), &of_schema[0].header), (1, 0, &schema.slice(8..)));
+    let messages = arrow_messages(&payload).unwrap();
+    assert_eq!(messages.len(), 7, "six dictionaries and the rows");
+    let mut together = Vec::new();
+    for Message { header, body } in &messages {
+        assert!(payload.as_ptr_range().contains(&header.as_ptr()), "not copied");
+        together.extend_from_slice(&[0xff; 4]);
+        together.extend_from_slice(&(header.len() as u32).to_le_bytes());
+        together.extend_from_slice(header);
+        together.extend_from_slice(body);
+    }
+    assert_eq!(payload, together);
+    for end in 0..payload.len() {
+        let cut = arrow_messages(&payload.slice(..end));
+        assert!(cut.is_err() || cut.unwrap().len() < 7, "{end}");
+    }
+}
+
+#[test]
 fn a_cut_arrow_frame_is_an_error() {
     let (schema, payload) = (schema_message(), encode(&two_rows(), &[0, 1], Encoding::Arrow));
     for end in 0..payload.len() {

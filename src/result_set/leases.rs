@@ -257,6 +257,17 @@ impl Leases {
         Ok(result_set)
     }
 
+    /// Renews a lease, and says until when it lasts if nobody touches it again.
+    ///
+    /// # Errors
+    /// As of [`Self::touch`].
+    pub fn renew(&self, uid: &str, reader: &Owner, now: Instant) -> Result<Instant, LeaseError> {
+        self.touch(uid, reader, now)?;
+        let mut inner = self.lock();
+        let sequence = self.lasting(&mut inner, uid, reader, now)?;
+        Ok(self.ends(&inner.leases[&sequence]))
+    }
+
     /// Notes that a client asks for a chunk. Gives what to wait for if the chunk is being read ahead, or was.
     pub fn asks(&self, uid: &str, index: u32) -> Option<Shared<BoxFuture<'static, bool>>> {
         self.reading(uid, |reading| reading.asks(index)).flatten()

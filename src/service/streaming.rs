@@ -1,5 +1,6 @@
-//! A stream of chunks that gives back what it holds when its client takes nothing of it.
+//! Streams of chunks, of which a client has one after the other. They give back what they hold when it takes nothing.
 
+use std::ops::Range;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
@@ -11,12 +12,102 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
 use tonic::Status;
 
+use crate::admission::ClientKey;
+use crate::coordinator::ChunkRead;
+use crate::error::QueryError;
+use crate::result_set::Owner;
+use crate::state::NodeState;
+
+/// Which chunks of which result are streamed, and to whom.
+pub(crate) struct Reading {
+    /// The result set.
+    pub(crate) uid: String,
+    /// Who reads.
+    pub(crate) owner: Owner,
+    /// Who pays.
+    pub(crate) client: ClientKey,
+    /// Some of the result's chunks.
+    pub(crate) chunks: Range<u32>,
+    /// When the client stops waiting for the stream. The node's own time is for each chunk.
+    pub(crate) until: Option<Instant>,
+}
+
+/// The messages that `messages` makes of each chunk, in order, until the first error.
+///
+/// Must be called inside a runtime.
+///
+/// # Errors
+/// [`QueryError::Overloaded`] if all places for streams are taken.
+pub(crate) fn chunks<T: Send + 'static>(
+    state: &Arc<NodeState>,
+    reading: Reading,
+    messages: impl Fn(u32, ChunkRead) -> Vec<Result<T, Status>> + Send + 'static,
+) -> Result<BoxStream<'static, Result<T, Status>>, QueryError> {
+    let Reading { uid, owner, client, chunks, until } = reading;
+    let address = owner.address.clone();
+    let (reader, orphans) = (state.clone(), state.metrics.orphans().clone());
+    let read = move |index: u32| {
+        let (state, uid, owner, client) = (reader.clone(), uid.clone(), owner.clone(), client.clone());
+        // The coordinator reads ahead for who reads in order. The read is a task, so that it ends and gives its permit back
+        // even if the client takes nothing any more.
+        let (tied, work) = orphans.tie();
+        let reading = AbortOnDropHandle::new(tokio::spawn(async move {
+            let _work = work;
+            let own = state.deadline(None);
+            let deadline = until.map_or(own, |until| until.min(own));
+            state.coordinator.chunk(&uid, i64::from(index), &owner, &client, deadline).await
+        }));
+        async move {
+            let _owner = tied;
+            let read = reading
+                .await
+                .map_err(|failed| Status::internal(format!("reading a chunk failed: {failed}")))?;
+            Ok((index, read.map_err(|error| error.to_status())?))
+        }
+    };
+    let messages = move |read: Result<(u32, ChunkRead), Status>| {
+        futures::stream::iter(match read {
+            Ok((index, chunk)) => messages(index, chunk),
+            Err(status) => vec![Err(status)],
+        })
+    };
+    held(state, &address, futures::stream::iter(chunks).then(read).flat_map(messages))
+}
+
+/// Items until the first error, as long as a client of this address takes them.
+///
+/// Must be called inside a runtime.
+///
+/// # Errors
+/// [`QueryError::Overloaded`] if all places for streams are taken.
+pub(crate) fn held<T: Send + 'static>(
+    state: &NodeState,
+    address: &str,
+    items: impl Stream<Item = Result<T, Status>> + Send + 'static,
+) -> Result<BoxStream<'static, Result<T, Status>>, QueryError> {
+    let place = state.streams.try_acquire_for(address, 1)?;
+    // The place is given back when the client has taken everything, is gone, or takes nothing any more.
+    let items = until_error(items).map(move |item| {
+        let _held = &place;
+        item
+    });
+    Ok(until_idle(items.boxed(), state.overlay.limits.idle_stream()).boxed())
+}
+
+/// Ends a stream after its first error.
+fn until_error<T>(stream: impl Stream<Item = Result<T, Status>>) -> impl Stream<Item = Result<T, Status>> {
+    stream.scan(false, |failed, item| {
+        let ended = std::mem::replace(failed, item.is_err());
+        futures::future::ready((!ended).then_some(item))
+    })
+}
+
 /// Items as `inner` gives them, until the client has taken none for `idle`: then `inner` is dropped, whoever waits for it, and
 /// the stream ends with DEADLINE_EXCEEDED as soon as something is taken again. While an item is awaited the client waits,
 /// and not the stream.
 ///
 /// Must be called inside a runtime.
-pub(super) fn until_idle<T: Send + 'static>(
+fn until_idle<T: Send + 'static>(
     inner: BoxStream<'static, Result<T, Status>>,
     idle: Duration,
 ) -> impl Stream<Item = Result<T, Status>> {
@@ -80,7 +171,7 @@ impl<T> Stream for UntilIdle<T> {
             None => {
                 self.ended = true;
                 let ms = self.idle.as_millis();
-                let why = format!("the client took no chunk for {ms} ms (limits.idle_stream_ms)");
+                let why = format!("the client took nothing for {ms} ms (limits.idle_stream_ms)");
                 Poll::Ready(Some(Err(Status::deadline_exceeded(why))))
             }
         }
