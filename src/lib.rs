@@ -13,6 +13,7 @@
 //! | [`client`] | the typed client: asks, reads chunks, checks ledger and frames, resumes |
 //! | [`node`] | a node's life: wire together, serve, load, drain, end |
 //! | [`legacy`] | the `OverlayNode` contract, a thin adapter over the same node |
+//! | [`http`] | what browsers and `curl` ask over HTTP, beside both contracts |
 //! | [`service`] | `overlay.v1` over the node: messages in, messages out |
 //! | [`state`] | what the services of one node share |
 //! | [`access`] | who may call what; the guard before every service |
@@ -141,6 +142,7 @@ pub mod error;
 pub mod frame;
 pub mod gather;
 pub mod holder;
+pub mod http;
 pub mod inventory;
 pub mod legacy;
 pub mod load;

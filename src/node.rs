@@ -13,9 +13,11 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
 use tonic_health::pb::health_server::{self, HealthServer};
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 use tonic_health::server::HealthService;
+use tower::Layer;
 use tower::util::MapResponseLayer;
 
 use crate::access::{Access, GuardLayer};
@@ -28,11 +30,12 @@ use crate::coordinator::{Coordinator, Parts};
 use crate::day::Day;
 use crate::gather::Gather;
 use crate::holder::Holder;
+use crate::http;
 use crate::inventory::Directory;
 use crate::legacy::LegacyService;
 use crate::load::{self, LoadError, LoadOptions, LoadProgress};
 use crate::metrics::Metrics;
-use crate::outside::{self, Clock, Incoming, Outside};
+use crate::outside::{Clock, Incoming, Outside};
 use crate::peer::Neighbour;
 use crate::placement::Placement;
 use crate::proto::{self, legacy, v1};
@@ -417,34 +420,27 @@ async fn serve(
         response.headers_mut().insert(tonic::codegen::http::header::DATE, date);
         response
     };
-    let server = tonic::transport::Server::builder()
-        .initial_stream_window_size(outside::STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(outside::CONNECTION_WINDOW_BYTES)
-        .max_concurrent_streams(limits.connection_requests)
-        .http2_max_header_list_size(limits.header_bytes)
-        .http2_keepalive_interval(Some(limits.ping()))
-        .http2_keepalive_timeout(Some(limits.ping()))
-        .layer(BodiesLayer {
-            request: limits.request(),
-            transit: state.transit.clone(),
-            header_bytes: limits.header_bytes as usize,
-        })
-        .layer(MapResponseLayer::new(dated))
-        .layer(GuardLayer(state.access.clone()))
-        .add_service(health_server)
+    let routes = Routes::new(health_server)
         .add_service(reflection_v1)
         .add_service(reflection_v1alpha)
         .add_service(overlay_service)
         .add_service(peer_service)
-        .add_service(legacy_service)
-        .serve_with_incoming_shutdown(
-            connections::watched(incoming, limits),
-            closing.clone().cancelled_owned(),
-        );
+        .add_service(legacy_service);
+    let layers = (
+        BodiesLayer {
+            request: limits.request(),
+            transit: state.transit.clone(),
+            header_bytes: limits.header_bytes as usize,
+        },
+        MapResponseLayer::new(dated),
+        GuardLayer(state.access.clone()),
+    );
+    let service = layers.layer(http::beside(routes, state.clone()));
+    let server = connections::serve(service, incoming, limits, closing.clone());
     tokio::pin!(server);
     let grace_ends = tokio::select! {
         biased;
-        ended = &mut server => return ended.map_err(|error| failed(error.to_string())),
+        () = &mut server => return Ok(()),
         grace_ends = drained(&state, &health) => grace_ends,
     };
     closing.cancel();
@@ -454,7 +450,7 @@ async fn serve(
     };
     tokio::select! {
         biased;
-        ended = &mut server => ended.map_err(|error| failed(error.to_string())),
+        () = &mut server => Ok(()),
         () = at_once => Ok(()),
         () = tokio::time::sleep_until(grace_ends) => Ok(()),
     }

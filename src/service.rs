@@ -3,13 +3,14 @@
 //! What a request may hold stands in [`requests`].
 
 pub mod requests;
-mod streaming;
+pub(crate) mod streaming;
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
-use futures::stream::BoxStream;
+use futures::stream::{self, BoxStream};
+use futures::{Stream, StreamExt};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::{Request, Response, Status};
@@ -84,7 +85,7 @@ impl OverlayService {
 }
 
 /// Who asks: the name of its token or its address, with the id that the client gave itself.
-fn asker(identity: &str, client_id: &str) -> Result<(Owner, ClientKey), QueryError> {
+pub(crate) fn asker(identity: &str, client_id: &str) -> Result<(Owner, ClientKey), QueryError> {
     requests::id("client_id", client_id)?;
     let owner = Owner { address: identity.to_owned(), client_id: Some(client_id.to_owned()) };
     Ok((owner, ClientKey::new(identity, client_id)))
@@ -145,38 +146,12 @@ impl v1::overlay_server::Overlay for OverlayService {
             let index = i64::from(request.first_chunk);
             return Err(QueryError::OutOfRange { index, chunk_count }.to_status());
         }
-        let read = move |index: u32| {
-            let (state, uid, owner, client) = (state.clone(), uid.clone(), owner.clone(), client.clone());
-            async move {
-                // The client's time is for the whole stream, the node's own for each chunk.
-                let own = state.deadline(None);
-                let deadline = until.map_or(own, |until| until.min(own));
-                let chunk = state.coordinator.chunk(&uid, i64::from(index), &owner, &client, deadline).await;
-                chunk.map(|chunk| chunk_message(&uid, index, chunk)).map_err(status)
-            }
-        };
-        // The coordinator reads ahead for who reads in order. The read is a task, so that it ends and gives its permit back
-        // even if the client takes nothing any more.
-        let orphans = self.0.metrics.orphans().clone();
-        let read = move |index| {
-            let (owner, work) = orphans.tie();
-            let reading = read(index);
-            let reading = AbortOnDropHandle::new(tokio::spawn(async move {
-                let _work = work;
-                reading.await
-            }));
-            async move {
-                let _owner = owner;
-                reading.await.unwrap_or_else(|failed| {
-                    Err(Status::internal(format!("reading a chunk failed: {failed}")))
-                })
-            }
-        };
-        let chunks = futures::stream::iter(request.first_chunk..chunk_count).then(read);
+        let reading = Reading { uid: uid.clone(), owner, client, until };
+        let chunks = chunks(state, reading, request.first_chunk..chunk_count);
         // The place is given back when the client has taken everything, is gone, or takes nothing any more.
-        let chunks = until_error(chunks).map(move |chunk| {
+        let chunks = chunks.map(move |(index, chunk)| {
             let _held = &place;
-            chunk
+            chunk.map(|chunk| chunk_message(&uid, index, chunk)).map_err(status)
         });
         Ok(Response::new(streaming::until_idle(chunks.boxed(), idle).boxed()))
     }
@@ -252,13 +227,53 @@ impl v1::overlay_server::Overlay for OverlayService {
     }
 }
 
-/// Ends a stream after its first error.
-fn until_error<T>(
-    stream: impl futures::Stream<Item = Result<T, Status>>,
-) -> impl futures::Stream<Item = Result<T, Status>> {
-    stream.scan(false, |failed, item| {
-        let ended = std::mem::replace(failed, item.is_err());
-        futures::future::ready((!ended).then_some(item))
+/// Who reads a result in order.
+#[derive(Clone)]
+pub(crate) struct Reading {
+    /// Names the result.
+    pub(crate) uid: String,
+    /// Whose it is.
+    pub(crate) owner: Owner,
+    /// Who is charged.
+    pub(crate) client: ClientKey,
+    /// The end of the time that the client allows for all of it; `None`: the node's own time for each chunk.
+    pub(crate) until: Option<Instant>,
+}
+
+/// The chunks of a result in order, each with its index, up to the first failure.
+///
+/// Each is read when it is asked for, by a task: it ends and gives its permit back even if the client takes nothing any more.
+/// The coordinator reads ahead for who reads in order.
+pub(crate) fn chunks(
+    state: Arc<NodeState>,
+    reading: Reading,
+    indices: Range<u32>,
+) -> impl Stream<Item = (u32, Result<ChunkRead, QueryError>)> + Send {
+    let orphans = state.metrics.orphans().clone();
+    let read = move |index: u32| {
+        let (owner, work) = orphans.tie();
+        let (state, reading) = (state.clone(), reading.clone());
+        let reading = AbortOnDropHandle::new(tokio::spawn(async move {
+            let _work = work;
+            let Reading { uid, owner, client, until } = reading;
+            let own = state.deadline(None);
+            let deadline = until.map_or(own, |until| until.min(own));
+            state.coordinator.chunk(&uid, i64::from(index), &owner, &client, deadline).await
+        }));
+        async move {
+            let _owner = owner;
+            let read = match reading.await {
+                Ok(read) => read,
+                Err(failed) if failed.is_panic() => std::panic::resume_unwind(failed.into_panic()),
+                // The runtime is shutting down and drops this future at its next suspension.
+                Err(_) => std::future::pending().await,
+            };
+            (index, read)
+        }
+    };
+    stream::iter(indices).then(read).scan(false, |failed, (index, read)| {
+        let ended = std::mem::replace(failed, read.is_err());
+        std::future::ready((!ended).then_some((index, read)))
     })
 }
 

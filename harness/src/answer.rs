@@ -107,7 +107,7 @@ fn frame_rows(result: &QueryResult, frame: &Frame) -> Vec<Value> {
 }
 
 /// The rows of a batch; `day` becomes the member `date`, which Arrow rows do not repeat.
-pub(crate) fn arrow_rows(batch: &RecordBatch, day: Option<Day>) -> Vec<Value> {
+pub fn arrow_rows(batch: &RecordBatch, day: Option<Day>) -> Vec<Value> {
     let mut rows = vec![Map::new(); batch.num_rows()];
     for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
         for (row, object) in rows.iter_mut().enumerate() {

@@ -16,7 +16,7 @@ use tonic::Status;
 /// and not the stream.
 ///
 /// Must be called inside a runtime.
-pub(super) fn until_idle<T: Send + 'static>(
+pub(crate) fn until_idle<T: Send + 'static>(
     inner: BoxStream<'static, Result<T, Status>>,
     idle: Duration,
 ) -> impl Stream<Item = Result<T, Status>> {
