@@ -17,6 +17,7 @@ use tonic::service::Routes;
 use tonic_health::pb::health_server::{self, HealthServer};
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 use tonic_health::server::HealthService;
+use tonic_web::GrpcWebLayer;
 use tower::Layer;
 use tower::util::MapResponseLayer;
 
@@ -423,7 +424,7 @@ async fn serve(
     let routes = Routes::new(health_server)
         .add_service(reflection_v1)
         .add_service(reflection_v1alpha)
-        .add_service(overlay_service)
+        .add_service(GrpcWebLayer::new().layer(overlay_service))
         .add_service(peer_service)
         .add_service(legacy_service);
     let layers = (
