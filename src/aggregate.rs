@@ -23,6 +23,9 @@ pub enum AggregateOf {
 }
 
 impl AggregateOf {
+    /// Every column.
+    pub const ALL: [AggregateOf; 3] = [AggregateOf::Value, AggregateOf::RawConcentration, AggregateOf::Aqi];
+
     /// What a user writes.
     pub fn name(self) -> &'static str {
         match self {
@@ -34,9 +37,7 @@ impl AggregateOf {
 
     /// The column that a user writes as `name`.
     pub fn from_name(name: &str) -> Option<Self> {
-        [AggregateOf::Value, AggregateOf::RawConcentration, AggregateOf::Aqi]
-            .into_iter()
-            .find(|of| of.name() == name)
+        Self::ALL.into_iter().find(|of| of.name() == name)
     }
 }
 
@@ -58,6 +59,16 @@ pub enum GroupKey {
 }
 
 impl GroupKey {
+    /// Every key.
+    pub const ALL: [GroupKey; 6] = [
+        GroupKey::Parameter,
+        GroupKey::Site,
+        GroupKey::Agency,
+        GroupKey::Day,
+        GroupKey::Hour,
+        GroupKey::Team,
+    ];
+
     /// What a user writes.
     pub fn name(self) -> &'static str {
         match self {
@@ -72,15 +83,7 @@ impl GroupKey {
 
     /// The key that a user writes as `name`.
     pub fn from_name(name: &str) -> Option<Self> {
-        match name {
-            "parameter" => Some(GroupKey::Parameter),
-            "site" => Some(GroupKey::Site),
-            "agency" => Some(GroupKey::Agency),
-            "day" => Some(GroupKey::Day),
-            "hour" => Some(GroupKey::Hour),
-            "team" => Some(GroupKey::Team),
-            _ => None,
-        }
+        Self::ALL.into_iter().find(|key| key.name() == name)
     }
 }
 

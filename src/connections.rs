@@ -3,8 +3,8 @@
 //! | what the other end does | what comes of it | limit |
 //! |---|---|---|
 //! | opens one more than there is a place for | it is told so, and closed | `connections`, `address_connections` |
-//! | does not begin to speak HTTP/2 | the connection is closed | `handshake_ms` |
-//! | answers no ping, also because it reads nothing | the connection is closed | `ping_ms` |
+//! | does not begin to speak HTTP | the connection is closed | `handshake_ms` |
+//! | answers no ping, also because it reads nothing; in HTTP/1.1 sends no whole head of a request | the connection is closed | `ping_ms` |
 //! | does not send the message of its request | the request is answered DEADLINE_EXCEEDED | `request_ms` |
 //! | does not take an answer, or only slowly | the connection is closed | `untaken_ms` |
 //! | asks for more than it takes, or sends more than is answered | requests are refused with RESOURCE_EXHAUSTED | `transit_bytes` |
@@ -12,10 +12,11 @@
 //! Every connection takes a place, also one that would only ask for health: what it will ask is not known when it is
 //! accepted. The places and bytes of one address are fewer than all, so that nobody takes them from others.
 //!
-//! Start at [`limited`] and [`watched`]; `places` counts, `watch` is the connection, `bodies` what goes over it.
+//! Start at [`limited`] and [`serve`]; `places` counts, `watch` is the connection, `bodies` what goes over it.
 
 mod bodies;
 mod places;
+mod serving;
 mod watch;
 
 use std::io;
@@ -29,6 +30,7 @@ use crate::outside::{Accepted, Incoming};
 
 pub use bodies::BodiesLayer;
 pub use places::{Full, Place, Places};
+pub use serving::serve;
 pub use watch::{Connection, Watched};
 
 /// Lets in the connections that `places` has a place for. Others are told why not, unless their first words have to be
@@ -52,7 +54,7 @@ pub fn limited(incoming: Incoming, places: Places, tls: bool) -> Incoming {
 }
 
 /// Watches connections, so that their other ends keep none of them waiting for longer than `limits` says.
-pub fn watched(
+fn watched(
     incoming: Incoming,
     limits: &Limits,
 ) -> impl tokio_stream::Stream<Item = io::Result<Watched>> + Send + use<> {
@@ -60,7 +62,8 @@ pub fn watched(
     incoming.map(move |accepted| accepted.map(|accepted| Watched::new(accepted, handshake, untaken)))
 }
 
-/// Writes what fits into the socket at once, which is empty: settings, and why the connection ends.
+/// Writes what fits into the socket at once, which is empty: settings, and why the connection ends. They are words of HTTP/2,
+/// since what the other end speaks is not known yet.
 fn tell(mut accepted: Accepted, why: &str) {
     let words = refusal(why);
     let _ = accepted.write_all(&words).now_or_never();

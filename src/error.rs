@@ -1,11 +1,15 @@
-//! One typed cause for each way in which a query can fail, and its only translation to gRPC.
+//! One typed cause for each way in which a query can fail, and its only translations to gRPC and to HTTP.
 
 mod missing;
+mod problem;
 
 use std::time::Duration;
 
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
+
+pub use missing::listed;
+pub use problem::{Language, Problem};
 
 use crate::admission::{AdmissionError, Overloaded};
 use crate::day::Day;

@@ -14,6 +14,7 @@
 //! | [`node`] | a node's life: wire together, serve, load, drain, end |
 //! | [`flight`] | Arrow Flight, a thin adapter over the same node: commands in, the frames as they are out |
 //! | [`legacy`] | the `OverlayNode` contract, a thin adapter over the same node |
+//! | [`http`] | what browsers and `curl` ask over HTTP, beside both contracts |
 //! | [`service`] | `overlay.v1` over the node: messages in, messages out |
 //! | [`state`] | what the services of one node share |
 //! | [`access`] | who may call what; the guard before every service |
@@ -35,6 +36,7 @@
 //! | [`coverage`] | the ledger: what became of each planned day; its checks (pure) |
 //! | [`route`] | which neighbour leads where; which holder answers for which day (pure) |
 //! | [`placement`] | which members hold which days, in which order (pure) |
+//! | [`rows`] | frames -> what users read: ndjson, csv, json, an Arrow stream (pure) |
 //! | [`frame`] | rows of one day -> encoded frame: Arrow IPC, JSON; size bounds, digest (pure) |
 //! | [`aggregate`] | partial aggregates: compute, merge, finish; exact (pure) |
 //! | [`scan`] | day + predicate -> selection (pure) |
@@ -146,6 +148,7 @@ pub mod flight;
 pub mod frame;
 pub mod gather;
 pub mod holder;
+pub mod http;
 pub mod inventory;
 pub mod legacy;
 pub mod load;
@@ -160,6 +163,7 @@ pub mod predicate;
 pub mod relay;
 pub mod result_set;
 pub mod route;
+pub mod rows;
 pub mod scan;
 pub mod security;
 pub mod service;

@@ -14,9 +14,12 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
 use tonic_health::pb::health_server::{self, HealthServer};
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 use tonic_health::server::HealthService;
+use tonic_web::GrpcWebLayer;
+use tower::Layer;
 use tower::util::MapResponseLayer;
 
 use crate::access::{Access, GuardLayer};
@@ -30,11 +33,12 @@ use crate::day::Day;
 use crate::flight::FlightService;
 use crate::gather::Gather;
 use crate::holder::Holder;
+use crate::http;
 use crate::inventory::Directory;
 use crate::legacy::LegacyService;
 use crate::load::{self, LoadError, LoadOptions, LoadProgress};
 use crate::metrics::Metrics;
-use crate::outside::{self, Clock, Incoming, Outside};
+use crate::outside::{Clock, Incoming, Outside};
 use crate::peer::Neighbour;
 use crate::placement::Placement;
 use crate::proto::{self, legacy, v1};
@@ -425,35 +429,28 @@ async fn serve(
         response.headers_mut().insert(tonic::codegen::http::header::DATE, date);
         response
     };
-    let server = tonic::transport::Server::builder()
-        .initial_stream_window_size(outside::STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(outside::CONNECTION_WINDOW_BYTES)
-        .max_concurrent_streams(limits.connection_requests)
-        .http2_max_header_list_size(limits.header_bytes)
-        .http2_keepalive_interval(Some(limits.ping()))
-        .http2_keepalive_timeout(Some(limits.ping()))
-        .layer(BodiesLayer {
+    let routes = Routes::new(health_server)
+        .add_service(reflection_v1)
+        .add_service(reflection_v1alpha)
+        .add_service(GrpcWebLayer::new().layer(overlay_service))
+        .add_service(peer_service)
+        .add_service(legacy_service)
+        .add_service(flight_service);
+    let layers = (
+        BodiesLayer {
             request: limits.request(),
             transit: state.transit.clone(),
             header_bytes: limits.header_bytes as usize,
-        })
-        .layer(MapResponseLayer::new(dated))
-        .layer(GuardLayer(state.access.clone()))
-        .add_service(health_server)
-        .add_service(reflection_v1)
-        .add_service(reflection_v1alpha)
-        .add_service(overlay_service)
-        .add_service(peer_service)
-        .add_service(legacy_service)
-        .add_service(flight_service)
-        .serve_with_incoming_shutdown(
-            connections::watched(incoming, limits),
-            closing.clone().cancelled_owned(),
-        );
+        },
+        MapResponseLayer::new(dated),
+        GuardLayer(state.access.clone()),
+    );
+    let service = layers.layer(http::beside(routes, state.clone()));
+    let server = connections::serve(service, incoming, limits, closing.clone());
     tokio::pin!(server);
     let grace_ends = tokio::select! {
         biased;
-        ended = &mut server => return ended.map_err(|error| failed(error.to_string())),
+        () = &mut server => return Ok(()),
         grace_ends = drained(&state, &health) => grace_ends,
     };
     closing.cancel();
@@ -463,7 +460,7 @@ async fn serve(
     };
     tokio::select! {
         biased;
-        ended = &mut server => ended.map_err(|error| failed(error.to_string())),
+        () = &mut server => Ok(()),
         () = at_once => Ok(()),
         () = tokio::time::sleep_until(grace_ends) => Ok(()),
     }

@@ -74,6 +74,42 @@ pub struct Place {
 }
 
 impl Place {
+    /// The place that a user writes as `MINLON,MINLAT,MAXLON,MAXLAT`.
+    ///
+    /// # Errors
+    /// Which number is wrong, or how many there are, in words.
+    pub fn from_bbox(text: &str) -> Result<Self, String> {
+        let numbers: Vec<f64> = text
+            .split(',')
+            .map(|part| part.trim().parse().map_err(|_| format!("`{part}` is not a number")))
+            .collect::<Result<_, _>>()?;
+        let [lon_min, lat_min, lon_max, lat_max] = numbers[..] else {
+            return Err(format!("{} numbers, expected 4: MINLON,MINLAT,MAXLON,MAXLAT", numbers.len()));
+        };
+        for (name, min, max, limit) in
+            [("longitude", lon_min, lon_max, 180.0), ("latitude", lat_min, lat_max, 90.0)]
+        {
+            for degrees in [min, max] {
+                // Refuses what is not a number too.
+                if !(-limit..=limit).contains(&degrees) {
+                    return Err(format!(
+                        "{name} {degrees} out of range: must be between {} and {limit} (MINLON,MINLAT,MAXLON,MAXLAT)",
+                        -limit
+                    ));
+                }
+            }
+            if min > max {
+                return Err(format!("smallest {name} {min} is above the largest, {max}"));
+            }
+        }
+        Ok(Place {
+            lat_min: Some(lat_min),
+            lat_max: Some(lat_max),
+            lon_min: Some(lon_min),
+            lon_max: Some(lon_max),
+        })
+    }
+
     /// Whether a point lies inside.
     pub fn contains(&self, latitude: f64, longitude: f64) -> bool {
         self.lat_min.is_none_or(|bound| latitude >= bound)

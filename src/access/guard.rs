@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use futures::future::Either;
+use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::http::header::AUTHORIZATION;
 use tonic::codegen::http::{Request, Response};
-use tonic::{Code, Status};
 use tower::{Layer, Service};
 
 use super::{Access, Denied};
+use crate::error::{Language, Problem, QueryError};
 use crate::outside::Peer;
 
 /// Puts [`Caller`](super::Caller) into the extensions of every request that it lets through.
@@ -54,15 +55,18 @@ where
                 request.extensions_mut().insert(caller);
                 Either::Left(self.service.call(request))
             }
-            Err(denied) => Either::Right(ready(Ok(status(&denied).into_http()))),
+            Err(denied) => {
+                let language = Language::of(request.headers());
+                Either::Right(ready(Ok(refusal(denied, language))))
+            }
         }
     }
 }
 
-fn status(denied: &Denied) -> Status {
-    let code = match denied {
-        Denied::Unauthenticated(_) => Code::Unauthenticated,
-        Denied::NotAllowed(_) => Code::PermissionDenied,
-    };
-    Status::new(code, denied.to_string())
+fn refusal(denied: Denied, language: Language) -> Response<Body> {
+    match (denied, language) {
+        (Denied::NotAllowed(why), _) => language.answer(&QueryError::NotAllowed(why)),
+        (Denied::Unauthenticated(why), Language::Grpc) => Status::unauthenticated(why).into_http(),
+        (Denied::Unauthenticated(why), Language::Http) => Problem::unauthenticated(why).into_response(),
+    }
 }

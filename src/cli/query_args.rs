@@ -39,7 +39,7 @@ pub(crate) struct QueryArgs {
     #[arg(long, value_name = "YYYYMMDD")]
     to: Option<Day>,
     /// Only sites inside these degrees
-    #[arg(long, value_name = "MINLON,MINLAT,MAXLON,MAXLAT", allow_hyphen_values = true, value_parser = parse_bbox)]
+    #[arg(long, value_name = "MINLON,MINLAT,MAXLON,MAXLAT", allow_hyphen_values = true, value_parser = Place::from_bbox)]
     bbox: Option<Place>,
     /// Only days of this team
     #[arg(long, value_name = "TEAM")]
@@ -210,45 +210,13 @@ fn parse_bound(text: &str) -> Result<Open<String>, crate::decimal::InvalidDecima
     Decimal::at_least(text).map(|_| Open(Some(text.to_owned())))
 }
 
-fn parse_bbox(text: &str) -> Result<Place, String> {
-    let numbers: Vec<f64> = text
-        .split(',')
-        .map(|part| part.trim().parse().map_err(|_| format!("`{part}` is not a number")))
-        .collect::<Result<_, _>>()?;
-    let [lon_min, lat_min, lon_max, lat_max] = numbers[..] else {
-        return Err(format!("{} numbers, expected 4: MINLON,MINLAT,MAXLON,MAXLAT", numbers.len()));
-    };
-    for (name, min, max, limit) in
-        [("longitude", lon_min, lon_max, 180.0), ("latitude", lat_min, lat_max, 90.0)]
-    {
-        for degrees in [min, max] {
-            // Refuses what is not a number too.
-            if !(-limit..=limit).contains(&degrees) {
-                return Err(format!(
-                    "{name} {degrees} out of range: must be between {} and {limit} (MINLON,MINLAT,MAXLON,MAXLAT)",
-                    -limit
-                ));
-            }
-        }
-        if min > max {
-            return Err(format!("smallest {name} {min} is above the largest, {max}"));
-        }
-    }
-    Ok(Place {
-        lat_min: Some(lat_min),
-        lat_max: Some(lat_max),
-        lon_min: Some(lon_min),
-        lon_max: Some(lon_max),
-    })
-}
-
 fn column_parser() -> impl TypedValueParser<Value = AggregateOf> {
-    PossibleValuesParser::new(["value", "raw_concentration", "aqi"])
+    PossibleValuesParser::new(AggregateOf::ALL.map(AggregateOf::name))
         .try_map(|name| AggregateOf::from_name(&name).ok_or("unknown column"))
 }
 
 fn key_parser() -> impl TypedValueParser<Value = GroupKey> {
-    PossibleValuesParser::new(["parameter", "site", "agency", "day", "hour", "team"])
+    PossibleValuesParser::new(GroupKey::ALL.map(GroupKey::name))
         .try_map(|name| GroupKey::from_name(&name).ok_or("unknown key"))
 }
 

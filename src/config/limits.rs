@@ -158,12 +158,14 @@ bounded! {
         /// Connections open at once from one address (of IPv6, its network of 64 bits), default 2048, so that one address
         /// leaves places to others. Raising it to `connections` or beyond leaves them none.
         address_connections: usize = 2048, 1..=1_000_000;
-        /// Milliseconds in which a client has to begin to speak HTTP/2, default 10 seconds; then the connection is closed.
+        /// Milliseconds in which a client has to begin to speak HTTP, default 10 seconds; then the connection is closed.
         handshake_ms: u64 = 10_000, 10..=600_000;
         /// Milliseconds between two pings to a client, and that it may take to answer one, default 20 seconds; then the
-        /// connection is closed. Raising it keeps what silent clients hold for longer.
+        /// connection is closed. HTTP/1.1 has no pings: it is the time to the end of the head of the next request. Raising it
+        /// keeps what silent clients hold for longer.
         ping_ms: u64 = 20_000, 10..=600_000;
-        /// Bytes of a request's headers, default 16 KiB, each with 32 more; a request with more is refused.
+        /// Bytes of a request's headers, default 16 KiB, each with 32 more; a request with more is refused. In HTTP/1.1 they are
+        /// the bytes of the whole head, at least 8192, in at most 100 headers.
         header_bytes: u32 = 16_384, 1024..=1_048_576;
         /// Milliseconds that a request's message may take to arrive after its headers, default 20 seconds; then it is
         /// answered DEADLINE_EXCEEDED.

@@ -13,13 +13,14 @@ use futures::future::BoxFuture;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tonic::Status;
 use tonic::body::Body;
-use tonic::codegen::http::{HeaderMap, Request, Response};
+use tonic::codegen::http::header::CONTENT_TYPE;
+use tonic::codegen::http::{HeaderMap, Request, Response, Version};
 use tonic::codegen::{Body as HttpBody, StdError};
 use tower::{Layer, Service};
 
 use super::watch::{Connection, Waiting};
 use crate::admission::{InFlight, InFlightPermit, Overloaded};
-use crate::error::QueryError;
+use crate::error::{Language, Problem, QueryError};
 use crate::outside;
 
 /// The HTTP library takes a piece whole, whether there is room for it or not, and keeps what does not fit.
@@ -73,10 +74,14 @@ where
             return self.service.call(request).boxed();
         };
         request.extensions_mut().insert(connection.peer.clone());
+        let language = Language::of(request.headers());
+        if is_grpc(request.headers()) && request.version() < Version::HTTP_2 {
+            return async { Ok(Problem::grpc_over_http1().into_response()) }.boxed();
+        }
         let BodiesLayer { request: within, transit, header_bytes } = &self.layer;
         let held = match transit.try_acquire_for(connection.counted_for.clone(), *header_bytes) {
             Ok(held) => Arc::new(held),
-            Err(full) => return async { Ok(refusal(full).into_http()) }.boxed(),
+            Err(full) => return async move { Ok(language.answer(&full.into())) }.boxed(),
         };
         let (within, arriving) = (*within, held.clone());
         let request = request.map(|body| Body::new(Arriving { body, within, ends: None, held: arriving }));
@@ -92,12 +97,19 @@ async fn given(
     connection: Connection,
 ) -> Response<Body> {
     let (head, body) = response.into_parts();
-    let mut given = Given { body, part: None, trailers: None, held, connection };
+    let (language, has_status) = (Language::of(&head.headers), is_grpc(&head.headers));
+    let mut given = Given { body, part: None, trailers: None, has_status, held, connection };
     // Most answers are one part that is there at once. Of a stream the first may come later.
     match poll_fn(|cx| Poll::Ready(given.poll_part(cx))).await {
-        Poll::Ready(Some(Err(unsent))) => unsent.into_status().into_http(),
+        Poll::Ready(Some(Err(unsent))) => unsent.into_response(language),
         Poll::Ready(_) | Poll::Pending => Response::from_parts(head, Body::new(given)),
     }
+}
+
+/// Whether these are the headers of gRPC itself, not of gRPC-Web: there is a place for a status behind the messages.
+fn is_grpc(headers: &HeaderMap) -> bool {
+    Language::of(headers) == Language::Grpc
+        && !headers[CONTENT_TYPE].as_bytes().starts_with(b"application/grpc-web")
 }
 
 fn refusal(full: Overloaded) -> Status {
@@ -148,6 +160,8 @@ struct Given {
     /// What is left of the part at hand.
     part: Option<Part>,
     trailers: Option<Frame>,
+    /// Whether a failure is said behind what was sent; else it ends the answer in the middle.
+    has_status: bool,
     held: Arc<InFlightPermit>,
     connection: Connection,
 }
@@ -181,6 +195,16 @@ impl Unsent {
         match self {
             Unsent::NoRoom(full) => refusal(full),
             Unsent::Failed(error) => Status::internal(format!("the answer failed: {error}")),
+        }
+    }
+
+    fn into_response(self, language: Language) -> Response<Body> {
+        match (language, self) {
+            (Language::Grpc, unsent) => unsent.into_status().into_http(),
+            (_, Unsent::NoRoom(full)) => language.answer(&full.into()),
+            (_, Unsent::Failed(error)) => {
+                Problem::internal(format!("the answer failed: {error}")).into_response()
+            }
         }
     }
 }
@@ -231,6 +255,9 @@ impl HttpBody for Given {
             && let Some(Err(unsent)) = ready!(self.poll_part(cx))
         {
             self.body = Body::empty();
+            if !self.has_status {
+                return Poll::Ready(Some(Err(unsent.into_status().into())));
+            }
             let mut trailers = HeaderMap::new();
             let written = unsent.into_status().add_header(&mut trailers);
             return Poll::Ready(Some(written.map(|()| Frame::trailers(trailers)).map_err(StdError::from)));

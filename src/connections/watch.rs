@@ -9,15 +9,19 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
-use tonic::transport::server::Connected;
 
 use super::places::counted_as;
 use crate::outside::{Accepted, Peer};
 
-/// Bytes with which a client begins: the preface, and the head of its settings.
-const FIRST_BYTES: usize = 24 + 9;
+/// What a client of HTTP/2 begins with. Whoever begins otherwise speaks HTTP/1.1, whose heads have a time of their own.
+///
+/// Source: RFC 9113, section 3.4.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// A connection, watched while it is read from, which the server always does.
+/// Bytes with which it begins: the preface, and the head of its settings.
+const FIRST_BYTES: usize = PREFACE.len() + 9;
+
+/// A connection, watched while it is read from or written to.
 pub struct Watched {
     stream: Accepted,
     connection: Connection,
@@ -66,6 +70,19 @@ impl Watched {
         Watched { stream, connection, first_bytes: FIRST_BYTES, untaken, look }
     }
 
+    /// What requests know about it.
+    pub(super) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// Takes in bytes with which the client begins; whether it has begun.
+    fn begins(&mut self, bytes: &[u8]) -> bool {
+        let place = PREFACE.len().min(FIRST_BYTES - self.first_bytes);
+        let is_http2 = PREFACE[place..].iter().zip(bytes).all(|(expected, byte)| expected == byte);
+        self.first_bytes = if is_http2 { self.first_bytes.saturating_sub(bytes.len()) } else { 0 };
+        self.first_bytes == 0
+    }
+
     /// Looks whether time is up, if it is time to look.
     fn poll_time(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         while self.look.as_mut().poll(cx).is_ready() {
@@ -105,14 +122,6 @@ fn lock(answers: &Mutex<Answers>) -> MutexGuard<'_, Answers> {
     answers.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Connected for Watched {
-    type ConnectInfo = Connection;
-
-    fn connect_info(&self) -> Connection {
-        self.connection.clone()
-    }
-}
-
 impl AsyncRead for Watched {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -122,14 +131,10 @@ impl AsyncRead for Watched {
         self.poll_time(cx)?;
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        let bytes = buffer.filled().len() - before;
-        if self.first_bytes > 0 && bytes > 0 {
-            self.first_bytes = self.first_bytes.saturating_sub(bytes);
-            if self.first_bytes == 0 {
-                let ends = Instant::now() + self.untaken;
-                self.look.as_mut().reset(ends);
-                self.poll_time(cx)?;
-            }
+        if self.first_bytes > 0 && self.begins(&buffer.filled()[before..]) {
+            let ends = Instant::now() + self.untaken;
+            self.look.as_mut().reset(ends);
+            self.poll_time(cx)?;
         }
         read
     }
@@ -137,6 +142,7 @@ impl AsyncRead for Watched {
 
 impl AsyncWrite for Watched {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_time(cx)?;
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
 
@@ -145,6 +151,8 @@ impl AsyncWrite for Watched {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        // A client of HTTP/1.1 that has sent its next request is not read from while it takes an answer.
+        self.poll_time(cx)?;
         Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
     }
 

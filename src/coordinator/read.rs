@@ -209,6 +209,31 @@ impl Coordinator {
         Ok(first)
     }
 
+    /// Does what a reader wants done with the rows of a chunk, on a thread that computes, charged to the reader.
+    ///
+    /// Units: `cost` is in rows to scan.
+    ///
+    /// # Errors
+    /// [`QueryError::Overloaded`] if too much computing waits already.
+    pub async fn work_for<T: Send + 'static>(
+        &self,
+        reader: &ClientKey,
+        (result_set, index): (&ResultSet, u32),
+        cost: u64,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, QueryError> {
+        let due = self.clock.now() + self.overlay.limits.query();
+        let requester = Requester { team: chunk_team(result_set, index), client: reader.clone(), due };
+        let permit = self.computing.acquire(&requester, cost).await?;
+        let (_owner, tied) = self.metrics.orphans().tie();
+        let work = move || {
+            let done = work();
+            drop((permit, tied));
+            done
+        };
+        Ok(self.compute.run(cost, work).await)
+    }
+
     async fn groups(
         &self,
         result_set: &ResultSet,

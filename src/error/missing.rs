@@ -104,7 +104,7 @@ fn within<T>(
 }
 
 /// `20200821-20200824, 20200830`; where that is too long, how many more there are and which is the last.
-fn listed(days: &[Day]) -> String {
+pub fn listed(days: &[Day]) -> String {
     let (mut text, mut named) = (String::new(), 0);
     for run in day::runs(days.iter().copied()) {
         let word = run.to_string();

@@ -1,7 +1,7 @@
 //! TLS below the connections: who connects is checked before a byte of a request is read.
 //!
 //! Nodes show certificates to each other, clients need none. A certificate is for the host that it is shown at, and for
-//! the node that it names ([`NODE_NAME`]). Both sides speak HTTP/2 only.
+//! the node that it names ([`NODE_NAME`]). Nodes speak HTTP/2; a client may speak HTTP/1.1.
 
 use std::io;
 use std::net::IpAddr;
@@ -28,8 +28,9 @@ use crate::outside::{Accepted, Connect, Incoming, Peer, Stream};
 /// What precedes a node's id in the URI that its certificate names it by, as a subject alternative name.
 pub const NODE_NAME: &str = "overlay:node:";
 
-/// What is spoken above.
+/// What is spoken above, by names that both sides agree on.
 const HTTP_2: &[u8] = b"h2";
+const HTTP_1: &[u8] = b"http/1.1";
 
 /// Certificates, ready for use.
 pub struct Tls {
@@ -59,7 +60,7 @@ impl Tls {
             .with_client_cert_verifier(verifier)
             .with_single_cert(chain.clone(), private()?)
             .map_err(unusable)?;
-        server.alpn_protocols = vec![HTTP_2.to_vec()];
+        server.alpn_protocols = vec![HTTP_2.to_vec(), HTTP_1.to_vec()];
         // Every handshake checks the certificate: a session that is taken up again would outlive it.
         server.session_storage = Arc::new(NoServerSessionStorage {});
         server.send_tls13_tickets = 0;

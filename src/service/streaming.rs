@@ -32,6 +32,42 @@ pub(crate) struct Reading {
     pub(crate) until: Option<Instant>,
 }
 
+/// Reads the chunks in order, each with its index, up to the first failure.
+///
+/// Each is read when it is asked for, by a task: it ends and gives its permit back even if the client takes nothing any more.
+/// The coordinator reads ahead for who reads in order.
+pub(crate) fn reads(
+    state: &Arc<NodeState>,
+    reading: Reading,
+) -> impl Stream<Item = (u32, Result<ChunkRead, QueryError>)> + Send + use<> {
+    let Reading { uid, owner, client, chunks, until } = reading;
+    let (reader, orphans) = (state.clone(), state.metrics.orphans().clone());
+    let read = move |index: u32| {
+        let (state, uid, owner, client) = (reader.clone(), uid.clone(), owner.clone(), client.clone());
+        let (tied, work) = orphans.tie();
+        let reading = AbortOnDropHandle::new(tokio::spawn(async move {
+            let _work = work;
+            let own = state.deadline(None);
+            let deadline = until.map_or(own, |until| until.min(own));
+            state.coordinator.chunk(&uid, i64::from(index), &owner, &client, deadline).await
+        }));
+        async move {
+            let _owner = tied;
+            let read = match reading.await {
+                Ok(read) => read,
+                Err(failed) if failed.is_panic() => std::panic::resume_unwind(failed.into_panic()),
+                // The runtime is shutting down and drops this future at its next suspension.
+                Err(_) => std::future::pending().await,
+            };
+            (index, read)
+        }
+    };
+    futures::stream::iter(chunks).then(read).scan(false, |failed, (index, read)| {
+        let ended = std::mem::replace(failed, read.is_err());
+        futures::future::ready((!ended).then_some((index, read)))
+    })
+}
+
 /// The messages that `messages` makes of each chunk, in order, until the first error.
 ///
 /// Must be called inside a runtime.
@@ -43,35 +79,14 @@ pub(crate) fn chunks<T: Send + 'static>(
     reading: Reading,
     messages: impl Fn(u32, ChunkRead) -> Vec<Result<T, Status>> + Send + 'static,
 ) -> Result<BoxStream<'static, Result<T, Status>>, QueryError> {
-    let Reading { uid, owner, client, chunks, until } = reading;
-    let address = owner.address.clone();
-    let (reader, orphans) = (state.clone(), state.metrics.orphans().clone());
-    let read = move |index: u32| {
-        let (state, uid, owner, client) = (reader.clone(), uid.clone(), owner.clone(), client.clone());
-        // The coordinator reads ahead for who reads in order. The read is a task, so that it ends and gives its permit back
-        // even if the client takes nothing any more.
-        let (tied, work) = orphans.tie();
-        let reading = AbortOnDropHandle::new(tokio::spawn(async move {
-            let _work = work;
-            let own = state.deadline(None);
-            let deadline = until.map_or(own, |until| until.min(own));
-            state.coordinator.chunk(&uid, i64::from(index), &owner, &client, deadline).await
-        }));
-        async move {
-            let _owner = tied;
-            let read = reading
-                .await
-                .map_err(|failed| Status::internal(format!("reading a chunk failed: {failed}")))?;
-            Ok((index, read.map_err(|error| error.to_status())?))
-        }
-    };
-    let messages = move |read: Result<(u32, ChunkRead), Status>| {
+    let address = reading.owner.address.clone();
+    let messages = move |(index, read): (u32, Result<ChunkRead, QueryError>)| {
         futures::stream::iter(match read {
-            Ok((index, chunk)) => messages(index, chunk),
-            Err(status) => vec![Err(status)],
+            Ok(chunk) => messages(index, chunk),
+            Err(error) => vec![Err(error.to_status())],
         })
     };
-    held(state, &address, futures::stream::iter(chunks).then(read).flat_map(messages))
+    held(state, &address, reads(state, reading).flat_map(messages))
 }
 
 /// Items until the first error, as long as a client of this address takes them.
@@ -107,7 +122,7 @@ fn until_error<T>(stream: impl Stream<Item = Result<T, Status>>) -> impl Stream<
 /// and not the stream.
 ///
 /// Must be called inside a runtime.
-fn until_idle<T: Send + 'static>(
+pub(crate) fn until_idle<T: Send + 'static>(
     inner: BoxStream<'static, Result<T, Status>>,
     idle: Duration,
 ) -> impl Stream<Item = Result<T, Status>> {

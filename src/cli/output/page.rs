@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use comfy_table::{Cell, CellAlignment, ColumnConstraint, ContentArrangement, Row, Table, Width, presets};
 use serde_json::value::RawValue;
 
-use super::rows::texts;
+use crate::rows::texts;
 
 /// Rows of a page. The first one decides how wide columns are, so that `--all` need not be kept whole.
 const PAGE_ROWS: usize = 2000;

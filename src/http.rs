@@ -1,0 +1,225 @@
+//! What browsers and `curl` ask over HTTP, on the port of both contracts: queries, and how the node is.
+//!
+//! [`ROUTES`] and the table in `parameters` say what there is: they drive the answers, what errors name, and the OpenAPI
+//! document. Failures are problem documents ([`crate::error::Problem`]). Connections, messages on their way, tokens,
+//! admission and deadlines are those of every other client.
+//!
+//! There are no headers for scripts of other sites (CORS): a node without tokens trusts addresses, and a page that somebody
+//! visits could ask it from his. Whoever wants them puts a proxy in front.
+
+mod about;
+mod openapi;
+mod parameters;
+mod query;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde_json::Value;
+use tonic::Status;
+use tonic::body::Body;
+use tonic::codegen::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName};
+use tonic::codegen::http::{HeaderValue, Method, Request, Response, StatusCode};
+use tonic::service::Routes;
+use tower::service_fn;
+
+use crate::access::Caller;
+use crate::error::{Language, Problem, QueryError};
+use crate::state::NodeState;
+
+use self::parameters::Asked;
+
+/// What every path answers.
+const METHODS: &str = "GET, HEAD, OPTIONS";
+
+/// A path that is answered.
+struct Route {
+    path: &'static str,
+    /// One line for the document.
+    summary: &'static str,
+    /// The names of the parameters that it takes.
+    parameters: &'static [&'static str],
+    /// Of its answer; a query's is that of the format.
+    content_type: &'static str,
+    answer: Answer,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    Rows,
+    Groups,
+    Explanation,
+    Topology,
+    Metrics,
+    Exposition,
+    OpenApi,
+    Live,
+    Ready,
+}
+
+const JSON: &str = "application/json";
+const TEXT: &str = "text/plain; charset=utf-8";
+
+const ROUTES: [Route; 9] = [
+    Route {
+        path: "/api/v1/query",
+        summary: "The rows that match, in canonical order, as a stream",
+        parameters: parameters::OF_ROWS,
+        content_type: "",
+        answer: Answer::Rows,
+    },
+    Route {
+        path: "/api/v1/aggregate",
+        summary: "Count, min, max and mean of a column by groups, in the order of their keys",
+        parameters: parameters::OF_GROUPS,
+        content_type: "",
+        answer: Answer::Groups,
+    },
+    Route {
+        path: "/api/v1/explain",
+        summary: "What a query would do, without doing it: days, prunings, holders, expected cost",
+        parameters: parameters::OF_EXPLANATION,
+        content_type: JSON,
+        answer: Answer::Explanation,
+    },
+    Route {
+        path: "/api/v1/topology",
+        summary: "The overlay as this node knows it: nodes, edges, health, days held",
+        parameters: &[],
+        content_type: JSON,
+        answer: Answer::Topology,
+    },
+    Route {
+        path: "/api/v1/metrics",
+        summary: "The state of this node",
+        parameters: &[],
+        content_type: JSON,
+        answer: Answer::Metrics,
+    },
+    Route {
+        path: "/api/v1/openapi.json",
+        summary: "This document",
+        parameters: &[],
+        content_type: JSON,
+        answer: Answer::OpenApi,
+    },
+    Route {
+        path: "/metrics",
+        summary: "Every metric of this node, for Prometheus",
+        parameters: &[],
+        content_type: "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        answer: Answer::Exposition,
+    },
+    Route {
+        path: "/livez",
+        summary: "Whether the node runs",
+        parameters: &[],
+        content_type: TEXT,
+        answer: Answer::Live,
+    },
+    Route {
+        path: "/readyz",
+        summary: "Whether the node takes queries",
+        parameters: &[],
+        content_type: TEXT,
+        answer: Answer::Ready,
+    },
+];
+
+/// The gRPC services of a node, and beside them what is asked over HTTP.
+pub fn beside(services: Routes, state: Arc<NodeState>) -> Routes {
+    let http = service_fn(move |request: Request<_>| {
+        let state = state.clone();
+        async move { Ok::<_, Infallible>(answer(&state, request).await) }
+    });
+    services.into_axum_router().fallback_service(http).into()
+}
+
+async fn answer<B>(state: &Arc<NodeState>, request: Request<B>) -> Response<Body> {
+    let (request, _) = request.into_parts();
+    if Language::of(&request.headers) == Language::Grpc {
+        return Status::unimplemented("").into_http();
+    }
+    let path = request.uri.path();
+    let Some(route) = ROUTES.iter().find(|route| route.path == path) else {
+        return no_such_path(path).into_response();
+    };
+    let mut response = match request.method {
+        Method::GET | Method::HEAD => {
+            let caller = request.extensions.get::<Caller>().cloned().unwrap_or_default();
+            let query = request.uri.query().unwrap_or_default();
+            let answered = route.answer(state, caller, query).await;
+            answered.unwrap_or_else(|error| Problem::of(&error).into_response())
+        }
+        Method::OPTIONS => with_status(StatusCode::NO_CONTENT),
+        other => {
+            let why = format!("{other} {path}: only {METHODS} are answered");
+            return Problem::method_not_allowed(why, METHODS).into_response();
+        }
+    };
+    let headers = response.headers_mut();
+    if request.method == Method::OPTIONS {
+        headers.insert(ALLOW, HeaderValue::from_static(METHODS));
+    }
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff"));
+    match request.method {
+        Method::HEAD => response.map(|_| Body::empty()),
+        _ => response,
+    }
+}
+
+fn no_such_path(path: &str) -> Problem {
+    let known = ROUTES.map(|route| route.path).join(", ");
+    Problem::not_found(format!("unknown path `{}` (paths: {known})", crate::error::shown(path)))
+}
+
+impl Route {
+    async fn answer(
+        &self,
+        state: &Arc<NodeState>,
+        caller: Caller,
+        query: &str,
+    ) -> Result<Response<Body>, QueryError> {
+        let asked = Asked::parse(query, self.parameters, &state.overlay.limits);
+        let asked = asked.map_err(|invalid| match self.answer {
+            Answer::Rows | Answer::Groups => state.refused(invalid.into()),
+            _ => invalid.into(),
+        })?;
+        Ok(match self.answer {
+            Answer::Rows => query::rows(state, &caller, &asked).await?,
+            Answer::Groups => query::groups(state, &caller, &asked).await?,
+            Answer::Explanation => self.json(&query::explanation(state, &caller, &asked).await?),
+            Answer::Topology => self.json(&about::topology(state)),
+            Answer::Metrics => self.json(&about::metrics(state)),
+            Answer::Exposition => self.text(state.metrics.exposition(&state.gauges())),
+            Answer::OpenApi => self.json(&openapi::document()),
+            Answer::Live => self.text("live\n"),
+            Answer::Ready => {
+                state.serving()?;
+                self.text("ready\n")
+            }
+        })
+    }
+
+    fn json(&self, value: &Value) -> Response<Body> {
+        self.text(format!("{value:#}\n"))
+    }
+
+    fn text(&self, text: impl Into<Bytes>) -> Response<Body> {
+        with_type(self.content_type, Body::new(http_body_util::Full::new(text.into())))
+    }
+}
+
+fn with_type(content_type: &'static str, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
+
+fn with_status(status: StatusCode) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = status;
+    response
+}
