@@ -85,13 +85,17 @@ async fn client_that_answers_no_ping_is_closed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_not_http2_is_closed() {
+async fn what_is_not_http_is_closed() {
     let cluster = cluster(json!({})).await;
     let address = cluster.address("A");
     let attack = async {
         let mut random = fastrand::Rng::with_seed(0x51f2);
-        let mut inputs =
-            vec![b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_vec(), b"\x16\x03\x01\x02\x00".repeat(20)];
+        let mut inputs = vec![
+            b"GET\r\n\r\n".to_vec(),
+            b"GET / HTTP/1.1\r\n\0: a\r\n\r\n".to_vec(),
+            b"PRI * HTTP/1.1\r\n".to_vec(),
+            b"\x16\x03\x01\x02\x00".repeat(20),
+        ];
         for _ in 0..50 {
             let mut garbage = vec![0; random.usize(33..2000)];
             random.fill(&mut garbage);
