@@ -76,6 +76,11 @@ impl<K: Ord + Clone, V: Clone> ByteCache<K, V> {
         inner.entries.insert(key, Slot { value, bytes, used });
     }
 
+    /// The most bytes that it holds.
+    pub fn capacity_bytes(&self) -> usize {
+        self.capacity_bytes
+    }
+
     /// Bytes held.
     pub fn bytes(&self) -> usize {
         self.lock().bytes

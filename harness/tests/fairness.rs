@@ -12,6 +12,7 @@ use overlay::aggregate::{AggregateOf, AggregateSpec, GroupKey};
 use overlay::client::{Client, ClientError};
 use overlay::coordinator::{Asking, Coordinator, RequestStatus};
 use overlay::day::Day;
+use overlay::holder::cost_of_encoding;
 use overlay::metrics::Gauges;
 use overlay::outside::Compute;
 use overlay::plan::Query;
@@ -120,7 +121,7 @@ fn client_that_only_reads_does_not_starve_others() {
     let groups = Query { aggregate: Some(by_site), ..heaviest() };
     // Holders have ten slots, the leader, which encodes groups, has two.
     for (query, slots) in [(heaviest(), 10), (groups, 2)] {
-        let spec = spec(json!({})).with(json!({ "cache": no_cache }));
+        let spec = spec(json!({})).with(json!({ "cache": no_cache, "strategies": {"chunk_size": 8} }));
         in_virtual_time(spec, async |cluster| {
             let alone = nine_light_clients(cluster).await;
             let result = cluster.client("A", "flood").unwrap().query(&query).await.unwrap();
@@ -132,7 +133,8 @@ fn client_that_only_reads_does_not_starve_others() {
             let (light, drained) = beside(cluster, &drain).await;
             // What was encoded before is answered in the meantime.
             let encoded = (drained.answered as u32).saturating_sub(CONNECTIONS as u32);
-            let encoding = Duration::from_nanos(16 * 16 * NS_PER_ROW) * encoded;
+            let rows = cost_of_encoding(8, query.encoding);
+            let encoding = Duration::from_nanos(rows * NS_PER_ROW) * encoded;
             assert!(drained.answered > 100, "no flood: {drained:?}");
             assert!(encoding <= SCHEDULE.lasts * slots, "{drained:?} without paying for it");
             assert!(alone.failed.is_empty() && light.failed.is_empty(), "{:?}", light.failed);

@@ -212,7 +212,7 @@ fn holder_of(days: &[&str], slots: usize, limits: Value) -> (Holder, Vec<CountIt
 
 fn selection(bound: Option<i64>) -> Selection {
     let predicate = Predicate { min: bound.map(|bound| Decimal(bound * ONE)), ..Predicate::default() };
-    Selection { predicate: Arc::new(predicate), encoding: Encoding::Json }
+    Selection { predicate: Arc::new(predicate), encoding: Encoding::Arrow }
 }
 
 fn call(client: &str) -> Call {

@@ -100,7 +100,9 @@ impl Coordinator {
                     Some(frames) => frames,
                     None => {
                         let chunks = self.read_together(&result_set, index, self.leases.together(uid));
-                        self.row_frames(&result_set, chunks, &call).await?
+                        let frames = self.row_frames(&result_set, chunks.clone(), &call).await?;
+                        self.leases.read_along(uid, index + 1..chunks.end);
+                        frames
                     }
                 }
             }
@@ -111,7 +113,7 @@ impl Coordinator {
     /// Reads chunks that a client is about to ask for. What becomes of it shows when it does.
     fn read_ahead(self: &Arc<Self>, uid: &str, result_set: &Arc<ResultSet>, call: &Call) {
         let is_ready = |index: &u32| self.chunks.contains(&(result_set.key.clone(), *index));
-        while let Some((start, most)) = self.leases.begins(uid) {
+        while let Some((start, most)) = self.leases.begins(uid).filter(|_| self.keeps_windows()) {
             let looked_at = start..start.saturating_add(LOOKED_AT).min(result_set.chunk_count());
             let Some(start) = looked_at.into_iter().find(|index| !is_ready(index)) else { return };
             let end = start.saturating_add(most).min(result_set.chunk_count());
@@ -139,11 +141,17 @@ impl Coordinator {
     /// The chunk at `index` and what is read along with it: of the `most` from there on those that need no other days, since
     /// one more day could fail, and that are no more than a window.
     fn read_together(&self, result_set: &ResultSet, index: u32, most: u32) -> Range<u32> {
+        let most = if self.keeps_windows() { most } else { 1 };
         let last_day = |chunk: u32| result_set.chunk_days(chunk).and_then(|days| Some(days.last()?.day));
         let day = last_day(index);
         let end = index.saturating_add(most).min(result_set.chunk_count());
         let end = index + 1 + (index + 1..end).take_while(|chunk| last_day(*chunk) == day).count() as u32;
         index..self.window_end(result_set, index, end)
+    }
+
+    /// Whether chunks that are read before they are asked for are still there then.
+    fn keeps_windows(&self) -> bool {
+        self.chunks.capacity_bytes() >= self.overlay.limits.chunk_bytes
     }
 
     /// The end of the chunks from `start` on that have together no more bytes than one may have.
@@ -224,7 +232,17 @@ impl Coordinator {
     ) -> Result<T, QueryError> {
         let due = self.clock.now() + self.overlay.limits.query();
         let requester = Requester { team: chunk_team(result_set, index), client: reader.clone(), due };
-        let permit = self.computing.acquire(&requester, cost).await?;
+        self.run_paid(&requester, cost, work).await
+    }
+
+    /// Runs one piece of computing under a compute slot, which goes with it.
+    async fn run_paid<T: Send + 'static>(
+        &self,
+        requester: &Requester,
+        cost: u64,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, QueryError> {
+        let permit = self.computing.acquire(requester, cost).await?;
         let (_owner, tied) = self.metrics.orphans().tie();
         let work = move || {
             let done = work();
@@ -266,17 +284,11 @@ impl Coordinator {
             return Ok(self.keep_chunk(key, Vec::new()));
         }
         let cost = cost_of_encoding(range.end - range.start, result_set.plan.query.encoding);
-        let permit = self.computing.acquire(&requester, cost).await?;
         let records = range.start as usize..range.end as usize;
         let encoding = result_set.plan.query.encoding;
         // Equal versions give equal groups, so the range that was cut from them is there.
-        let (_owner, work) = self.metrics.orphans().tie();
-        let encode = move || {
-            let payload = frame::encode_groups(of, &groups, records, encoding);
-            drop((permit, work));
-            payload
-        };
-        let payload = self.compute.run(cost, encode).await;
+        let encode = move || frame::encode_groups(of, &groups, records, encoding);
+        let payload = self.run_paid(&requester, cost, encode).await?;
         let frame = Frame {
             day: None,
             version: coverage::aggregate_version(&result_set.ledger),

@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -281,6 +282,11 @@ impl Leases {
     /// How many chunks at most to read together with one that is asked for.
     pub fn together(&self, uid: &str) -> u32 {
         self.reading(uid, |reading| reading.together()).unwrap_or(1)
+    }
+
+    /// Notes what was read along with a chunk that was asked for.
+    pub fn read_along(&self, uid: &str, chunks: Range<u32>) {
+        self.reading(uid, |reading| reading.read_along(chunks));
     }
 
     /// From which chunk on to read ahead now, and how many chunks at most.

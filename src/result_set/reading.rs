@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 
 use futures::FutureExt;
-use futures::future::{BoxFuture, Shared};
+use futures::future::{BoxFuture, Shared, ready};
 
 /// The most chunks of a window.
 pub const WINDOW_CHUNKS: u32 = 64;
@@ -79,6 +79,13 @@ impl Reading {
         if self.windows.is_empty() { doubled(self.run).min(WINDOW_CHUNKS) } else { 1 }
     }
 
+    /// Notes what was read along with a chunk that was asked for.
+    pub(super) fn read_along(&mut self, chunks: Range<u32>) {
+        if self.windows.is_empty() && !chunks.is_empty() {
+            self.windows.push_back(Window { chunks, done: ready(true).boxed().shared() });
+        }
+    }
+
     /// From which chunk on to read a window now, and how many chunks at most. One chunk tells nothing: it comes along with
     /// the answer to the query.
     pub(super) fn begins(&self) -> Option<(u32, u32)> {
@@ -109,7 +116,7 @@ fn doubled(times: u32) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use futures::future::{pending, ready};
+    use futures::future::pending;
 
     use super::*;
 
@@ -178,6 +185,18 @@ mod tests {
         assert_eq!((reader.windows.len(), reader.next), (1, 10));
         assert!(reader.asks(200).is_none());
         assert_eq!((reader.windows.len(), reader.begins()), (0, None));
+    }
+
+    /// Goal: what is read along with a chunk is missed if it is gone, as what is read ahead is.
+    #[test]
+    fn what_was_read_along_and_is_gone_is_not_read_along_again() {
+        let mut reader = Reading::default();
+        assert!(reader.asks(0).is_none());
+        assert_eq!(reader.together(), 2);
+        reader.read_along(1..2);
+        assert!(reader.asks(1).is_some());
+        reader.stumbles(1);
+        assert_eq!((reader.together(), reader.stumbles), (1, 1));
     }
 
     /// Goal: of two requests that would read the same ahead one does, and nothing is noted for where the client was before.
