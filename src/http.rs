@@ -1,6 +1,6 @@
 //! What browsers and `curl` ask over HTTP, on the port of both contracts: queries, and how the node is.
 //!
-//! [`ROUTES`] and the table in `parameters` say what there is: they drive the answers, what errors name, and the OpenAPI
+//! `ROUTES` and the table in `parameters` say what there is: they drive the answers, what errors name, and the OpenAPI
 //! document. Failures are problem documents ([`crate::error::Problem`]). Connections, messages on their way, tokens,
 //! admission and deadlines are those of every other client.
 //!
