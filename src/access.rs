@@ -102,6 +102,22 @@ impl Access {
         }
     }
 
+    /// What a page of a browser may ask, by where it asks: whoever visits it may be on a host that is trusted, and knows nothing of it.
+    ///
+    /// # Errors
+    /// [`Denied::NotAllowed`]
+    pub fn check_page(&self, path: &str, caller: Caller) -> Result<Caller, Denied> {
+        if self.tokens.is_some() {
+            return Ok(caller);
+        }
+        match need(path) {
+            Need::Peer => Err(Denied::NotAllowed("peer verbs are not for pages of a browser".to_owned())),
+            _ => {
+                Ok(Caller { not_admin: Some("shutdown is not for pages of a browser".to_owned()), ..caller })
+            }
+        }
+    }
+
     fn check_peer(&self, role: Option<Credential>, shown: Option<&str>, peer: &Peer) -> Result<(), Denied> {
         if matches!(role, Some(Credential::Peer | Credential::Admin)) {
             return Ok(());

@@ -170,7 +170,13 @@ async fn answer<B>(state: &Arc<NodeState>, request: Request<B>) -> Response<Body
     }
 }
 
-fn no_such_path(path: &str) -> Problem {
+/// Whether something is asked under this path without gRPC.
+pub(crate) fn has(path: &str) -> bool {
+    ROUTES.iter().any(|route| route.path == path)
+}
+
+/// What is answered under any other path.
+pub(crate) fn no_such_path(path: &str) -> Problem {
     let known = ROUTES.map(|route| route.path).join(", ");
     Problem::not_found(format!("unknown path `{}` (paths: {known})", crate::error::shown(path)))
 }

@@ -48,6 +48,9 @@ pub(crate) fn caller<T>(request: &Request<T>) -> Caller {
 pub(crate) fn timeout<T>(request: &Request<T>) -> Option<Duration> {
     let value = request.metadata().get("grpc-timeout")?.to_str().ok()?;
     let (digits, unit) = value.split_at_checked(value.len().checked_sub(1)?)?;
+    if digits.len() > 8 || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
+        return None;
+    }
     let amount: u64 = digits.parse().ok()?;
     match unit {
         "H" => Some(Duration::from_secs(amount.saturating_mul(3600))),
@@ -439,4 +442,23 @@ impl PeerService {
 fn count_failure(failure: Failure<CountItem>) -> v1::DayFailure {
     let (day, node) = (failure.item.day, failure.item.node.clone());
     wire::day_failure_to(failure, day, &node)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timeout_has_eight_digits_and_a_unit() {
+        let of = |value: &str| {
+            let mut request = Request::new(());
+            request.metadata_mut().insert("grpc-timeout", value.parse().unwrap());
+            timeout(&request)
+        };
+        assert_eq!(of("20m"), Some(Duration::from_millis(20)));
+        assert_eq!(of("99999999H"), Some(Duration::from_secs(99_999_999 * 3600)));
+        for wrong in ["", "m", "20", "+5S", "-1S", "999999999S", "99999999999999999999S"] {
+            assert_eq!(of(wrong), None, "{wrong}");
+        }
+    }
 }

@@ -513,6 +513,49 @@ async fn grpc_over_http1_is_refused() {
     Answer::of(send(request).await).await.assert_problem(505, "http_version", &["HTTP/2"]);
 }
 
+/// Goal: a page that somebody visits on a trusted host cannot stop his node, nor ask as a peer. Method: what a browser sends
+/// anywhere without asking first, and what it sends to a name that leads to the node.
+#[tokio::test(flavor = "multi_thread")]
+async fn page_neither_stops_a_node_nor_asks_as_a_peer() {
+    let cluster = cluster(json!({})).await;
+    let address = cluster.address("A");
+    let post = async |path: &str, headers: &str| {
+        let mut socket = TcpStream::connect(&address).await.unwrap();
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: 5\r\n{headers}\r\n"
+        );
+        socket.write_all(&[head.as_bytes(), &[0; 5]].concat()).await.unwrap();
+        let mut answer = Vec::new();
+        timeout(WITHIN, socket.read_to_end(&mut answer)).await.expect("it ends").unwrap();
+        String::from_utf8_lossy(&answer).into_owned()
+    };
+    for path in ["/OverlayNode/Shutdown", "/overlay.v1.Overlay/Shutdown", "/overlay.v1.Peer/Inventory"] {
+        for headers in ["", "content-type: text/plain\r\n", "content-type: text/plain\r\norigin: null\r\n"] {
+            let answer = post(path, headers).await;
+            let refused = answer.starts_with("HTTP/1.1 404") || answer.starts_with("HTTP/1.1 403");
+            assert!(refused, "{path}, {headers}: {answer}");
+        }
+        let from_page = "content-type: application/grpc-web+proto\r\norigin: http://a\r\n";
+        let answer = post(path, from_page).await;
+        let denied = answer.contains("grpc-status: 7") || answer.contains("grpc-status:7");
+        // The old contract is not there for pages at all, and says so in its own words.
+        let refused_in_words = answer.contains("refused:");
+        assert!(denied || refused_in_words, "{path}: {answer}");
+    }
+    assert_eq!(get(&address, "/readyz").await.status, 200);
+}
+
+/// Goal: who could not tell a whole answer from one that breaks off gets none.
+#[tokio::test(flavor = "multi_thread")]
+async fn http_1_0_is_refused() {
+    let cluster = cluster(json!({})).await;
+    let mut socket = TcpStream::connect(cluster.address("A")).await.unwrap();
+    socket.write_all(b"GET /api/v1/query HTTP/1.0\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    timeout(WITHIN, socket.read_to_string(&mut answer)).await.expect("it ends").unwrap();
+    assert!(answer.contains(" 505 ") && answer.contains("HTTP/1.1 is needed"), "{answer}");
+}
+
 /// Goal: a browser asks `overlay.v1` without a proxy. Method: the bytes that it would send, in HTTP/1.1.
 #[tokio::test(flavor = "multi_thread")]
 async fn grpc_web_is_answered() {

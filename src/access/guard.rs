@@ -7,12 +7,13 @@ use std::task::{Context, Poll};
 use futures::future::Either;
 use tonic::Status;
 use tonic::body::Body;
-use tonic::codegen::http::header::AUTHORIZATION;
+use tonic::codegen::http::header::{AUTHORIZATION, ORIGIN};
 use tonic::codegen::http::{Request, Response};
 use tower::{Layer, Service};
 
 use super::{Access, Denied};
 use crate::error::{Language, Problem, QueryError};
+use crate::http;
 use crate::outside::Peer;
 
 /// Puts [`Caller`](super::Caller) into the extensions of every request that it lets through.
@@ -50,15 +51,22 @@ where
         // Never a default: who comes from nowhere may do what this host may.
         let peer = request.extensions().get::<Peer>().cloned().expect("a connection knows its other end");
         let shown = request.headers().get(AUTHORIZATION).map(|value| value.to_str().unwrap_or_default());
-        match self.access.check(request.uri().path(), shown, &peer) {
+        let (path, language) = (request.uri().path(), Language::of(request.headers()));
+        let checked = self.access.check(path, shown, &peer);
+        let checked = match request.headers().contains_key(ORIGIN) {
+            true => checked.and_then(|caller| self.access.check_page(path, caller)),
+            false => checked,
+        };
+        match checked {
+            // The services look at no content type, and a page may send others anywhere without asking first.
+            Ok(_) if language == Language::Http && !http::has(path) => {
+                Either::Right(ready(Ok(http::no_such_path(path).into_response())))
+            }
             Ok(caller) => {
                 request.extensions_mut().insert(caller);
                 Either::Left(self.service.call(request))
             }
-            Err(denied) => {
-                let language = Language::of(request.headers());
-                Either::Right(ready(Ok(refusal(denied, language))))
-            }
+            Err(denied) => Either::Right(ready(Ok(refusal(denied, language)))),
         }
     }
 }

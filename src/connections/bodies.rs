@@ -74,9 +74,13 @@ where
             return self.service.call(request).boxed();
         };
         request.extensions_mut().insert(connection.peer.clone());
-        let language = Language::of(request.headers());
-        if is_grpc(request.headers()) && request.version() < Version::HTTP_2 {
+        let (language, version) = (Language::of(request.headers()), request.version());
+        if is_grpc(request.headers()) && version < Version::HTTP_2 {
             return async { Ok(Problem::grpc_over_http1().into_response()) }.boxed();
+        }
+        // It ends a body by closing: one that breaks off would look whole.
+        if version < Version::HTTP_11 {
+            return async { Ok(Problem::http_1_0().into_response()) }.boxed();
         }
         let BodiesLayer { request: within, transit, header_bytes } = &self.layer;
         let held = match transit.try_acquire_for(connection.counted_for.clone(), *header_bytes) {
@@ -86,18 +90,20 @@ where
         let (within, arriving) = (*within, held.clone());
         let request = request.map(|body| Body::new(Arriving { body, within, ends: None, held: arriving }));
         let answering = self.service.call(request);
-        async move { Ok(given(answering.await?, held, connection).await) }.boxed()
+        async move { Ok(given(answering.await?, version, held, connection).await) }.boxed()
     }
 }
 
 /// An answer, with its first part counted, or why there is no room for it.
 async fn given(
     response: Response<Body>,
+    version: Version,
     held: Arc<InFlightPermit>,
     connection: Connection,
 ) -> Response<Body> {
     let (head, body) = response.into_parts();
-    let (language, has_status) = (Language::of(&head.headers), is_grpc(&head.headers));
+    let has_status = is_grpc(&head.headers) && version >= Version::HTTP_2;
+    let language = Language::of(&head.headers);
     let mut given = Given { body, part: None, trailers: None, has_status, held, connection };
     // Most answers are one part that is there at once. Of a stream the first may come later.
     match poll_fn(|cx| Poll::Ready(given.poll_part(cx))).await {

@@ -56,6 +56,7 @@ fn builder(limits: &Limits) -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
     builder
         .http2()
+        .auto_date_header(false)
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
@@ -65,6 +66,7 @@ fn builder(limits: &Limits) -> Builder<TokioExecutor> {
         .keep_alive_timeout(limits.ping());
     builder
         .http1()
+        .auto_date_header(false)
         .timer(TokioTimer::new())
         .max_buf_size(LEAST_HEAD_BYTES.max(limits.header_bytes as usize))
         .header_read_timeout(limits.ping());

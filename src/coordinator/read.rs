@@ -76,12 +76,16 @@ impl Coordinator {
         let range = result_set.chunk_range(index).ok_or_else(out_of_range)?;
         let key = (result_set.key.clone(), index);
         let cached = self.chunks.get(&key);
-        self.metrics.cache_use("chunk", cached.is_some());
         let call = self.call(client, deadline);
-        let frames = match (&result_set.plan.query.aggregate, cached) {
-            (Some(_), Some(frames)) => frames,
-            (Some(spec), None) => self.group_frames(&result_set, spec.of, range, &call, index).await?,
-            (None, cached) => {
+        let frames = match &result_set.plan.query.aggregate {
+            Some(spec) => {
+                self.metrics.cache_use("chunk", cached.is_some());
+                match cached {
+                    Some(frames) => frames,
+                    None => self.group_frames(&result_set, spec.of, range, &call, index).await?,
+                }
+            }
+            None => {
                 let coming = self.leases.asks(uid, index);
                 self.read_ahead(uid, &result_set, &call);
                 let ready = match (cached, coming) {
@@ -96,6 +100,8 @@ impl Coordinator {
                         ready
                     }
                 };
+                // One that is on its way is as good as there.
+                self.metrics.cache_use("chunk", ready.is_some());
                 match ready {
                     Some(frames) => frames,
                     None => {

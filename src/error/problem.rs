@@ -100,6 +100,13 @@ impl Problem {
         )
     }
 
+    /// A request of HTTP/1.0.
+    pub fn http_1_0() -> Self {
+        let why =
+            "HTTP/1.0 does not tell an answer that breaks off from a whole one: speak HTTP/1.1 or HTTP/2";
+        Problem::new(505, "http_version", "HTTP/1.1 is needed", why.to_owned())
+    }
+
     /// A failure that is ours.
     pub fn internal(why: String) -> Self {
         Problem::new(500, "internal", "the node failed", why)

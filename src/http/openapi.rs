@@ -70,7 +70,7 @@ fn operation(route: &Route) -> Value {
     }
     json!({
         "summary": route.summary,
-        "operationId": route.path.trim_start_matches("/api/v1/").trim_matches('/').replace('.', "_"),
+        "operationId": route.path.trim_matches('/').replace(['/', '.'], "_"),
         "parameters": parameters.collect::<Value>(),
         "security": if is_open { json!([]) } else { json!([{}, {"bearer": []}]) },
         "responses": {"200": done, "default": {"$ref": "#/components/responses/Problem"}},
