@@ -170,13 +170,13 @@ async fn answer<B>(state: &Arc<NodeState>, request: Request<B>) -> Response<Body
     }
 }
 
-/// Whether something is asked under this path without gRPC.
-pub(crate) fn has(path: &str) -> bool {
-    ROUTES.iter().any(|route| route.path == path)
+/// Why nothing is asked under a path without gRPC; `None` if something is.
+pub fn refuses(path: &str) -> Option<Problem> {
+    let has = ROUTES.iter().any(|route| route.path == path);
+    (!has).then(|| no_such_path(path))
 }
 
-/// What is answered under any other path.
-pub(crate) fn no_such_path(path: &str) -> Problem {
+fn no_such_path(path: &str) -> Problem {
     let known = ROUTES.map(|route| route.path).join(", ");
     Problem::not_found(format!("unknown path `{}` (paths: {known})", crate::error::shown(path)))
 }

@@ -443,7 +443,7 @@ async fn serve(
             header_bytes: limits.header_bytes as usize,
         },
         MapResponseLayer::new(dated),
-        GuardLayer(state.access.clone()),
+        GuardLayer { access: state.access.clone(), not_http: http::refuses },
     );
     let service = layers.layer(http::beside(routes, state.clone()));
     let server = connections::serve(service, incoming, limits, closing.clone());

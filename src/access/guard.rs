@@ -13,17 +13,21 @@ use tower::{Layer, Service};
 
 use super::{Access, Denied};
 use crate::error::{Language, Problem, QueryError};
-use crate::http;
 use crate::outside::Peer;
 
 /// Puts [`Caller`](super::Caller) into the extensions of every request that it lets through.
 #[derive(Clone)]
-pub struct GuardLayer(pub Arc<Access>);
+pub struct GuardLayer {
+    /// Decides.
+    pub access: Arc<Access>,
+    /// Why nothing is asked under a path without gRPC; `None` if something is.
+    pub not_http: fn(&str) -> Option<Problem>,
+}
 
 /// A guarded service.
 #[derive(Clone)]
 pub struct Guard<S> {
-    access: Arc<Access>,
+    layer: GuardLayer,
     service: S,
 }
 
@@ -31,7 +35,7 @@ impl<S> Layer<S> for GuardLayer {
     type Service = Guard<S>;
 
     fn layer(&self, service: S) -> Guard<S> {
-        Guard { access: self.0.clone(), service }
+        Guard { layer: self.clone(), service }
     }
 }
 
@@ -52,21 +56,21 @@ where
         let peer = request.extensions().get::<Peer>().cloned().expect("a connection knows its other end");
         let shown = request.headers().get(AUTHORIZATION).map(|value| value.to_str().unwrap_or_default());
         let (path, language) = (request.uri().path(), Language::of(request.headers()));
-        let checked = self.access.check(path, shown, &peer);
+        let GuardLayer { access, not_http } = &self.layer;
+        let checked = access.check(path, shown, &peer);
         let checked = match request.headers().contains_key(ORIGIN) {
-            true => checked.and_then(|caller| self.access.check_page(path, caller)),
+            true => checked.and_then(|caller| access.check_page(path, caller)),
             false => checked,
         };
-        match checked {
-            // The services look at no content type, and a page may send others anywhere without asking first.
-            Ok(_) if language == Language::Http && !http::has(path) => {
-                Either::Right(ready(Ok(http::no_such_path(path).into_response())))
-            }
-            Ok(caller) => {
+        // The services look at no content type, and a page may send others anywhere without asking first.
+        let not_http = if language == Language::Http { not_http(path) } else { None };
+        match (checked, not_http) {
+            (Err(denied), _) => Either::Right(ready(Ok(refusal(denied, language)))),
+            (Ok(_), Some(problem)) => Either::Right(ready(Ok(problem.into_response()))),
+            (Ok(caller), None) => {
                 request.extensions_mut().insert(caller);
                 Either::Left(self.service.call(request))
             }
-            Err(denied) => Either::Right(ready(Ok(refusal(denied, language)))),
         }
     }
 }
