@@ -49,8 +49,9 @@ def query(config_leader, number):
     """A query that nobody asked before, and one that is refused, since its groups are too many."""
     command = [OVERLAY, "query", "PM2.5", f"5.{number:04}", "35", "--leader", config_leader, "--format", "ndjson"]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    command = [OVERLAY, "query", "--aggregate", "value", "--group-by", "site,day,hour", "--leader", config_leader]
-    subprocess.run(command, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = [OVERLAY, "query", "--aggregate", "value", "--by", "site,day,hour", "--leader", config_leader]
+    refused = subprocess.run(command, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    assert refused.returncode == 1, f"{command} ended with {refused.returncode}, not refused"
 
 
 def main(scratch):

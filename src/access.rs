@@ -105,7 +105,7 @@ impl Access {
     /// What a page of a browser may ask, by where it asks: whoever visits it may be on a host that is trusted, and knows nothing of it.
     ///
     /// # Errors
-    /// [`Denied::NotAllowed`]
+    /// [`Denied::NotAllowed`] for what peers ask.
     pub fn check_page(&self, path: &str, caller: Caller) -> Result<Caller, Denied> {
         if self.tokens.is_some() {
             return Ok(caller);

@@ -45,11 +45,11 @@ pub fn cost_of_encoding(rows: u64, encoding: Encoding) -> u64 {
 /// Rows to scan that adding one row to its group costs as much as, 8 ns.
 pub const SCANNED_ROWS_PER_ADDED_ROW: u64 = 16;
 
-/// Parts of an aggregate at most: each has groups of its own, and a table of up to 1 MB.
-const MOST_TALLIES: usize = 4;
-
 /// Likewise for putting one group in order, 25 ns.
 const SCANNED_ROWS_PER_NAMED_GROUP: u64 = 50;
+
+/// Parts of an aggregate at most: each has groups of its own, and a table of up to 1 MB.
+const MOST_TALLIES: usize = 4;
 
 /// The data of one node, and what it takes to compute over them.
 pub struct Holder {

@@ -102,8 +102,9 @@
 //!   the old contract cannot, and have one name for all of an address: they always give one up.
 //! - `chunk_bytes` is divided by the worst encoded row of the days that rows are taken from, not of all planned
 //!   days: else a day beyond the limit, in reach or not, could move a boundary.
-//! - A short count goes to the nearest holder, whatever the forwarding strategy (`limits.short_rows`): the hop to another one
-//!   takes longer than the count.
+//! - A short count goes to the nearest holder, whatever the forwarding strategy (`limits.short_rows`), while that has a free
+//!   compute slot: the hop to another one takes longer than the count. A query with a limit counts its days in several goes,
+//!   of which each is short or not.
 //! - A request that scans more is computed in as many parts as it finds free compute slots, which is one on a busy node.
 //! - Who asks for chunks in order has the next ones read before it asks, for at most 80 ms at a time, into the chunk cache and
 //!   with a read permit: work for a client that is gone stops within a tenth of a second. Where windows are in vain, since
