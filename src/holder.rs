@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use futures::future::{join_all, try_join_all};
@@ -21,12 +21,12 @@ use crate::config::{NodeId, Overlay};
 use crate::day::Day;
 use crate::frame::{self, Encoding};
 use crate::inventory::{DayInventory, NodeInventory, NodeState};
-use crate::load::{Loaded, RejectedRow};
+use crate::load::{Loaded, RejectedRow, Reloaded};
 use crate::metrics::Metrics;
 use crate::outside::Compute;
 use crate::predicate::Predicate;
 use crate::scan::{self, BoundPredicate};
-use crate::store::{Store, Version};
+use crate::store::{DayBatch, Store, Version};
 use crate::verb::{
     Answers, Call, Cause, Count, CountItem, DayCount, Failure, Frame, HopStatistics, Read, ReadItem,
     Selection,
@@ -54,9 +54,13 @@ const MOST_TALLIES: usize = 4;
 /// The data of one node, and what it takes to compute over them.
 pub struct Holder {
     node: NodeId,
+    /// Of the process; data that follow have the next numbers.
     incarnation: u64,
     placed: BTreeSet<Day>,
-    loaded: OnceLock<Data>,
+    /// What there is now. A request keeps what it began with.
+    data: RwLock<Option<Arc<Data>>>,
+    /// How long replaced data are kept, and how many bytes of them.
+    keep_replaced: (Duration, usize),
     draining: AtomicBool,
     slots: ComputeSlots,
     compute: Compute,
@@ -68,11 +72,34 @@ pub struct Holder {
     metrics: Arc<Metrics>,
 }
 
+#[derive(Clone)]
 struct Data {
+    /// Another number tells others to read the inventory again.
+    incarnation: u64,
     store: Arc<Store>,
     /// What others are told of the days placed here.
     days: BTreeMap<Day, DayInventory>,
     unowned_days: Vec<String>,
+    /// When nobody can have a result set of replaced data any more.
+    replaced_until: BTreeMap<(Day, Version), Instant>,
+}
+
+impl Data {
+    /// Lets go of replaced data whose time is over, and of the oldest beyond so many bytes.
+    fn forget_replaced(&mut self, now: Instant, most_bytes: usize) {
+        let store = Arc::make_mut(&mut self.store);
+        let mut oldest: Vec<_> = self.replaced_until.iter().map(|(key, until)| (*until, *key)).collect();
+        oldest.sort_unstable();
+        for (until, (day, version)) in oldest {
+            if until > now && store.replaced_bytes() <= most_bytes {
+                break;
+            }
+            store.forget_replaced(day, version);
+            self.replaced_until.remove(&(day, version));
+        }
+        // Of data that have come back.
+        self.replaced_until.retain(|(day, version), _| store.replaced_day(*day, *version).is_some());
+    }
 }
 
 impl Holder {
@@ -90,7 +117,8 @@ impl Holder {
             node,
             incarnation,
             placed,
-            loaded: OnceLock::new(),
+            data: RwLock::default(),
+            keep_replaced: (overlay.limits.replaced(), overlay.limits.replaced_bytes),
             draining: AtomicBool::new(false),
             slots,
             compute,
@@ -102,13 +130,53 @@ impl Holder {
         }
     }
 
-    /// Takes the data, once; from then on the holder is ready.
+    /// Takes the data; from then on the holder is ready.
     pub fn set_loaded(&self, loaded: Loaded, unowned_days: Vec<String>) {
         let rejected = rejected_by_day(&loaded.rejected);
         let inventory = |day: &Day| (*day, day_inventory(&loaded.store, &rejected, *day));
-        let days = self.placed.iter().map(inventory).collect();
-        let data = Data { store: Arc::new(loaded.store), days, unowned_days };
-        assert!(self.loaded.set(data).is_ok(), "data are loaded once");
+        self.set_data(Data {
+            incarnation: self.incarnation,
+            days: self.placed.iter().map(inventory).collect(),
+            store: Arc::new(loaded.store),
+            unowned_days,
+            replaced_until: BTreeMap::new(),
+        });
+    }
+
+    /// Takes days that were loaded anew. Requests that name the data before still have them, for as long as a result set
+    /// may be kept; others learn of the new data with the next answer.
+    ///
+    /// Gives the days whose data are others now.
+    pub fn replace(&self, reloaded: Reloaded, unowned_days: Vec<String>, now: Instant) -> Vec<Day> {
+        let Some(before) = self.data() else { return Vec::new() };
+        let mut data = Data { store: Arc::new(reloaded.store), ..(*before).clone() };
+        let mut others = Vec::new();
+        for (day, rejected) in reloaded.days {
+            let inventory = day_inventory(&data.store, &rejected_by_day(&rejected), day);
+            if data.days.get(&day).is_none_or(|before| before.version != inventory.version) {
+                others.push(day);
+            }
+            data.days.insert(day, inventory);
+        }
+        if data.days != before.days || unowned_days != before.unowned_days {
+            data.incarnation += 1;
+            data.unowned_days = unowned_days;
+        }
+        let (keep, most_bytes) = self.keep_replaced;
+        for replaced in data.store.replaced() {
+            data.replaced_until.entry(replaced).or_insert(now + keep);
+        }
+        data.forget_replaced(now, most_bytes);
+        self.set_data(data);
+        others
+    }
+
+    fn set_data(&self, data: Data) {
+        *self.data.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(data));
+    }
+
+    fn data(&self) -> Option<Arc<Data>> {
+        self.data.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Tells others, from now on, that this node is shutting down.
@@ -116,9 +184,9 @@ impl Holder {
         self.draining.store(true, Ordering::Relaxed);
     }
 
-    /// The data, once they are loaded.
-    pub fn store(&self) -> Option<&Arc<Store>> {
-        self.loaded.get().map(|data| &data.store)
+    /// The data as they are now, once they are loaded.
+    pub fn store(&self) -> Option<Arc<Store>> {
+        self.data().map(|data| data.store.clone())
     }
 
     /// Where its computing runs.
@@ -143,9 +211,13 @@ impl Holder {
 
     /// The node and its incarnation.
     pub fn state(&self) -> NodeState {
+        self.state_with(self.data().as_deref())
+    }
+
+    fn state_with(&self, data: Option<&Data>) -> NodeState {
         NodeState {
             node: self.node.clone(),
-            incarnation: self.incarnation,
+            incarnation: data.map_or(self.incarnation, |data| data.incarnation),
             free_compute_slots: self.slots.free_slots() as u32,
             draining: self.draining.load(Ordering::Relaxed),
         }
@@ -153,8 +225,9 @@ impl Holder {
 
     /// What this node holds; without its days for who knows them from this incarnation.
     pub fn inventory(&self, known_incarnation: u64) -> NodeInventory {
-        let state = self.state();
-        let data = self.loaded.get();
+        let data = self.data();
+        let data = data.as_deref();
+        let state = self.state_with(data);
         let is_known = state.incarnation == known_incarnation;
         let days = data.filter(|_| !is_known).map(|data| data.days.clone());
         NodeInventory {
@@ -183,19 +256,22 @@ impl Holder {
     ) -> Answers<CountItem, DayCount> {
         let mut answers = Answers::default();
         let asked = items.clone();
+        let Some(store) = self.store() else {
+            return self.all_failed(asked, self.not_ready());
+        };
         let mut held = Vec::new();
         for item in items {
-            match self.holds(item.day, item.version) {
-                Ok(_) => held.push(item),
+            match self.held(&store, item.day, item.version, spec.replaced_too) {
+                Ok(batch) => held.push((item, batch)),
                 Err(refusal) => answers.failures.push(self.failure(item, refusal)),
             }
         }
-        let cost = |item: &CountItem| {
+        let cost = |(item, batch): &(CountItem, Arc<DayBatch>)| {
             let adding = if spec.aggregate.is_some() { SCANNED_ROWS_PER_ADDED_ROW } else { 0 };
-            self.rows_of(item.day) * (1 + adding)
+            u64::from(batch.row_count()) * (1 + adding)
                 + cost_of_encoding(u64::from(item.first_rows), spec.selection.encoding)
         };
-        let mut work = Work::new(self, call, &spec.selection, held.iter().map(cost).sum());
+        let mut work = Work::new(self, call, &store, &spec.selection, held.iter().map(cost).sum());
         let most = if spec.aggregate.is_some() { MOST_TALLIES } else { usize::MAX };
         let parts = work.in_parts(held, most, cost);
         let counted = parts.into_iter().map(|items| self.count_part(spec, items, work.part()));
@@ -210,10 +286,8 @@ impl Holder {
             tallies.extend(tally);
             work.add(done);
         }
-        if let (Some(store), Some(first)) = (self.store(), asked.first())
-            && !tallies.is_empty()
-        {
-            match self.name_groups(store, tallies, &first.team, &mut work).await {
+        if let Some(first) = asked.first().filter(|_| !tallies.is_empty()) {
+            match self.name_groups(tallies, &first.team, &mut work).await {
                 Ok(groups) => answers.groups = groups,
                 Err(refusal) => return self.all_failed(asked, refusal),
             }
@@ -230,15 +304,14 @@ impl Holder {
     async fn count_part<'a>(
         &self,
         spec: &Count,
-        items: Vec<CountItem>,
+        held: Vec<(CountItem, Arc<DayBatch>)>,
         mut work: Work<'a>,
     ) -> Result<(Answers<CountItem, DayCount>, Option<Tally>, Work<'a>), Refusal> {
         let mut answers = Answers::default();
         let mut tally = None;
-        for items in self.together(items) {
-            let Some(store) = self.store() else { unreachable!("it holds days") };
-            let days: Vec<Day> = items.iter().map(|item| item.day).collect();
-            let selected = match self.select(store, &spec.selection, &days, &items[0].team, &mut work).await {
+        for held in self.together(held) {
+            let (items, batches): (Vec<CountItem>, Vec<Arc<DayBatch>>) = held.into_iter().unzip();
+            let selected = match self.select(&spec.selection, &batches, &items[0].team, &mut work).await {
                 Ok(selected) => selected,
                 Err(Refusal(cause, why)) => {
                     let refused = |item| self.failure(item, Refusal(cause, why.clone()));
@@ -247,10 +320,10 @@ impl Holder {
                 }
             };
             if let Some(aggregate) = &spec.aggregate {
-                tally = self.add(store, aggregate, tally, &items, &selected, &mut work).await?;
+                tally = self.add(aggregate, tally, &items[0].team, &batches, &selected, &mut work).await?;
             }
-            for (item, rows) in items.into_iter().zip(selected) {
-                match self.first_frame(store, spec, &item, &rows, &mut work).await {
+            for ((item, batch), rows) in items.into_iter().zip(&batches).zip(selected) {
+                match self.first_frame(spec, &item, batch, &rows, &mut work).await {
                     Ok(first_frame) => {
                         let rows_matched = rows.len() as u64;
                         answers.answers.push(DayCount { item, rows_matched, first_frame });
@@ -273,8 +346,14 @@ impl Holder {
         call: &Call,
     ) -> Answers<ReadItem, (ReadItem, Vec<Frame>)> {
         let encoding = spec.selection.encoding;
-        let cost = |item: &ReadItem| self.rows_of(item.day) + cost_of_encoding(item.rows(), encoding);
-        let mut work = Work::new(self, call, &spec.selection, items.iter().map(cost).sum());
+        let Some(store) = self.store() else {
+            return self.all_failed(items, self.not_ready());
+        };
+        let cost = |item: &ReadItem| {
+            let batch = self.held(&store, item.day, item.version, true);
+            batch.map_or(0, |batch| u64::from(batch.row_count())) + cost_of_encoding(item.rows(), encoding)
+        };
+        let mut work = Work::new(self, call, &store, &spec.selection, items.iter().map(cost).sum());
         let parts = work.in_parts(items, usize::MAX, cost);
         let reads = parts.into_iter().map(|items| self.read_part(spec, items, work.part()));
         let mut answers = Answers::default();
@@ -297,8 +376,8 @@ impl Holder {
     ) -> (Answers<ReadItem, (ReadItem, Vec<Frame>)>, Work<'a>) {
         let mut answers = Answers::default();
         for item in items {
-            let read = match self.holds(item.day, item.version) {
-                Ok(store) => self.read_day(store, spec, &item, &mut work).await,
+            let read = match self.held(&work.store, item.day, item.version, true) {
+                Ok(batch) => self.read_day(spec, &item, &batch, &mut work).await,
                 Err(refusal) => Err(refusal),
             };
             match read {
@@ -309,33 +388,40 @@ impl Holder {
         (answers, work)
     }
 
-    /// What a scan of a day reads; nothing of one that is not held.
-    fn rows_of(&self, day: Day) -> u64 {
-        self.store().and_then(|store| store.day(day)).map_or(0, |batch| u64::from(batch.row_count()))
-    }
-
-    fn holds(&self, day: Day, version: Version) -> Result<&Arc<Store>, Refusal> {
-        let Some(store) = self.store() else {
-            return Err(Refusal(Cause::NotReady, format!("node `{}` is still loading", self.node)));
-        };
-        match store.day(day) {
-            Some(batch) if batch.version == version => Ok(store),
-            Some(batch) => Err(Refusal(
+    /// A day at a version: as it is now or, for who read it before, as it was.
+    fn held(
+        &self,
+        store: &Store,
+        day: Day,
+        version: Version,
+        replaced_too: bool,
+    ) -> Result<Arc<DayBatch>, Refusal> {
+        let now = store.day(day);
+        let replaced = || store.replaced_day(day, version).filter(|_| replaced_too);
+        if let Some(batch) = now.filter(|batch| batch.version == version).or_else(replaced) {
+            return Ok(batch.clone());
+        }
+        Err(match now {
+            Some(batch) => Refusal(
                 Cause::VersionDiffers,
                 format!(
                     "node `{}` has version {} of day {day}, asked for {version}",
                     self.node, batch.version
                 ),
-            )),
-            None => Err(Refusal(Cause::NotHeld, format!("node `{}` does not hold day {day}", self.node))),
-        }
+            ),
+            None => Refusal(Cause::NotHeld, format!("node `{}` does not hold day {day}", self.node)),
+        })
+    }
+
+    fn not_ready(&self) -> Refusal {
+        Refusal(Cause::NotReady, format!("node `{}` is still loading", self.node))
     }
 
     async fn first_frame(
         &self,
-        store: &Arc<Store>,
         spec: &Count,
         item: &CountItem,
+        batch: &Arc<DayBatch>,
         rows: &Arc<Vec<u32>>,
         work: &mut Work<'_>,
     ) -> Result<Option<Frame>, Refusal> {
@@ -343,55 +429,53 @@ impl Holder {
         if first_rows == 0 {
             return Ok(None);
         }
-        let (selection, range) = (&spec.selection, 0..first_rows);
-        let frame = self.encode(store, selection, item.day, &item.team, rows, range, work).await?;
-        Ok(Some(frame))
+        let encoding = spec.selection.encoding;
+        Ok(Some(self.encode(encoding, batch, &item.team, rows, 0..first_rows, work).await?))
     }
 
     /// Days of one team that are computed in one piece, since they have together no more rows than that may have; or one
     /// that has more.
-    fn together(&self, items: Vec<CountItem>) -> Vec<Vec<CountItem>> {
-        let mut batches: Vec<Vec<CountItem>> = Vec::new();
+    fn together(&self, held: Vec<(CountItem, Arc<DayBatch>)>) -> Vec<Vec<(CountItem, Arc<DayBatch>)>> {
+        let mut pieces: Vec<Vec<(CountItem, Arc<DayBatch>)>> = Vec::new();
         let mut room = 0;
-        for item in items {
-            let rows = self.rows_of(item.day);
-            match batches.last_mut() {
-                Some(batch) if room > 0 && rows <= room && batch[0].team == item.team => {
-                    batch.push(item);
+        for (item, batch) in held {
+            let rows = batch.row_count();
+            match pieces.last_mut() {
+                Some(piece) if room > 0 && rows <= room && piece[0].0.team == item.team => {
+                    piece.push((item, batch));
                     room -= rows;
                 }
                 _ => {
-                    batches.push(vec![item]);
-                    room = u64::from(self.quantum_rows).saturating_sub(rows);
+                    pieces.push(vec![(item, batch)]);
+                    room = self.quantum_rows.saturating_sub(rows);
                 }
             }
         }
-        batches
+        pieces
     }
 
     /// Adds the rows of days to those of the days before.
     async fn add(
         &self,
-        store: &Arc<Store>,
         aggregate: &AggregateSpec,
         mut tally: Option<Tally>,
-        items: &[CountItem],
+        team: &Arc<str>,
+        batches: &[Arc<DayBatch>],
         selected: &[Arc<Vec<u32>>],
         work: &mut Work<'_>,
     ) -> Result<Option<Tally>, Refusal> {
-        let days: Vec<(Day, Arc<Vec<u32>>)> =
-            items.iter().zip(selected).map(|(item, rows)| (item.day, rows.clone())).collect();
+        let days: Vec<(Arc<DayBatch>, Arc<Vec<u32>>)> =
+            batches.iter().cloned().zip(selected.iter().cloned()).collect();
         let rows: Vec<usize> = selected.iter().map(|rows| rows.len()).collect();
         for ranges in pieces(&rows, self.quantum_rows) {
-            let (store, days, team) = (store.clone(), days.clone(), items[0].team.clone());
+            let (store, days, of_team) = (work.store.clone(), days.clone(), team.clone());
             let aggregate = aggregate.clone();
             let cost = rows_in(&ranges) * SCANNED_ROWS_PER_ADDED_ROW;
             let done = work
-                .run(&items[0].team, cost, move || {
+                .run(team, cost, move || {
                     let mut tally = tally.unwrap_or_else(|| Tally::new(&store, &aggregate));
-                    for ((day, rows), range) in days.iter().zip(ranges) {
-                        let batch = store.day(*day).expect("held, as `holds` has seen");
-                        tally.add(batch, &rows[range], &team);
+                    for ((batch, rows), range) in days.iter().zip(ranges) {
+                        tally.add(batch, &rows[range], &of_team);
                     }
                     tally
                 })
@@ -408,12 +492,11 @@ impl Holder {
     /// The groups of all parts together, with their names.
     async fn name_groups(
         &self,
-        store: &Arc<Store>,
         mut tallies: Vec<Tally>,
         team: &Arc<str>,
         work: &mut Work<'_>,
     ) -> Result<Groups, Refusal> {
-        let (store, max_groups) = (store.clone(), self.max_groups);
+        let (store, max_groups) = (work.store.clone(), self.max_groups);
         let groups: usize = tallies.iter().map(Tally::len).sum();
         let named = work
             .run(team, groups as u64 * SCANNED_ROWS_PER_NAMED_GROUP, move || {
@@ -428,12 +511,13 @@ impl Holder {
 
     async fn read_day(
         &self,
-        store: &Arc<Store>,
         spec: &Read,
         item: &ReadItem,
+        batch: &Arc<DayBatch>,
         work: &mut Work<'_>,
     ) -> Result<Vec<Frame>, Refusal> {
-        let selected = self.select(store, &spec.selection, &[item.day], &item.team, work).await?;
+        let batches = std::slice::from_ref(batch);
+        let selected = self.select(&spec.selection, batches, &item.team, work).await?;
         let rows = &selected[0];
         let (start, end) = (item.first_row, item.first_row.saturating_add(item.rows()));
         if end > rows.len() as u64 {
@@ -444,7 +528,7 @@ impl Holder {
         }
         let mut frames = Vec::with_capacity(item.frame_rows.len());
         for range in item.ranges() {
-            frames.push(self.encode(store, &spec.selection, item.day, &item.team, rows, range, work).await?);
+            frames.push(self.encode(spec.selection.encoding, batch, &item.team, rows, range, work).await?);
         }
         Ok(frames)
     }
@@ -452,34 +536,30 @@ impl Holder {
     /// The rows that match of each of some days, from the cache or by a scan: of all of them in one piece, or of one in several.
     async fn select(
         &self,
-        store: &Arc<Store>,
         selection: &Selection,
-        days: &[Day],
+        batches: &[Arc<DayBatch>],
         team: &Arc<str>,
         work: &mut Work<'_>,
     ) -> Result<Vec<Arc<Vec<u32>>>, Refusal> {
         let predicate = format!("{:?}", selection.predicate);
-        let key = |day: Day| {
-            let batch = store.day(day).expect("held, as `holds` has seen");
-            (day, batch.version, predicate.clone())
-        };
+        let key = |batch: &DayBatch| (batch.day, batch.version, predicate.clone());
         let mut selected: BTreeMap<Day, Arc<Vec<u32>>> = BTreeMap::new();
-        for day in days {
-            let cached = self.selections.get(&key(*day));
+        for batch in batches {
+            let cached = self.selections.get(&key(batch));
             self.metrics.cache_use("selection", cached.is_some());
-            selected.extend(cached.map(|rows| (*day, rows)));
+            selected.extend(cached.map(|rows| (batch.day, rows)));
         }
-        let missing: Arc<[Day]> = days.iter().copied().filter(|day| !selected.contains_key(day)).collect();
-        let rows: Vec<usize> = missing.iter().map(|day| self.rows_of(*day) as usize).collect();
+        let is_missing = |batch: &&Arc<DayBatch>| !selected.contains_key(&batch.day);
+        let missing: Arc<[Arc<DayBatch>]> = batches.iter().filter(is_missing).cloned().collect();
+        let rows: Vec<usize> = missing.iter().map(|batch| batch.row_count() as usize).collect();
         let mut found: Vec<Vec<u32>> = vec![Vec::new(); missing.len()];
         for ranges in pieces(&rows, self.quantum_rows) {
-            let (store, days, selecting) = (store.clone(), missing.clone(), work.selecting.clone());
+            let (store, batches, selecting) = (work.store.clone(), missing.clone(), work.selecting.clone());
             let cost = rows_in(&ranges);
             let done = work
                 .run(team, cost, move || {
                     let bound = selecting.bound(&store);
-                    for ((day, range), found) in days.iter().zip(ranges).zip(&mut found) {
-                        let batch = store.day(*day).expect("held, as `holds` has seen");
+                    for ((batch, range), found) in batches.iter().zip(ranges).zip(&mut found) {
                         scan::select(&store, batch, bound, range.start as u32..range.end as u32, found);
                     }
                     found
@@ -489,40 +569,38 @@ impl Holder {
             self.metrics.rows_scanned(cost);
             found = done.result;
         }
-        for (day, mut rows) in missing.iter().zip(found) {
+        for (batch, mut rows) in missing.iter().zip(found) {
             rows.shrink_to_fit();
-            let (key, rows) = (key(*day), Arc::new(rows));
+            let (key, rows) = (key(batch), Arc::new(rows));
             // The cache keeps a key twice.
             let bytes = rows.len() * size_of::<u32>() + 2 * (key.2.len() + size_of_val(&key));
             self.selections.insert(key, rows.clone(), bytes);
-            selected.insert(*day, rows);
+            selected.insert(batch.day, rows);
         }
-        Ok(days.iter().map(|day| selected[day].clone()).collect())
+        Ok(batches.iter().map(|batch| selected[&batch.day].clone()).collect())
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one call of a pure encoder, with what it is charged to")]
     async fn encode(
         &self,
-        store: &Arc<Store>,
-        selection: &Selection,
-        day: Day,
+        encoding: Encoding,
+        batch: &Arc<DayBatch>,
         team: &Arc<str>,
         rows: &Arc<Vec<u32>>,
         range: Range<u64>,
         work: &mut Work<'_>,
     ) -> Result<Frame, Refusal> {
         let row_count = (range.end - range.start) as u32;
-        let (store, rows, encoding) = (store.clone(), rows.clone(), selection.encoding);
+        let (day, version) = (batch.day, batch.version);
+        let (store, batch, rows) = (work.store.clone(), batch.clone(), rows.clone());
         let encoded = work
             .run(team, cost_of_encoding(u64::from(row_count), encoding), move || {
-                let batch = store.day(day).expect("held, as `holds` has seen");
                 let rows = &rows[range.start as usize..range.end as usize];
-                let payload = frame::encode_rows(&store, batch, rows, encoding);
+                let payload = frame::encode_rows(&store, &batch, rows, encoding);
                 let digest = frame::digest(&payload);
-                (batch.version, range.start, payload, digest)
+                (range.start, payload, digest)
             })
             .await?;
-        let (version, first_row, payload, digest) = encoded.result;
+        let (first_row, payload, digest) = encoded.result;
         work.encoded(payload.len() as u64, encoded.took);
         Ok(Frame {
             day: Some(day),
@@ -539,11 +617,7 @@ impl Holder {
         Failure { item, cause, why, nodes_tried: vec![self.node.clone()], been_at: Vec::new() }
     }
 
-    fn all_failed(
-        &self,
-        items: Vec<CountItem>,
-        Refusal(cause, why): Refusal,
-    ) -> Answers<CountItem, DayCount> {
+    fn all_failed<I, A>(&self, items: Vec<I>, Refusal(cause, why): Refusal) -> Answers<I, A> {
         let refused = |item| self.failure(item, Refusal(cause, why.clone()));
         Answers {
             failures: items.into_iter().map(refused).collect(),
@@ -615,6 +689,8 @@ impl Selecting {
 struct Work<'a> {
     holder: &'a Holder,
     call: &'a Call,
+    /// The data that it began with.
+    store: Arc<Store>,
     /// Whether all of it together takes less time than handing pieces to another thread.
     is_short: bool,
     selecting: Arc<Selecting>,
@@ -629,10 +705,11 @@ struct Done<T> {
 
 impl<'a> Work<'a> {
     /// Work of a request that costs about as much as scanning so many rows.
-    fn new(holder: &'a Holder, call: &'a Call, selection: &Selection, cost: u64) -> Self {
+    fn new(holder: &'a Holder, call: &'a Call, store: &Arc<Store>, selection: &Selection, cost: u64) -> Self {
         Work {
             holder,
             call,
+            store: store.clone(),
             is_short: cost <= holder.short_rows,
             selecting: Arc::new(Selecting { predicate: selection.predicate.clone(), bound: OnceLock::new() }),
             started: Instant::now(),
@@ -660,7 +737,8 @@ impl<'a> Work<'a> {
 
     /// Work of a part of the request, to be [added](Self::add) when it is done.
     fn part(&self) -> Self {
-        Work { selecting: self.selecting.clone(), statistics: HopStatistics::default(), ..*self }
+        let (store, selecting) = (self.store.clone(), self.selecting.clone());
+        Work { store, selecting, statistics: HopStatistics::default(), ..*self }
     }
 
     /// Counts in what a part has done.

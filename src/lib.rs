@@ -40,7 +40,7 @@
 //! | [`frame`] | rows of one day -> encoded frame: Arrow IPC, JSON; size bounds, digest (pure) |
 //! | [`aggregate`] | partial aggregates: compute, merge, finish; exact (pure) |
 //! | [`scan`] | day + predicate -> selection (pure) |
-//! | [`load`] | CSV files -> store; reports every row that does not parse |
+//! | [`load`] | CSV files -> store; reports every row that does not parse; loads days anew when their files change |
 //! | [`store`] | days as columns, the site table, statistics, data versions |
 //! | [`cache`] | a map that holds at most so many bytes |
 //! | [`security`] | certificates and tokens: read from files, shown and checked |
@@ -123,6 +123,10 @@
 //!   [`chunking::MAX_CHUNKS`]: a client of the old contract has no other way to what its limit allows.
 //! - An answer carries the days that the node answers for, by team, and the client derives the planned days
 //!   from them. That proves that nothing was lost on the way, not that the configuration is right.
+//! - Data that newer files have replaced are kept where they were for as long as a result set may be, not for as long as one is:
+//!   holders do not know leases. A new query is not counted from them, so what it gets was there when it was planned.
+//! - A node that is asked for a result it has in its cache may answer with data that another one has replaced since it was last
+//!   probed.
 //! - A row without a place is rejected: latitude and longitude are part of what a site is, so an empty one
 //!   is no number and -999 is out of range, where other numbers would be missing.
 //! - Fixed chunks of a flight have up to 10,000 rows where the client does not say: it reads all of them, one after the other.

@@ -6,11 +6,12 @@
 //! the number of threads.
 //!
 //! Start at [`load`]. The rules of a row stand in `row`, those of CSV in `split`; `known_sites` saves
-//! most rows the better part of both.
+//! most rows the better part of both. `watch` loads days anew when their files change.
 
 mod known_sites;
 mod row;
 mod split;
+mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -20,6 +21,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use self::row::{Date, NoRow, RowReader};
+pub use self::watch::{Reloaded, Watcher};
 use crate::day::Day;
 use crate::store::{DayBatch, DayBuilder, Store, StoreBuilder, TooManyMeasures};
 
@@ -170,10 +172,25 @@ pub fn load(
     options: &LoadOptions,
     progress: &(dyn Fn(LoadProgress) + Sync),
 ) -> Result<Loaded, LoadError> {
+    load_over(Store::default(), root, days, options, progress)
+}
+
+/// Loads `days` anew, each into its place in `base`; the others stay as they are. What is replaced is
+/// [kept](Store::replaced).
+///
+/// # Errors
+/// As [`load`].
+pub fn load_over(
+    base: Store,
+    root: &Path,
+    days: &BTreeSet<Day>,
+    options: &LoadOptions,
+    progress: &(dyn Fn(LoadProgress) + Sync),
+) -> Result<Loaded, LoadError> {
     check_root(root)?;
     let days = days.iter().map(|day| Ok((*day, day_files(root, *day)?)));
     let days: Vec<(Day, Vec<DayFile>)> = days.collect::<Result<_, LoadError>>()?;
-    let tables = StoreBuilder::default();
+    let tables = StoreBuilder::over(base);
     let next = AtomicUsize::new(0);
     let failed = AtomicBool::new(false);
     let done = Mutex::new(BTreeMap::new());
@@ -208,7 +225,11 @@ pub fn load(
         batches.push(batch);
         rejected.extend(day_rejected);
     }
-    Ok(Loaded { store: tables.finish(batches), rejected })
+    let mut store = tables.finish(batches);
+    for (day, _) in days.iter().filter(|(_, files)| files.is_empty()) {
+        store.replace(*day, None);
+    }
+    Ok(Loaded { store, rejected })
 }
 
 struct DayFile {
@@ -225,14 +246,11 @@ fn day_files(root: &Path, day: Day) -> Result<Vec<DayFile>, LoadError> {
     }
     let mut files: BTreeMap<String, DayFile> = BTreeMap::new();
     for (name, path) in entries(&folder)? {
-        let (stem, compressed) = match (name.strip_suffix(".csv"), name.strip_suffix(".csv.gz")) {
-            (Some(stem), _) => (stem.to_owned(), false),
-            (_, Some(stem)) => (stem.to_owned(), true),
-            _ => continue,
-        };
-        if name.starts_with('.') || is_folder(&path)? {
+        let Some((stem, compressed)) = stem(&name) else { continue };
+        if is_folder(&path)? {
             continue;
         }
+        let stem = stem.to_owned();
         let file = DayFile { stem: stem.clone(), path, compressed };
         if let Some(other) = files.get(&stem) {
             return Err(LoadError::SameStem(other.path.clone(), file.path));
@@ -240,6 +258,13 @@ fn day_files(root: &Path, day: Day) -> Result<Vec<DayFile>, LoadError> {
         files.insert(stem, file);
     }
     Ok(files.into_values().collect())
+}
+
+/// The stem of a data file's name, and whether it is compressed; `None` of any other, such as a hidden one.
+fn stem(name: &str) -> Option<(&str, bool)> {
+    let plain = name.strip_suffix(".csv").map(|stem| (stem, false));
+    let found = plain.or_else(|| Some((name.strip_suffix(".csv.gz")?, true)));
+    found.filter(|_| !name.starts_with('.'))
 }
 
 /// Names and paths inside a folder, in order.

@@ -130,6 +130,8 @@ pub struct Metrics {
     version_conflicts: Gauge,
     rows_held: Gauge,
     rejected_rows: Gauge,
+    replaced_days: Counter,
+    pending_days: Gauge,
 }
 
 /// What is read from the node at the moment it is asked.
@@ -151,8 +153,8 @@ pub struct Gauges {
     pub open_streams: usize,
     /// Result sets under a lease.
     pub open_result_sets: usize,
-    /// Bytes that each cache, and the result sets, hold within their limits.
-    pub held_bytes: [(&'static str, usize); 5],
+    /// Bytes that each cache, the result sets and replaced data hold within their limits.
+    pub held_bytes: [(&'static str, usize); 6],
     /// Bytes of messages on their way.
     pub transit_bytes: usize,
     /// Tasks and pieces of work that nobody waits for any more, and that have not ended yet.
@@ -215,6 +217,8 @@ impl Default for Metrics {
             version_conflicts: Gauge::default(),
             rows_held: Gauge::default(),
             rejected_rows: Gauge::default(),
+            replaced_days: Counter::default(),
+            pending_days: Gauge::default(),
             registry: Registry::default(),
         };
         registry.register("queries", "Queries by outcome", metrics.queries.clone());
@@ -299,7 +303,7 @@ impl Default for Metrics {
         registry.register("open_result_sets", "Result sets under a lease", metrics.open_result_sets.clone());
         registry.register_with_unit(
             "held",
-            "Bytes held by each cache, and by result sets",
+            "Bytes held by each cache, by result sets and by data that newer files have replaced",
             Unit::Bytes,
             metrics.held_bytes.clone(),
         );
@@ -330,11 +334,27 @@ impl Default for Metrics {
             "Rows of the files that did not parse",
             metrics.rejected_rows.clone(),
         );
+        registry.register(
+            "replaced_days",
+            "Days that newer files have replaced",
+            metrics.replaced_days.clone(),
+        );
+        registry.register(
+            "pending_days",
+            "Days whose files have changed and are not loaded yet",
+            metrics.pending_days.clone(),
+        );
         Metrics { registry, ..metrics }
     }
 }
 
 impl Metrics {
+    /// Takes note of a look at the files of a dataset that is watched.
+    pub fn watched(&self, replaced_days: usize, pending_days: usize) {
+        self.replaced_days.inc_by(replaced_days as u64);
+        self.pending_days.set(pending_days as i64);
+    }
+
     /// Counts a query that ended; one that was answered also by its time.
     pub fn query(&self, outcome: &'static str, took: Duration) {
         self.queries.of(Outcome { outcome }).inc();

@@ -36,7 +36,7 @@ use crate::holder::Holder;
 use crate::http;
 use crate::inventory::Directory;
 use crate::legacy::LegacyService;
-use crate::load::{self, LoadError, LoadOptions, LoadProgress};
+use crate::load::{self, LoadError, LoadOptions, LoadProgress, Reloaded, Watcher};
 use crate::metrics::Metrics;
 use crate::outside::{Clock, Incoming, Outside};
 use crate::peer::Neighbour;
@@ -78,6 +78,8 @@ pub struct Setup {
     pub strict: bool,
     /// Files that are parsed at the same time.
     pub load_threads: usize,
+    /// Whether to go on looking for new and changed files.
+    pub watch: bool,
     /// Clock, randomness, network, computing.
     pub outside: Outside,
     /// The connections of a bound listener.
@@ -176,14 +178,14 @@ impl Node {
         let health = tonic_health::server::HealthReporter::new();
         let clock = setup.outside.clock;
         tasks.spawn(serve(state.clone(), clock, setup.incoming, health.clone()));
-        tasks.spawn(load_data(
-            state.clone(),
-            setup.dataset_root,
-            setup.strict,
-            setup.load_threads,
-            progress,
-            health,
-        ));
+        let options = LoadOptions {
+            threads: setup.load_threads,
+            strict: setup.strict,
+            rejected_kept: REJECTED_ROWS_KEPT,
+        };
+        let root = setup.dataset_root.filter(|_| !state.holder.placed().is_empty());
+        let dataset = root.map(|root| Dataset { root, options, watch: setup.watch });
+        tasks.spawn(load_data(state.clone(), dataset, progress, health));
         tasks.spawn(watch_others(state.clone()));
         tasks.spawn(look_up_hosts(state.clone()));
         Ok(Node { state, loading, tasks })
@@ -497,55 +499,60 @@ async fn stopped(state: &NodeState, how: Stop) {
     let _ = stop.wait_for(|stop| *stop >= how).await;
 }
 
+/// Where a node's data come from.
+struct Dataset {
+    root: PathBuf,
+    options: LoadOptions,
+    watch: bool,
+}
+
 async fn load_data(
     state: Arc<NodeState>,
-    root: Option<PathBuf>,
-    strict: bool,
-    threads: usize,
+    dataset: Option<Dataset>,
     progress: watch::Sender<Loading>,
     health: Health,
 ) -> Result<(), NodeError> {
     set_health(&health, tonic_health::ServingStatus::NotServing).await;
     let progress = Arc::new(progress);
+    // Before anything is loaded, so that whatever is written meanwhile is noticed.
+    let watched = dataset.as_ref().filter(|dataset| dataset.watch);
+    let watcher = watched.map(|dataset| Watcher::new(dataset.root.clone(), state.holder.placed().clone()));
+    let options = dataset.as_ref().map(|dataset| dataset.options);
     let (reporting, loading_state) = (progress.clone(), state.clone());
     let job = move || {
-        let options = LoadOptions { threads, strict, rejected_kept: REJECTED_ROWS_KEPT };
         let report = |at: LoadProgress| drop(reporting.send_replace(Loading::Running(at)));
-        load_placed(&loading_state, root, &options, &report)
+        load_placed(&loading_state, dataset, &report)
     };
     // Loading is charged to nobody.
     let loaded = state.holder.compute().run(0, job).await;
-    match loaded {
-        Ok(()) => {
-            set_health(&health, tonic_health::ServingStatus::Serving).await;
-            tracing::info!(node = %state.process.id, "ready");
-            progress.send_replace(Loading::Ready);
-            // The task that serves is the one whose end is the node's.
-            std::future::pending().await
-        }
-        Err(error) => {
-            let error = NodeError::Load { node: state.process.id.clone(), why: error.to_string() };
-            progress.send_replace(Loading::Failed(error.clone()));
-            Err(error)
-        }
+    if let Err(error) = loaded {
+        let error = NodeError::Load { node: state.process.id.clone(), why: error.to_string() };
+        progress.send_replace(Loading::Failed(error.clone()));
+        return Err(error);
+    }
+    set_health(&health, tonic_health::ServingStatus::Serving).await;
+    tracing::info!(node = %state.process.id, "ready");
+    progress.send_replace(Loading::Ready);
+    match watcher.zip(options) {
+        Some((watcher, options)) => keep_up(&state, watcher, options).await,
+        // The task that serves is the one whose end is the node's.
+        None => std::future::pending().await,
     }
 }
 
 /// Loads the days that are placed at the node and lie on the disk; notes the days that no team owns.
 fn load_placed(
     state: &NodeState,
-    root: Option<PathBuf>,
-    options: &LoadOptions,
+    dataset: Option<Dataset>,
     report: &(dyn Fn(LoadProgress) + Sync),
 ) -> Result<(), LoadError> {
-    let placed = state.holder.placed();
-    let Some(root) = root.filter(|_| !placed.is_empty()) else {
+    let Some(Dataset { root, options, .. }) = dataset else {
         state.holder.set_loaded(load::Loaded::default(), Vec::new());
         return Ok(());
     };
+    let placed = state.holder.placed();
     let on_disk = load::days_on_disk(&root)?;
-    let unowned = on_disk.days.iter().filter(|day| state.overlay.team_of_day(**day).is_none());
-    let unowned: Vec<String> = unowned.map(Day::to_string).collect();
+    let unowned = unowned(state, &on_disk.days);
     let days: BTreeSet<Day> = on_disk.days.iter().copied().filter(|day| placed.contains(day)).collect();
     let absent: Vec<String> = placed.difference(&days).map(Day::to_string).collect();
     if !absent.is_empty() {
@@ -554,12 +561,74 @@ fn load_placed(
     if !unowned.is_empty() {
         tracing::warn!(node = %state.process.id, days = unowned.join(","), "days on disk that no team owns");
     }
-    let loaded = load::load(&root, &days, options, report)?;
+    let loaded = load::load(&root, &days, &options, report)?;
     for row in &loaded.rejected {
         tracing::warn!(node = %state.process.id, %row, "row rejected");
     }
     state.holder.set_loaded(loaded, unowned);
     Ok(())
+}
+
+/// Those of the days on disk that no team owns.
+fn unowned(state: &NodeState, days: &[Day]) -> Vec<String> {
+    let unowned = days.iter().filter(|day| state.overlay.team_of_day(**day).is_none());
+    unowned.map(Day::to_string).collect()
+}
+
+/// Looks at the files again and again, and takes new data when they are whole.
+async fn keep_up(
+    state: &Arc<NodeState>,
+    mut watcher: Watcher,
+    options: LoadOptions,
+) -> Result<(), NodeError> {
+    // Beside queries, which need the cores more.
+    let options = LoadOptions { threads: 1, ..options };
+    let mut failures = 0u32;
+    loop {
+        tokio::time::sleep(state.overlay.limits.watch()).await;
+        let Some(store) = state.holder.store() else { continue };
+        let look = tokio::task::spawn_blocking(move || {
+            let looked = watcher.look(&store, &options);
+            (watcher, looked)
+        });
+        let looked = look.await.map_err(|panicked| NodeError::Serve {
+            node: state.process.id.clone(),
+            why: format!("watching the dataset: {panicked}"),
+        })?;
+        watcher = looked.0;
+        match looked.1 {
+            Ok(reloaded) => {
+                failures = 0;
+                take_new_data(state, reloaded);
+            }
+            Err(error) => {
+                failures += 1;
+                if failures.is_power_of_two() {
+                    tracing::warn!(node = %state.process.id, %error, "cannot look for new data");
+                }
+            }
+        }
+    }
+}
+
+fn take_new_data(state: &NodeState, reloaded: Reloaded) {
+    let node = &state.process.id;
+    for (day, error) in &reloaded.failed {
+        tracing::warn!(%node, %day, %error, "new data of a day cannot be loaded: the node keeps what it has");
+    }
+    for row in reloaded.days.values().flatten() {
+        tracing::warn!(%node, %row, "row rejected");
+    }
+    let unowned = unowned(state, &reloaded.others);
+    let pending = reloaded.pending;
+    let days = state.holder.replace(reloaded, unowned, Instant::now());
+    state.metrics.watched(days.len(), pending);
+    if !days.is_empty() {
+        let days: Vec<String> = days.iter().map(Day::to_string).collect();
+        tracing::info!(%node, days = days.join(","), "new data");
+    }
+    // What this node knows of itself, as others learn it from its answers.
+    state.relay.directory().heard_from(&state.holder.state());
 }
 
 /// Keeps the addresses of the hosts that are written as names.

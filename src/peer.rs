@@ -170,6 +170,7 @@ impl Neighbour {
             avoid: wire::names(&call.avoid),
             client_address: call.client.address.to_string(),
             client_id: call.client.id.to_string(),
+            replaced_too: spec.replaced_too,
         };
         let ask = |timeout| {
             let (mut client, request) = (self.client.clone(), timed(request.clone(), timeout));

@@ -307,6 +307,7 @@ fn metrics_reply(state: &NodeState) -> v1::GetMetricsReply {
         last_error: marks.get(id).map(|mark| mark.why.clone()).unwrap_or_default(),
     };
     let store = state.holder.store();
+    let store = store.as_deref();
     v1::GetMetricsReply {
         node: state.process.id.to_string(),
         role: state.process.role.to_string(),

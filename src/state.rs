@@ -109,12 +109,13 @@ impl NodeState {
         Instant::now() + timeout.map_or(most, |timeout| timeout.min(most))
     }
 
-    /// Bytes by who holds them: the keys of `cache`, and `limits.result_set_bytes`.
-    fn held_bytes(&self) -> [(&'static str, usize); 5] {
+    /// Bytes by who holds them: the keys of `cache`, `limits.result_set_bytes` and `limits.replaced_bytes`.
+    fn held_bytes(&self) -> [(&'static str, usize); 6] {
         let [results, chunks, aggregates] = self.coordinator.cached_bytes();
         [
             ("aggregates", aggregates),
             ("chunks", chunks),
+            ("replaced", self.holder.store().map_or(0, |store| store.replaced_bytes())),
             ("result_sets", self.coordinator.leases().bytes()),
             ("results", results),
             ("selections", self.holder.cached_bytes()),
@@ -126,6 +127,7 @@ impl NodeState {
         let admission = self.coordinator.admission();
         let snapshot = self.relay.directory().snapshot();
         let store = self.holder.store();
+        let store = store.as_deref();
         let rejected = |batch: &crate::store::DayBatch| batch.statistics.rejected_rows;
         Gauges {
             active_queries: admission.active(),

@@ -19,7 +19,7 @@ mod version;
 
 use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 pub use bounds::{DayStatistics, ParameterStatistics, PlaceBounds, WorstRowBytes};
 pub(crate) use bounds::{RowShape, json_text_bytes};
@@ -164,10 +164,18 @@ impl DayBatch {
     }
 }
 
-/// Every day that a node holds. Never changes once it is loaded.
+/// Every day that a node holds. Never changes: other data make another store, which shares with this one what both have.
 #[derive(Clone, Debug, Default)]
 pub struct Store {
-    days: BTreeMap<Day, DayBatch>,
+    days: BTreeMap<Day, Arc<DayBatch>>,
+    /// What other data have replaced, for those who began to read it before.
+    replaced: BTreeMap<(Day, Version), Arc<DayBatch>>,
+    tables: Arc<Tables>,
+}
+
+/// What codes stand for. A store that follows another one adds to its tables, so that the rows of both can be read by them.
+#[derive(Debug, Default)]
+struct Tables {
     sites: Vec<Site>,
     measures: Vec<Measure>,
     equal_texts: OnceLock<EqualTexts>,
@@ -176,33 +184,67 @@ pub struct Store {
 
 impl Store {
     /// One day; `None` if it has no file.
-    pub fn day(&self, day: Day) -> Option<&DayBatch> {
+    pub fn day(&self, day: Day) -> Option<&Arc<DayBatch>> {
         self.days.get(&day)
     }
 
     /// The days in order.
     pub fn days(&self) -> impl ExactSizeIterator<Item = &DayBatch> {
-        self.days.values()
+        self.days.values().map(|batch| &**batch)
+    }
+
+    /// What other data have replaced and is kept, by day.
+    pub fn replaced(&self) -> impl Iterator<Item = (Day, Version)> {
+        self.replaced.keys().copied()
+    }
+
+    /// A day as it was before other data replaced it, if that is kept.
+    pub fn replaced_day(&self, day: Day, version: Version) -> Option<&Arc<DayBatch>> {
+        self.replaced.get(&(day, version))
+    }
+
+    /// Puts `batch` in the place of its day, or nothing if there is none any more, and keeps what was there.
+    ///
+    /// Equal data change nothing.
+    pub(crate) fn replace(&mut self, day: Day, batch: Option<Arc<DayBatch>>) {
+        let version = batch.as_ref().map(|batch| batch.version);
+        if self.days.get(&day).map(|before| before.version) == version {
+            return;
+        }
+        let before = match batch {
+            Some(batch) => {
+                // Data that come back are no longer replaced.
+                self.replaced.remove(&(day, batch.version));
+                self.days.insert(day, batch)
+            }
+            None => self.days.remove(&day),
+        };
+        self.replaced.extend(before.map(|before| ((day, before.version), before)));
+    }
+
+    /// Lets go of replaced data.
+    pub fn forget_replaced(&mut self, day: Day, version: Version) {
+        self.replaced.remove(&(day, version));
     }
 
     /// What site codes stand for, in order of first use.
     pub fn sites(&self) -> &[Site] {
-        &self.sites
+        &self.tables.sites
     }
 
     /// What measure codes stand for, in order of first use; at most 65,536.
     pub fn measures(&self) -> &[Measure] {
-        &self.measures
+        &self.tables.measures
     }
 
     /// Which of their texts are equal. Worked out when first asked for.
     pub fn equal_texts(&self) -> &EqualTexts {
-        self.equal_texts.get_or_init(|| EqualTexts::of(&self.sites, &self.measures))
+        self.tables.equal_texts.get_or_init(|| EqualTexts::of(self.sites(), self.measures()))
     }
 
     /// What rows of a site, or of a measure, have in JSON. Written when first asked for.
     pub fn json_pieces(&self) -> &JsonPieces {
-        self.json_pieces.get_or_init(|| JsonPieces::of(&self.sites, &self.measures))
+        self.tables.json_pieces.get_or_init(|| JsonPieces::of(self.sites(), self.measures()))
     }
 
     /// Rows of all days.
@@ -218,12 +260,17 @@ impl Store {
     /// Bytes that columns, sites and measures take, without what is worked out from the latter: below 1 KB for each site.
     pub fn bytes(&self) -> usize {
         let texts = |texts: &[&str]| texts.iter().map(|text| text.len()).sum::<usize>();
-        let sites = self.sites.iter().map(|site| texts(&site.texts()));
-        let measures = self.measures.iter().map(|measure| texts(&[&measure.parameter, &measure.unit]));
+        let sites = self.sites().iter().map(|site| texts(&site.texts()));
+        let measures = self.measures().iter().map(|measure| texts(&measure.texts()));
         self.days().map(DayBatch::bytes).sum::<usize>()
-            + size_of_val(&*self.sites)
+            + size_of_val(self.sites())
             + sites.sum::<usize>()
-            + size_of_val(&*self.measures)
+            + size_of_val(self.measures())
             + measures.sum::<usize>()
+    }
+
+    /// Bytes of the columns of replaced data.
+    pub fn replaced_bytes(&self) -> usize {
+        self.replaced.values().map(|batch| batch.bytes()).sum()
     }
 }

@@ -57,6 +57,8 @@ pub struct Count {
     pub selection: Selection,
     /// What to compute from the rows along with counting them.
     pub aggregate: Option<AggregateSpec>,
+    /// Whether data that newer files have replaced will do: for a result set that was counted from them.
+    pub replaced_too: bool,
 }
 
 /// Reads row ranges of days' results.

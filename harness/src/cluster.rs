@@ -148,6 +148,7 @@ pub struct ClusterSpec {
     dataset_root: PathBuf,
     revised_root: Option<PathBuf>,
     ready_within: Duration,
+    watch: bool,
 }
 
 impl ClusterSpec {
@@ -174,12 +175,18 @@ impl ClusterSpec {
             dataset_root: dataset_root.to_owned(),
             revised_root: None,
             ready_within: READY_WITHIN,
+            watch: false,
         }
     }
 
     /// Gives the first start of processes another time than [`READY_WITHIN`], for data that take longer to load.
     pub fn ready_within(self, time: Duration) -> Self {
         ClusterSpec { ready_within: time, ..self }
+    }
+
+    /// Has the nodes watch their files. Simulated ones, whose time is not that of files, do not.
+    pub fn watching(self) -> Self {
+        ClusterSpec { watch: true, ..self }
     }
 
     /// What nodes load while [`Fault::Revise`] goes on.

@@ -203,7 +203,7 @@ fn selected<'a>(
 ) -> Vec<(&'a DayBatch, &'a str, Vec<u32>)> {
     let bound = BoundPredicate::new(store, &query.predicate);
     let select = |(day, team)| {
-        let batch = store.day(day)?;
+        let batch = &**store.day(day)?;
         let mut rows = Vec::new();
         scan::select(store, batch, &bound, 0..batch.row_count(), &mut rows);
         Some((batch, team, rows))

@@ -14,11 +14,11 @@ use overlay::day::Day;
 use overlay::decimal::{Decimal, ONE};
 use overlay::frame::Encoding;
 use overlay::holder::Holder;
-use overlay::load::{LoadOptions, load};
+use overlay::load::{LoadOptions, Reloaded, load, load_over};
 use overlay::outside::Compute;
 use overlay::plan::Query;
 use overlay::predicate::Predicate;
-use overlay::store::Version;
+use overlay::store::{Store, Version};
 use overlay::verb::{Call, Cause, Count, CountItem, Read, ReadItem, Selection};
 use overlay_harness::answer::{self, ask, assert_equal_rows};
 use overlay_harness::cluster::{Cluster, ClusterSpec, InProcessCluster, fixtures};
@@ -93,7 +93,8 @@ async fn groups_of_all_parts_together_are_bounded() {
     let days = ["20200810", "20200814"];
     let counted = async |max_groups: usize| {
         let (holder, items) = holder_of(&days, 2, json!({"short_rows": 0, "max_groups": max_groups}));
-        let spec = Count { selection: selection(Some(0)), aggregate: Some(by_day_and_site.clone()) };
+        let aggregate = Some(by_day_and_site.clone());
+        let spec = Count { selection: selection(Some(0)), aggregate, replaced_too: false };
         holder.count(&spec, items, &call("scans")).await
     };
     let groups = counted(1000).await.groups.len();
@@ -108,6 +109,50 @@ async fn day_is_not_counted_at_another_version() {
     let held = Held::new(json!({}));
     let other = Version(held.version.0.map(|byte| !byte));
     assert_eq!(held.count(0, None, other).await, Err(Cause::VersionDiffers));
+}
+
+/// Goal: a new query gets new data, a result set the data that it was counted from. Method: the day's data are replaced; they
+/// are asked for as a new query and as a result set does.
+#[tokio::test]
+async fn replaced_data_are_read_and_counted_again_but_not_counted_anew() {
+    let held = Held::new(json!({}));
+    let incarnation = held.holder.state().incarnation;
+    held.replace(Instant::now());
+    assert_eq!(held.count(0, None, held.version).await, Err(Cause::VersionDiffers));
+    assert_eq!(held.count_for(0, None, held.version, true).await, Ok(()));
+    assert_eq!(held.read_first_row().await, 1);
+    let inventory = held.holder.inventory(incarnation);
+    assert_ne!(inventory.incarnation, incarnation, "others are told to ask again");
+    assert_ne!(inventory.days[&held.day].version, held.version);
+    assert_eq!(held.count(0, None, inventory.days[&held.day].version).await, Ok(()));
+}
+
+#[tokio::test]
+async fn replaced_data_are_kept_as_long_as_a_result_set_may_be() {
+    let ages = json!({"query_ms": 1000, "result_ttl_ms": 5000, "result_max_age_ms": 5000});
+    let held = Held::new(ages);
+    let start = Instant::now();
+    held.replace(start);
+    held.look(start + Duration::from_millis(5999));
+    assert_eq!(held.read_first_row().await, 1);
+    held.look(start + Duration::from_millis(6000));
+    assert_eq!(held.read_first_row().await, 0);
+    assert_eq!(held.holder.store().unwrap().replaced_bytes(), 0);
+}
+
+#[tokio::test]
+async fn replaced_data_that_find_no_room_go() {
+    let held = Held::new(json!({"replaced_bytes": 100}));
+    held.replace(Instant::now());
+    assert_eq!(held.read_first_row().await, 0);
+}
+
+#[tokio::test]
+async fn look_that_finds_nothing_new_tells_nobody() {
+    let held = Held::new(json!({}));
+    let incarnation = held.holder.state().incarnation;
+    held.look(Instant::now());
+    assert_eq!(held.holder.state().incarnation, incarnation);
 }
 
 // What the tests above are made of.
@@ -152,6 +197,16 @@ impl Held {
         aggregate: Option<AggregateSpec>,
         version: Version,
     ) -> Result<(), Cause> {
+        self.count_for(bound, aggregate, version, false).await
+    }
+
+    async fn count_for(
+        &self,
+        bound: i64,
+        aggregate: Option<AggregateSpec>,
+        version: Version,
+        replaced_too: bool,
+    ) -> Result<(), Cause> {
         let item = CountItem {
             day: self.day,
             version,
@@ -160,9 +215,29 @@ impl Held {
             attempt: 1,
             first_rows: 0,
         };
-        let spec = Count { selection: selection(Some(bound)), aggregate };
+        let spec = Count { selection: selection(Some(bound)), aggregate, replaced_too };
         let answers = self.holder.count(&spec, vec![item], &call("scans")).await;
         answers.failures.first().map_or(Ok(()), |failure| Err(failure.cause))
+    }
+
+    /// Leaves the day one file of several.
+    fn replace(&self, now: Instant) {
+        let root = tempfile::tempdir().unwrap();
+        let folder = root.path().join(self.day.to_string());
+        std::fs::create_dir(&folder).unwrap();
+        let name = format!("{}-01.csv", self.day);
+        std::fs::copy(fixtures().join(self.day.to_string()).join(&name), folder.join(&name)).unwrap();
+        let store = Store::clone(&self.holder.store().unwrap());
+        let days = [self.day].into();
+        let loaded = load_over(store, root.path(), &days, &LoadOptions::default(), &|_| ()).unwrap();
+        let days = [(self.day, loaded.rejected)].into();
+        self.holder.replace(Reloaded { store: loaded.store, days, ..Reloaded::default() }, Vec::new(), now);
+    }
+
+    /// As when no file has changed.
+    fn look(&self, now: Instant) {
+        let store = Store::clone(&self.holder.store().unwrap());
+        self.holder.replace(Reloaded { store, ..Reloaded::default() }, Vec::new(), now);
     }
 
     /// Reads the day's first row, for the client that reads.

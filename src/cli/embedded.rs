@@ -22,13 +22,14 @@ impl Embedded {
         overlay: Arc<Overlay>,
         ids: &[NodeId],
         root: Option<PathBuf>,
+        watch: bool,
     ) -> Result<Self, Failure> {
         let mut listeners = Vec::new();
         for id in ids {
             let address = overlay.process(id).map(|process| process.address()).unwrap_or_default();
             listeners.push((id.clone(), listen(&address).await?.0));
         }
-        Ok(Self::start_on(overlay, listeners, root)?)
+        Ok(Self::start_on(overlay, listeners, root, watch)?)
     }
 
     /// Starts the processes of a configuration on free loopback ports, which it then names.
@@ -44,13 +45,14 @@ impl Embedded {
             listeners.push((id.clone(), incoming));
         }
         let overlay = Arc::new(overlay);
-        Ok((Self::start_on(overlay.clone(), listeners, root)?, overlay))
+        Ok((Self::start_on(overlay.clone(), listeners, root, false)?, overlay))
     }
 
     fn start_on(
         overlay: Arc<Overlay>,
         listeners: Vec<(NodeId, Incoming)>,
         root: Option<PathBuf>,
+        watch: bool,
     ) -> Result<Self, NodeError> {
         let start = |(id, incoming)| {
             Node::start(Setup {
@@ -59,6 +61,7 @@ impl Embedded {
                 dataset_root: root.clone(),
                 strict: false,
                 load_threads: 1,
+                watch,
                 outside: Outside::system(),
                 incoming,
             })

@@ -57,6 +57,9 @@ pub(crate) struct NodeArguments {
     /// Refuse to start if any row does not parse
     #[arg(long)]
     strict: bool,
+    /// Go on looking for new and changed files, and take their data when they are whole
+    #[arg(long)]
+    watch: bool,
     /// Stop when standard input ends: whoever holds it open has died
     #[arg(long, hide = true)]
     stop_with_stdin: bool,
@@ -96,6 +99,7 @@ impl NodeArguments {
             id,
             strict: self.strict,
             load_threads: 1,
+            watch: self.watch,
             outside: Outside::system(),
             incoming,
         })

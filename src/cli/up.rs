@@ -63,6 +63,9 @@ pub(crate) struct Up {
     /// Run the nodes inside this process
     #[arg(long)]
     embedded: bool,
+    /// Go on looking for new and changed files, and take their data when they are whole
+    #[arg(long)]
+    watch: bool,
     /// Write each node's log to a file here instead of to standard error
     #[arg(long, value_name = "DIR", conflicts_with = "embedded")]
     log_dir: Option<PathBuf>,
@@ -80,7 +83,7 @@ impl Up {
         check_addresses(&local)?;
         let runtime = runtime()?;
         let result = match self.embedded {
-            true => runtime.block_on(embedded(overlay, local, root)),
+            true => runtime.block_on(embedded(overlay, local, root, self.watch)),
             false => runtime.block_on(self.children(&overlay, &local, root)),
         };
         runtime.shutdown_background();
@@ -119,6 +122,9 @@ impl Up {
         command.arg("--stop-with-stdin");
         if let Some(root) = root {
             command.arg("--dataset-root").arg(root);
+        }
+        if self.watch {
+            command.arg("--watch");
         }
         if let Some(profile) = self.profile {
             command.args(["--profile", profile.name()]);
@@ -319,10 +325,15 @@ fn announce(overlay: &Overlay, local: &[Process]) -> std::io::Result<()> {
     stdout.flush()
 }
 
-async fn embedded(overlay: Arc<Overlay>, local: Vec<Process>, root: Option<PathBuf>) -> Result<(), Failure> {
+async fn embedded(
+    overlay: Arc<Overlay>,
+    local: Vec<Process>,
+    root: Option<PathBuf>,
+    watch: bool,
+) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
     let ids: Vec<NodeId> = local.iter().map(|process| process.id.clone()).collect();
-    let mut nodes = Embedded::start(overlay.clone(), &ids, root).await?;
+    let mut nodes = Embedded::start(overlay.clone(), &ids, root, watch).await?;
     tokio::select! {
         biased;
         () = signals.recv() => return Ok(()),

@@ -203,6 +203,13 @@ bounded! {
         /// Milliseconds between two questions to a neighbour that is not up, default one second. Raising it
         /// delays the return of a neighbour and saves connections.
         probe_ms: u64 = 1000, 10..=600_000;
+        /// Milliseconds between two looks at the files of a dataset that is watched, default one second. Raising it delays new
+        /// data and spares the file system.
+        watch_ms: u64 = 1000, 10..=3_600_000;
+        /// Bytes of data that newer files have replaced and that result sets may still be read from, default 256 MiB; at the
+        /// limit the oldest go, and what is left of their result sets is lost. They are kept for as long as a result set may
+        /// be.
+        replaced_bytes: usize = 268_435_456, 0..=2_000_000_000;
     }
 }
 
@@ -280,5 +287,15 @@ impl Limits {
     /// `probe_ms`.
     pub fn probe(&self) -> Duration {
         Duration::from_millis(self.probe_ms)
+    }
+
+    /// `watch_ms`.
+    pub fn watch(&self) -> Duration {
+        Duration::from_millis(self.watch_ms)
+    }
+
+    /// How long replaced data are kept: as long as a result set may be, whose query may have begun just before.
+    pub fn replaced(&self) -> Duration {
+        self.result_max_age() + self.query()
     }
 }

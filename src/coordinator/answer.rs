@@ -32,7 +32,7 @@ impl Coordinator {
     ) -> Result<(ResultSet, Vec<HopStatistics>), RunError> {
         let turn = self.gather.next_turn();
         let mut counted = match plan.query.aggregate.is_some() {
-            true => self.count_days(&plan, &plan.asks().collect::<Vec<_>>(), turn, call).await,
+            true => self.count_days(&plan, &plan.asks().collect::<Vec<_>>(), turn, call, false).await,
             false => self.count_until_limit(&plan, turn, call).await,
         };
         for (planned, ask) in plan.asks() {
@@ -75,7 +75,7 @@ impl Coordinator {
             let share = if next == 0 { 1.0 } else { matched as f64 / (bound as f64 + 1.0) };
             let most = if next == 0 { asks.len() } else { next };
             let end = next + wave(&asks[next..], limit - matched, share).min(most);
-            let wave = self.count_days(plan, &asks[next..end], turn, call).await;
+            let wave = self.count_days(plan, &asks[next..end], turn, call, false).await;
             let lacks_days = wave.days.values().any(Result::is_err);
             for (planned, ask) in &asks[next..end] {
                 bound += ask.rows_at_most;
@@ -94,12 +94,14 @@ impl Coordinator {
         counted
     }
 
+    /// Counts days: for a new result what is there now, for one that is counted again also what was there before.
     async fn count_days(
         &self,
         plan: &QueryPlan,
         asks: &[(&PlannedDay, &Ask)],
         turn: u64,
         call: &Call,
+        again: bool,
     ) -> Counted {
         let first_day = plan.asks().next().map(|(planned, _)| planned.day);
         let first_rows = match plan.query.aggregate {
@@ -112,7 +114,11 @@ impl Coordinator {
             self.wanted(planned, ask, first_rows(planned.day).into_iter().collect())
         };
         let wanted: Vec<WantedDay> = asks.iter().map(wanted).collect();
-        let spec = Count { selection: self.selection(plan), aggregate: plan.query.aggregate.clone() };
+        let spec = Count {
+            selection: self.selection(plan),
+            aggregate: plan.query.aggregate.clone(),
+            replaced_too: again || !plan.query.expected_versions.is_empty(),
+        };
         self.gather.count(&spec, &wanted, turn, call).await
     }
 
@@ -274,7 +280,7 @@ impl Coordinator {
         let is_served = |entry: &&Entry| matches!(entry.outcome, Outcome::Served(_));
         let days: BTreeSet<Day> = result_set.ledger.iter().filter(is_served).map(|entry| entry.day).collect();
         let asks: Vec<_> = plan.asks().filter(|(planned, _)| days.contains(&planned.day)).collect();
-        let counted = self.count_days(plan, &asks, self.gather.next_turn(), call).await;
+        let counted = self.count_days(plan, &asks, self.gather.next_turn(), call, true).await;
         let mut failed = BTreeMap::new();
         let mut served = BTreeMap::new();
         for (day, result) in counted.days {

@@ -81,6 +81,7 @@ fn node(process: &Process, health: &str, why: &str, said: Option<&Arc<NodeInvent
 pub(super) fn metrics(state: &NodeState) -> Value {
     let (gauges, totals) = (state.gauges(), state.metrics.totals());
     let store = state.holder.store();
+    let store = store.as_deref();
     let marks = state.relay.directory().marks();
     let neighbour = |id: &NodeId| {
         let (health, why) = health(id, &marks, true);

@@ -11,11 +11,11 @@ const MEASURES_LIMIT: usize = 1 << 16;
 
 const GOOD: &str = r#""41.75613","-124.20347","2020-08-10T01:00","PM2.5","17.3","UG/M3","18.0","62","2","Crescent City","North Coast","0060","8400060""#;
 
-fn other(time: &str, parameter: &str, value: &str, site: &str) -> String {
+pub(super) fn other(time: &str, parameter: &str, value: &str, site: &str) -> String {
     format!("40.1,-120.5,{time},{parameter},{value},PPB,-999,,,{site},Agency,1,8401")
 }
 
-fn dataset(files: &[(&str, &str)]) -> TempDir {
+pub(super) fn dataset(files: &[(&str, &str)]) -> TempDir {
     let root = tempfile::tempdir().unwrap();
     for (name, text) in files {
         let path = root.path().join(name);

@@ -72,6 +72,7 @@ pub fn count(request: &v1::CountRequest, overlay: &Overlay) -> Result<(Count, Ve
     let spec = Count {
         selection: selection(request.predicate.as_ref(), request.encoding, overlay)?,
         aggregate: request.aggregate.as_ref().map(wire::aggregate_from).transpose()?,
+        replaced_too: request.replaced_too,
     };
     let items: Result<Vec<_>, _> = request.days.iter().map(wire::count_item_from).collect();
     Ok((spec, items?))

@@ -5,14 +5,14 @@
 //! stores whatever the threads did.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::bounds::TextBytes;
 use super::column::MISSING;
 use super::version::{measure_digest, site_digest};
 use super::{
     Column, DayBatch, DayHasher, DayStatistics, Digest, FileSummary, MISSING_AQI, MISSING_CATEGORY, Measure,
-    ParameterStatistics, PlaceBounds, RowShape, Site, Store,
+    ParameterStatistics, PlaceBounds, RowShape, Site, Store, Tables,
 };
 use crate::day::Day;
 use crate::decimal::Decimal;
@@ -62,16 +62,25 @@ pub struct MeasureEntry {
 /// The tables that all days share while they are built.
 #[derive(Debug, Default)]
 pub struct StoreBuilder {
-    tables: Mutex<Tables>,
+    /// Codes of its tables stay as they are.
+    base: Store,
+    tables: Mutex<Codes>,
 }
 
 #[derive(Debug, Default)]
-struct Tables {
+struct Codes {
     sites: HashMap<Site, u32>,
     measures: HashMap<Measure, u16>,
 }
 
 impl StoreBuilder {
+    /// Builds days that are to take their places in `base`.
+    pub fn over(base: Store) -> Self {
+        let sites = base.sites().iter().cloned().zip(0..).collect();
+        let measures = base.measures().iter().cloned().zip(0..).collect();
+        StoreBuilder { base, tables: Mutex::new(Codes { sites, measures }) }
+    }
+
     /// The entry of `site`, the same for equal sites.
     pub fn site(&self, site: Site) -> SiteEntry {
         let (digest, text_bytes) = (site_digest(&site), TextBytes::of_site(&site));
@@ -97,13 +106,13 @@ impl StoreBuilder {
         Ok(MeasureEntry { code, digest, text_bytes })
     }
 
-    /// The store of `batches`, which were built with this builder's entries.
+    /// The store it was built over, with `batches`, which were built with this builder's entries, in their places.
     pub fn finish(self, mut batches: Vec<DayBatch>) -> Store {
-        let tables = self.tables.into_inner();
-        let tables = tables.unwrap_or_else(PoisonError::into_inner);
+        let StoreBuilder { base, tables } = self;
+        let tables = tables.into_inner().unwrap_or_else(PoisonError::into_inner);
         batches.sort_by_key(|batch| batch.day);
-        let mut site_codes = FirstUse::new(tables.sites.len());
-        let mut measure_codes = FirstUse::new(tables.measures.len());
+        let mut site_codes = FirstUse::after(base.sites().len(), tables.sites.len());
+        let mut measure_codes = FirstUse::after(base.measures().len(), tables.measures.len());
         for batch in &mut batches {
             for code in &mut batch.site {
                 *code = site_codes.of(*code as usize);
@@ -112,26 +121,35 @@ impl StoreBuilder {
                 *code = measure_codes.of(usize::from(*code)) as u16;
             }
         }
-        let sites = tables.sites.into_iter();
-        let measures = tables.measures.into_iter();
-        Store {
-            days: batches.into_iter().map(|batch| (batch.day, batch)).collect(),
-            sites: site_codes.sort(sites.map(|(site, code)| (site, code as usize))),
-            measures: measure_codes.sort(measures.map(|(measure, code)| (measure, usize::from(code)))),
-            ..Store::default()
+        let mut store = base;
+        if site_codes.adds_some() || measure_codes.adds_some() {
+            let sites = tables.sites.into_iter();
+            let measures = tables.measures.into_iter();
+            store.tables = Arc::new(Tables {
+                sites: site_codes.sort(sites.map(|(site, code)| (site, code as usize))),
+                measures: measure_codes.sort(measures.map(|(measure, code)| (measure, usize::from(code)))),
+                ..Tables::default()
+            });
         }
+        for batch in batches {
+            store.replace(batch.day, Some(Arc::new(batch)));
+        }
+        store
     }
 }
 
 /// New codes for old ones, given in the order in which the old ones are first asked for.
 struct FirstUse {
     codes: Vec<Option<u32>>,
+    kept: u32,
     next: u32,
 }
 
 impl FirstUse {
-    fn new(count: usize) -> Self {
-        FirstUse { codes: vec![None; count], next: 0 }
+    /// The first `kept` of `count` codes stay what they are.
+    fn after(kept: usize, count: usize) -> Self {
+        let code = |old: usize| (old < kept).then_some(old as u32);
+        FirstUse { codes: (0..count).map(code).collect(), kept: kept as u32, next: kept as u32 }
     }
 
     fn of(&mut self, old: usize) -> u32 {
@@ -139,6 +157,10 @@ impl FirstUse {
             self.next += 1;
             self.next - 1
         })
+    }
+
+    fn adds_some(&self) -> bool {
+        self.next > self.kept
     }
 
     /// The items by their new codes, without those that no row uses.

@@ -20,6 +20,7 @@ use crate::fault::Fault;
 pub struct InProcessCluster {
     overlay: Arc<Overlay>,
     dataset_root: PathBuf,
+    watch: bool,
     addresses: BTreeMap<String, SocketAddr>,
     nodes: BTreeMap<String, Node>,
 }
@@ -46,6 +47,7 @@ impl InProcessCluster {
         let mut cluster = InProcessCluster {
             overlay: Arc::new(overlay),
             dataset_root: spec.dataset_root,
+            watch: spec.watch,
             addresses,
             nodes: BTreeMap::new(),
         };
@@ -104,6 +106,7 @@ impl InProcessCluster {
             dataset_root: Some(self.dataset_root.clone()),
             strict: false,
             load_threads: 1,
+            watch: self.watch,
             outside: Outside::system(),
             incoming: incoming_tcp(listener),
         })?;

@@ -31,6 +31,7 @@ const PORT_TAKEN: &str = "cannot listen on";
 pub struct ProcessCluster {
     binary: PathBuf,
     dataset_root: PathBuf,
+    watch: bool,
     overlay: Overlay,
     folder: TempDir,
     addresses: BTreeMap<String, SocketAddr>,
@@ -78,6 +79,7 @@ impl ProcessCluster {
         let mut cluster = ProcessCluster {
             binary: binary.to_owned(),
             dataset_root: spec.dataset_root,
+            watch: spec.watch,
             overlay: Overlay::parse(&text, "cluster")?.overlay,
             folder,
             addresses,
@@ -125,12 +127,13 @@ impl ProcessCluster {
     }
 
     fn spawn(&mut self, id: &str) -> Result<(), ClusterError> {
-        let arguments = [
+        let mut arguments = vec![
             OsString::from("--config"),
             self.config().into_os_string(),
             OsString::from("--dataset-root"),
             self.dataset_root.clone().into_os_string(),
         ];
+        arguments.extend(self.watch.then(|| OsString::from("--watch")));
         let command = match self.launchers.get(id).map(Vec::as_slice) {
             Some([launcher, words @ ..]) => {
                 let mut command = Command::new(launcher);

@@ -142,6 +142,7 @@ impl SimCluster {
             dataset_root: Some(revised_root.unwrap_or(&self.dataset_root).clone()),
             strict: false,
             load_threads: 1,
+            watch: false,
             outside: Outside {
                 clock: Clock::starting_at(STARTED_UNIX_MS + elapsed),
                 random: Random::seeded(self.random.u64(..)),

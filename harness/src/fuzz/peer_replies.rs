@@ -34,7 +34,7 @@ fn count(bytes: &[u8], right_digests: bool, aggregate: Option<AggregateSpec>) {
     if right_digests {
         reply.days.iter_mut().filter_map(|day| day.first_frame.as_mut()).for_each(sign);
     }
-    let spec = Count { selection: selection(), aggregate };
+    let spec = Count { selection: selection(), aggregate, replaced_too: false };
     let answers = match check::count(&spec, &count_items(), nodes(), reply.clone()) {
         Ok(answers) => answers,
         Err(what) => return assert!(!what.is_empty()),

@@ -36,6 +36,7 @@ fn spec() -> Count {
     Count {
         selection: Selection { predicate: Arc::new(words.resolve().unwrap()), encoding: Encoding::Json },
         aggregate: Some(AggregateSpec { of: AggregateOf::Value, group_by }),
+        replaced_too: false,
     }
 }
 

@@ -1,0 +1,365 @@
+//! Nodes that watch their files: new data are taken at once and whole, and whoever reads older ones reads them to their end.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use overlay::client::{Client, QueryResult};
+use overlay::frame::Encoding;
+use overlay::plan::Query;
+use overlay_harness::answer::{self, assert_equal_rows};
+use overlay_harness::cluster::{Cluster, ClusterSpec, ProcessCluster, fixtures, wait_until};
+use overlay_harness::oracle::{GroupKey, Measure, Oracle, OracleQuery, numerically_equal};
+use overlay_harness::skip::{real_dataset, skipped};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// Two days of either team.
+const DAYS: [u32; 4] = [20200814, 20200820, 20200821, 20200824];
+
+/// Files that are replaced or added.
+const CHANGES: u32 = 100;
+
+/// For what the nodes do within a tenth of a second, on a machine that does much else.
+const WITHIN: Duration = Duration::from_secs(60);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hundred_files_replaced_and_added_under_load_change_no_answer_in_the_middle() {
+    drop(changes_under_load(&fixtures(), json!({})).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn real_data_are_replaced_under_load() {
+    let Some(root) = real_dataset() else { return };
+    if cfg!(debug_assertions) {
+        return skipped("the real data", "the oracle takes minutes: cargo test --release --test live_data");
+    }
+    let ages = json!({"query_ms": 5000, "result_ttl_ms": 40_000, "result_max_age_ms": 40_000});
+    let cluster = changes_under_load(&root, ages).await;
+    for node in ["B", "C", "D", "E", "F"] {
+        let holder = cluster.client(node, "operator").unwrap();
+        let gone = wait_until(WITHIN, async || (replaced_bytes(&holder).await == 0.0).then_some(()));
+        gone.await.expect("the old data go");
+    }
+    eprintln!("resident {} MB when the old data are gone", memory(&cluster));
+}
+
+/// Goal: no answer mixes data of a day, or goes back to older ones; a result set keeps the data that it was counted from; in
+/// the end everybody sees the newest.
+///
+/// Method: each file's every text goes to the oracle before it goes to the nodes. While a hundred files are replaced or added,
+/// clients ask for the same rows, and for groups, again and again; each day of each answer has to be one of the states
+/// that the day was in, and none older than the client saw before. One reads a result set of the beginning, chunk by
+/// chunk, to its end.
+async fn changes_under_load(source: &Path, limits: Value) -> ProcessCluster {
+    let data = Arc::new(ChangingData::new(source));
+    // Groups are computed again for each chunk, also for result sets of older data.
+    let caches = json!({"cache": {"aggregate_bytes": 0, "chunk_bytes": 0}});
+    let spec = watching(&data).with(json!({"limits": limits})).with(caches);
+    let cluster = ProcessCluster::start(env!("CARGO_BIN_EXE_overlay-node"), spec).unwrap();
+    let before = memory(&cluster);
+    let client = |name: &str| cluster.client("A", name).unwrap();
+    let (early, early_groups) = (client("early"), client("early groups"));
+    let few = rows_query(Some(25));
+    let early_result = early.query(&few).await.unwrap();
+    let early_groups_result = early_groups.query(&groups_query(Some(1))).await.unwrap();
+
+    let done = Arc::new(AtomicBool::new(false));
+    let answers = Arc::new(AtomicU64::new(0));
+    let askers: Vec<_> = (0..4)
+        .map(|number| {
+            let (data, done, answers) = (data.clone(), done.clone(), answers.clone());
+            let client = client(&format!("asker {number}"));
+            tokio::spawn(async move {
+                let mut seen = BTreeMap::new();
+                while !done.load(Ordering::Relaxed) {
+                    match number % 2 {
+                        0 => data.check_rows(&ask(&client, &rows_query(None)).await, &mut seen),
+                        _ => data.check_groups(&ask(&client, &groups_query(None)).await, &mut seen),
+                    }
+                    answers.fetch_add(1, Ordering::Relaxed);
+                }
+            })
+        })
+        .collect();
+    let chunk_count = early_result.chunk_count();
+    for number in 0..CHANGES {
+        data.change(number);
+        let index = number % chunk_count;
+        early.chunk(&early_result, index).await.unwrap();
+        // Beside the askers, not in the wake of the watchers: nobody waits for anything.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let newest = data.expected_rows(|states| states.last());
+    let latest = client("latest");
+    let seen = wait_until(WITHIN, async || {
+        let rows = ask(&latest, &rows_query(None)).await;
+        let is_newest = rows.len() == newest.len()
+            && rows.iter().zip(&newest).all(|(row, newest)| numerically_equal(row, newest));
+        is_newest.then_some(())
+    });
+    seen.await.expect("the newest data are seen");
+    done.store(true, Ordering::Relaxed);
+    for asker in askers {
+        asker.await.unwrap();
+    }
+
+    let oldest = data.expected_rows(|states| states.first());
+    assert_equal_rows(&"the oldest data", &oldest, &drain(&early, &early_result).await);
+    let groups = drain(&early_groups, &early_groups_result).await;
+    let oldest: Vec<Value> = data.expected_groups(|states| states.first());
+    assert_equal_rows(&"groups of the oldest data", &oldest, &groups);
+    let answers = answers.load(Ordering::Relaxed);
+    assert!(answers > 20, "{answers} answers");
+    eprintln!(
+        "{answers} answers while {CHANGES} files changed; resident {before} MB before, {} MB after",
+        memory(&cluster)
+    );
+    cluster
+}
+
+/// Method: data are replaced, a result set is read from the old ones, its time passes.
+#[tokio::test(flavor = "multi_thread")]
+async fn replaced_data_go_when_no_result_set_can_need_them() {
+    let data = ChangingData::new(&fixtures());
+    let ages = json!({"query_ms": 1000, "result_ttl_ms": 1000, "result_max_age_ms": 1000});
+    let spec = watching(&data).with(json!({"limits": ages}));
+    let cluster = ProcessCluster::start(env!("CARGO_BIN_EXE_overlay-node"), spec).unwrap();
+    let holder = cluster.client("B", "operator").unwrap();
+    assert_eq!(replaced_bytes(&holder).await, 0.0);
+    data.change(0);
+    let taken = wait_until(WITHIN, async || {
+        (metric(&holder, "overlay_replaced_days_total").await > 0.0).then_some(())
+    });
+    taken.await.expect("the new file is taken");
+    wait_until(WITHIN, async || (replaced_bytes(&holder).await == 0.0).then_some(()))
+        .await
+        .expect("the old data go");
+}
+
+/// Method: with no room for replaced data, a result set of them says that they are lost, instead of giving others.
+#[tokio::test(flavor = "multi_thread")]
+async fn result_set_of_data_that_had_to_go_is_lost() {
+    let data = ChangingData::new(&fixtures());
+    let no_room = json!({"limits": {"replaced_bytes": 0}, "cache": {"chunk_bytes": 0}});
+    let spec = watching(&data).with(no_room);
+    let cluster = ProcessCluster::start(env!("CARGO_BIN_EXE_overlay-node"), spec).unwrap();
+    let client = cluster.client("A", "reader").unwrap();
+    let result = client.query(&rows_query(Some(25))).await.unwrap();
+    data.change(0);
+    // Whoever holds the day takes the new file at a time of its own: the last one decides.
+    let lost = wait_until(WITHIN, async || client.chunk(&result, 0).await.err());
+    let error = lost.await.expect("the old data are gone").to_string();
+    assert!(error.contains("20200814"), "{error}");
+}
+
+// What the tests above are made of.
+
+/// Six nodes that look often.
+fn watching(data: &ChangingData) -> ClusterSpec {
+    let often = json!({"limits": {"watch_ms": 20, "probe_ms": 50}});
+    ClusterSpec::six_nodes(data.root.path()).with(often).watching()
+}
+
+/// The rows that are asked for, in chunks of so many.
+fn rows_query(chunk_rows: Option<u32>) -> Query {
+    let mut query = answer::query(&asked(), Encoding::Arrow);
+    query.chunking.chunk_rows = chunk_rows;
+    query
+}
+
+/// Their groups by day and agency.
+fn groups_query(chunk_rows: Option<u32>) -> Query {
+    let aggregate = Some(answer::aggregate(Measure::Value, &KEYS));
+    Query { aggregate, ..rows_query(chunk_rows) }
+}
+
+const KEYS: [GroupKey; 2] = [GroupKey::Day, GroupKey::Agency];
+
+fn asked() -> OracleQuery {
+    OracleQuery {
+        parameter: Some("PM2.5".to_owned()),
+        date_start: Some(DAYS[0]),
+        date_end: Some(DAYS[3]),
+        ..OracleQuery::default()
+    }
+}
+
+async fn ask(client: &Client, query: &Query) -> Vec<Value> {
+    answer::ask(client, query).await.unwrap().1
+}
+
+async fn drain(client: &Client, result: &QueryResult) -> Vec<Value> {
+    answer::rows(result, &answer::read_chunks(client, result).await.unwrap())
+}
+
+/// The value of a metric, 0 while there is none.
+async fn metric(client: &Client, name: &str) -> f64 {
+    let exposition = client.metrics().await.unwrap().exposition;
+    let line = exposition.lines().find_map(|line| line.strip_prefix(name));
+    line.map_or(0.0, |value| value.trim().parse().unwrap())
+}
+
+async fn replaced_bytes(holder: &Client) -> f64 {
+    metric(holder, "overlay_held_bytes{by=\"replaced\"}").await
+}
+
+/// Resident memory of all nodes in MB, where the system tells.
+fn memory(cluster: &ProcessCluster) -> u64 {
+    let resident = |pid: &u32| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or("0 kB").to_owned();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap()
+    };
+    cluster.pids().values().map(resident).sum::<u64>() / 1024
+}
+
+/// A dataset whose files change, and what it was at each time.
+struct ChangingData {
+    root: TempDir,
+    days: Mutex<BTreeMap<u32, Vec<Arc<State>>>>,
+}
+
+/// A day between two changes.
+struct State {
+    /// Texts by stem.
+    files: BTreeMap<String, String>,
+    rows: Vec<Value>,
+    groups: Vec<Value>,
+}
+
+impl State {
+    fn new(day: u32, files: BTreeMap<String, String>) -> Arc<Self> {
+        let oracles = files.iter().map(|(stem, text)| Oracle::of_file(day, stem, text.as_bytes()));
+        let rows = |oracle: &Oracle| -> Vec<Value> {
+            oracle.rows(&asked()).iter().map(|row| row.to_json()).collect()
+        };
+        let rows = oracles.flat_map(|oracle| rows(&oracle)).collect();
+        let whole: String = files.values().map(String::as_str).collect();
+        let groups =
+            Oracle::of_file(day, "whole", whole.as_bytes()).aggregate(&asked(), Measure::Value, &KEYS);
+        Arc::new(State { files, rows, groups })
+    }
+}
+
+impl ChangingData {
+    /// The days of another dataset.
+    fn new(source: &Path) -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let mut days = BTreeMap::new();
+        for day in DAYS {
+            let (from, to) = (source.join(day.to_string()), root.path().join(day.to_string()));
+            fs::create_dir(&to).unwrap();
+            let mut files = BTreeMap::new();
+            for entry in fs::read_dir(from).unwrap() {
+                let path = entry.unwrap().path();
+                let text = fs::read_to_string(&path).unwrap();
+                fs::write(to.join(path.file_name().unwrap()), &text).unwrap();
+                files.insert(path.file_stem().unwrap().to_str().unwrap().to_owned(), text);
+            }
+            days.insert(day, vec![State::new(day, files)]);
+        }
+        ChangingData { root, days: Mutex::new(days) }
+    }
+
+    fn states(&self) -> MutexGuard<'_, BTreeMap<u32, Vec<Arc<State>>>> {
+        self.days.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes one file of one day: in turn, a file is replaced by one that lacks a row, one is written over, which has a row
+    /// twice, and one is added that is compressed and, for some time, half of it.
+    fn change(&self, number: u32) {
+        let day = DAYS[number as usize % DAYS.len()];
+        let folder = self.root.path().join(day.to_string());
+        let (stem, text) = {
+            let mut days = self.states();
+            let states = days.get_mut(&day).unwrap();
+            let mut files = states.last().unwrap().files.clone();
+            let plain: Vec<String> = files.keys().filter(|stem| !stem.contains("added")).cloned().collect();
+            let stem = plain[number as usize / DAYS.len() % plain.len()].clone();
+            let mut lines: Vec<String> = files[&stem].lines().map(str::to_owned).collect();
+            let pm = lines.iter().position(|line| line.contains("PM2.5")).expect("each file has a row of it");
+            let stem = match number / 4 % 3 {
+                0 => {
+                    lines.remove(pm);
+                    stem
+                }
+                1 => {
+                    lines.extend([lines[pm].clone(), lines[pm].clone()]);
+                    stem
+                }
+                _ => format!("{stem}-added-{number}"),
+            };
+            let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+            files.insert(stem.clone(), text.clone());
+            states.push(State::new(day, files));
+            (stem, text)
+        };
+        let path = |extension: &str| -> PathBuf { folder.join(format!("{stem}.{extension}")) };
+        match number / 4 % 3 {
+            0 => {
+                fs::write(path("partial"), text).unwrap();
+                fs::rename(path("partial"), path("csv")).unwrap();
+            }
+            1 => fs::write(path("csv"), text).unwrap(),
+            _ => {
+                let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+                encoder.write_all(text.as_bytes()).unwrap();
+                let data = encoder.finish().unwrap();
+                let (first, second) = data.split_at(data.len() / 2);
+                let mut file = fs::File::create(path("csv.gz")).unwrap();
+                file.write_all(first).unwrap();
+                std::thread::sleep(Duration::from_millis(50));
+                file.write_all(second).unwrap();
+            }
+        }
+    }
+
+    fn expected_rows(&self, state: impl Fn(&[Arc<State>]) -> Option<&Arc<State>>) -> Vec<Value> {
+        self.states().values().flat_map(|states| state(states).unwrap().rows.clone()).collect()
+    }
+
+    fn expected_groups(&self, state: impl Fn(&[Arc<State>]) -> Option<&Arc<State>>) -> Vec<Value> {
+        self.states().values().flat_map(|states| state(states).unwrap().groups.clone()).collect()
+    }
+
+    fn check_rows(&self, rows: &[Value], seen: &mut BTreeMap<u32, usize>) {
+        self.check(rows, |state| &state.rows, seen);
+    }
+
+    fn check_groups(&self, groups: &[Value], seen: &mut BTreeMap<u32, usize>) {
+        self.check(groups, |state| &state.groups, seen);
+    }
+
+    /// Whether an answer has, of each day, a state that the day was in, and none that is older than those `seen`.
+    fn check(
+        &self,
+        answer: &[Value],
+        of_state: impl Fn(&State) -> &Vec<Value>,
+        seen: &mut BTreeMap<u32, usize>,
+    ) {
+        let days: BTreeMap<u32, Vec<Arc<State>>> = self.states().clone();
+        for (day, states) in days {
+            let found: Vec<&Value> =
+                answer.iter().filter(|row| row["date"] == json!(day.to_string())).collect();
+            let first = seen.get(&day).copied().unwrap_or(0);
+            let is_it = |state: &Arc<State>| {
+                let expected = of_state(state);
+                expected.len() == found.len()
+                    && expected.iter().zip(&found).all(|(expected, found)| numerically_equal(expected, found))
+            };
+            let at = states.iter().skip(first).position(is_it);
+            let at = at.unwrap_or_else(|| {
+                let known = states.len();
+                panic!("{} records of day {day} are none of its states {first}..{known}", found.len())
+            });
+            seen.insert(day, first + at);
+        }
+    }
+}
