@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use futures::future::{join_all, try_join_all};
 use tokio::time::Instant;
+use tracing::{Instrument, Span};
 
 use crate::admission::{ComputeSlots, Requester};
 use crate::aggregate::{self, AggregateSpec, Groups, Tally};
@@ -27,6 +28,7 @@ use crate::outside::Compute;
 use crate::predicate::Predicate;
 use crate::scan::{self, BoundPredicate};
 use crate::store::{Store, Version};
+use crate::trace::step;
 use crate::verb::{
     Answers, Call, Cause, Count, CountItem, DayCount, Failure, Frame, HopStatistics, Read, ReadItem,
     Selection,
@@ -387,7 +389,7 @@ impl Holder {
             let aggregate = aggregate.clone();
             let cost = rows_in(&ranges) * SCANNED_ROWS_PER_ADDED_ROW;
             let done = work
-                .run(&items[0].team, cost, move || {
+                .run(Step::Add, &items[0].team, cost, move || {
                     let mut tally = tally.unwrap_or_else(|| Tally::new(&store, &aggregate));
                     for ((day, rows), range) in days.iter().zip(ranges) {
                         let batch = store.day(*day).expect("held, as `holds` has seen");
@@ -416,7 +418,7 @@ impl Holder {
         let (store, max_groups) = (store.clone(), self.max_groups);
         let groups: usize = tallies.iter().map(Tally::len).sum();
         let named = work
-            .run(team, groups as u64 * SCANNED_ROWS_PER_NAMED_GROUP, move || {
+            .run(Step::Name, team, groups as u64 * SCANNED_ROWS_PER_NAMED_GROUP, move || {
                 let mut tally = tallies.remove(0);
                 tallies.into_iter().for_each(|part| tally.merge(part));
                 (tally.len() <= max_groups).then(|| tally.into_groups(&store))
@@ -476,7 +478,7 @@ impl Holder {
             let (store, days, selecting) = (store.clone(), missing.clone(), work.selecting.clone());
             let cost = rows_in(&ranges);
             let done = work
-                .run(team, cost, move || {
+                .run(Step::Scan, team, cost, move || {
                     let bound = selecting.bound(&store);
                     for ((day, range), found) in days.iter().zip(ranges).zip(&mut found) {
                         let batch = store.day(*day).expect("held, as `holds` has seen");
@@ -514,7 +516,7 @@ impl Holder {
         let row_count = (range.end - range.start) as u32;
         let (store, rows, encoding) = (store.clone(), rows.clone(), selection.encoding);
         let encoded = work
-            .run(team, cost_of_encoding(u64::from(row_count), encoding), move || {
+            .run(Step::Encode, team, cost_of_encoding(u64::from(row_count), encoding), move || {
                 let batch = store.day(day).expect("held, as `holds` has seen");
                 let rows = &rows[range.start as usize..range.end as usize];
                 let payload = frame::encode_rows(&store, batch, rows, encoding);
@@ -622,6 +624,30 @@ struct Work<'a> {
     statistics: HopStatistics,
 }
 
+/// What a piece of work does.
+#[derive(Clone, Copy)]
+enum Step {
+    Scan,
+    /// Adds rows to their groups.
+    Add,
+    /// Gives groups their names.
+    Name,
+    Encode,
+}
+
+impl Step {
+    /// Its span, which begins now. `cost` is in rows to scan.
+    fn span(self, team: &str, cost: u64) -> Span {
+        let cost = cost as i64;
+        match self {
+            Step::Scan => step!("scan", overlay.team = team, overlay.cost = cost),
+            Step::Add => step!("add", overlay.team = team, overlay.cost = cost),
+            Step::Name => step!("name groups", overlay.team = team, overlay.cost = cost),
+            Step::Encode => step!("encode", overlay.team = team, overlay.cost = cost),
+        }
+    }
+}
+
 struct Done<T> {
     result: T,
     took: Duration,
@@ -671,6 +697,7 @@ impl<'a> Work<'a> {
     /// Runs one piece under a permit of the team and the client.
     async fn run<T: Send + 'static>(
         &mut self,
+        step: Step,
         team: &Arc<str>,
         cost: u64,
         piece: impl FnOnce() -> T + Send + 'static,
@@ -678,19 +705,21 @@ impl<'a> Work<'a> {
         let (client, due) = (self.call.client.clone(), self.call.deadline);
         let requester = Requester { team: team.clone(), client, due };
         let asked = Instant::now();
-        let permit = match self.holder.slots.acquire(&requester, cost.max(1)).await {
-            Ok(permit) => permit,
-            Err(overloaded) => {
-                let retry_after = overloaded.retry_after;
-                return Err(Refusal(Cause::Overloaded { retry_after }, overloaded.to_string()));
-            }
-        };
+        let permit =
+            match self.holder.slots.acquire(&requester, cost.max(1)).instrument(step!("queue wait")).await {
+                Ok(permit) => permit,
+                Err(overloaded) => {
+                    let retry_after = overloaded.retry_after;
+                    return Err(Refusal(Cause::Overloaded { retry_after }, overloaded.to_string()));
+                }
+            };
         let granted = Instant::now();
         self.statistics.queue_ms += milliseconds(granted - asked);
         // The slot goes with the piece: one that nobody waits for any more keeps it to its end.
         let (_owner, work) = self.holder.metrics.orphans().tie();
+        let span = step.span(team, cost);
         let holding = move || {
-            let result = piece();
+            let result = span.in_scope(piece);
             drop((permit, work));
             result
         };

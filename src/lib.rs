@@ -43,6 +43,7 @@
 //! | [`load`] | CSV files -> store; reports every row that does not parse |
 //! | [`store`] | days as columns, the site table, statistics, data versions |
 //! | [`cache`] | a map that holds at most so many bytes |
+//! | [`trace`] | the spans of a query, and the context that carries one trace over all hops |
 //! | [`security`] | certificates and tokens: read from files, shown and checked |
 //! | [`outside`] | clock, randomness, network, computing: what a node takes from outside |
 //! | [`config`] | JSON text -> checked overlay; every problem at once |
@@ -170,6 +171,7 @@ pub mod security;
 pub mod service;
 pub mod state;
 pub mod store;
+pub mod trace;
 pub mod verb;
 pub mod wire;
 
