@@ -148,6 +148,7 @@ pub struct ClusterSpec {
     dataset_root: PathBuf,
     revised_root: Option<PathBuf>,
     ready_within: Duration,
+    environment: BTreeMap<String, String>,
 }
 
 impl ClusterSpec {
@@ -174,12 +175,19 @@ impl ClusterSpec {
             dataset_root: dataset_root.to_owned(),
             revised_root: None,
             ready_within: READY_WITHIN,
+            environment: BTreeMap::new(),
         }
     }
 
     /// Gives the first start of processes another time than [`READY_WITHIN`], for data that take longer to load.
     pub fn ready_within(self, time: Duration) -> Self {
         ClusterSpec { ready_within: time, ..self }
+    }
+
+    /// Sets a variable of the environment of processes.
+    pub fn with_environment(mut self, name: &str, value: &str) -> Self {
+        self.environment.insert(name.to_owned(), value.to_owned());
+        self
     }
 
     /// What nodes load while [`Fault::Revise`] goes on.

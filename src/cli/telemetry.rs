@@ -27,7 +27,13 @@ impl Telemetry {
         {
             let started = is_wanted().then(|| exporting::Exporting::start(instance));
             match started {
-                Some(Ok((exporting, layer))) => (Telemetry { exporting: Some(exporting) }, Some(layer)),
+                Some(Ok((exporting, layer))) => {
+                    let protocol = std::env::var("OTEL_EXPORTER_OTLP_PROTOCOL").unwrap_or_default();
+                    if !matches!(&*protocol, "" | "grpc") {
+                        super::tell("warning: OTEL_EXPORTER_OTLP_PROTOCOL: only grpc is spoken");
+                    }
+                    (Telemetry { exporting: Some(exporting) }, Some(layer))
+                }
                 Some(Err(why)) => {
                     super::tell(format!("warning: traces are not exported: {why}"));
                     (Telemetry { exporting: None }, None)
@@ -62,13 +68,14 @@ fn is_wanted() -> bool {
 
 #[cfg(feature = "otlp")]
 mod exporting {
+    use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::time::Duration;
 
     use opentelemetry::KeyValue;
     use opentelemetry::trace::TracerProvider;
     use opentelemetry_sdk::Resource;
-    use opentelemetry_sdk::error::OTelSdkResult;
+    use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
     use opentelemetry_sdk::trace::{SdkTracerProvider, SpanData, SpanExporter};
     use tokio::runtime::{Builder, Runtime};
     use tracing_subscriber::Layer;
@@ -87,6 +94,7 @@ mod exporting {
     pub(super) struct Exporting {
         provider: SdkTracerProvider,
         runtime: Runtime,
+        failing: Arc<Failing>,
     }
 
     impl Exporting {
@@ -97,8 +105,9 @@ mod exporting {
             let runtime = runtime.map_err(|error| words(&error))?;
             let entered = runtime.enter();
             let exporter = opentelemetry_otlp::SpanExporter::builder().with_tonic().build();
+            let failing = Arc::default();
             let exporter =
-                Told { inner: exporter.map_err(|error| words(&error))?, fails: AtomicBool::new(false) };
+                Told { inner: exporter.map_err(|error| words(&error))?, failing: Arc::clone(&failing) };
             let provider = SdkTracerProvider::builder()
                 .with_batch_exporter(exporter)
                 .with_resource(resource(instance))
@@ -116,12 +125,12 @@ mod exporting {
                     filter_fn(|metadata| metadata.is_span() && metadata.target() == TARGET)
                         .with_max_level_hint(LevelFilter::INFO),
                 );
-            Ok((Exporting { provider, runtime }, layer.boxed()))
+            Ok((Exporting { provider, runtime, failing }, layer.boxed()))
         }
 
         pub(super) fn end(self) {
             if let Err(error) = self.provider.shutdown_with_timeout(FLUSH_WITHIN) {
-                tracing::warn!(%error, "the last spans are not exported");
+                self.failing.note(&error);
             }
             self.runtime.shutdown_background();
         }
@@ -145,17 +154,33 @@ mod exporting {
     #[derive(Debug)]
     struct Told {
         inner: opentelemetry_otlp::SpanExporter,
-        fails: AtomicBool,
+        failing: Arc<Failing>,
+    }
+
+    /// Whether the collector takes nothing at present, which was told then.
+    #[derive(Debug, Default)]
+    struct Failing(AtomicBool);
+
+    impl Failing {
+        fn note(&self, error: &OTelSdkError) {
+            if !self.0.swap(true, Ordering::Relaxed) {
+                tracing::warn!(%error, "traces are not exported");
+            }
+        }
+
+        fn ends(&self) {
+            if self.0.swap(false, Ordering::Relaxed) {
+                tracing::warn!("traces are exported again");
+            }
+        }
     }
 
     impl SpanExporter for Told {
         async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
             let exported = self.inner.export(batch).await;
-            let failed = self.fails.swap(exported.is_err(), Ordering::Relaxed);
             match &exported {
-                Err(error) if !failed => tracing::warn!(%error, "traces are not exported"),
-                Ok(()) if failed => tracing::info!("traces are exported again"),
-                _ => {}
+                Ok(()) => self.failing.ends(),
+                Err(error) => self.failing.note(error),
             }
             exported
         }

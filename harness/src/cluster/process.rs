@@ -36,6 +36,7 @@ pub struct ProcessCluster {
     addresses: BTreeMap<String, SocketAddr>,
     /// What the command line of a node begins with, where it is not the binary.
     launchers: BTreeMap<String, Vec<String>>,
+    environment: BTreeMap<String, String>,
     nodes: BTreeMap<String, RunningNode>,
 }
 
@@ -82,6 +83,7 @@ impl ProcessCluster {
             folder,
             addresses,
             launchers,
+            environment: spec.environment,
             nodes: BTreeMap::new(),
         };
         let ids: Vec<String> = cluster.addresses.keys().cloned().collect();
@@ -131,7 +133,7 @@ impl ProcessCluster {
             OsString::from("--dataset-root"),
             self.dataset_root.clone().into_os_string(),
         ];
-        let command = match self.launchers.get(id).map(Vec::as_slice) {
+        let mut command = match self.launchers.get(id).map(Vec::as_slice) {
             Some([launcher, words @ ..]) => {
                 let mut command = Command::new(launcher);
                 command.args(words).arg(&self.binary);
@@ -139,6 +141,7 @@ impl ProcessCluster {
             }
             _ => Command::new(&self.binary),
         };
+        command.envs(&self.environment);
         let node = RunningNode::spawn_by(command, id, arguments, self.folder.path())?;
         self.nodes.insert(id.to_owned(), node);
         Ok(())
