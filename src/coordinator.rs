@@ -424,7 +424,7 @@ impl Coordinator {
         let mut permit = admitted
             .map_err(out_of_time)?
             .map_err(|error| RunError::Failed(QueryError::from_admission(error, &self.me)))?;
-        self.metrics.waited(permit.waited());
+        self.metrics.waited(permit.limiting_factor(), permit.waited());
         waiting.record("overlay.limiting_factor", permit.limiting_factor().unwrap_or_default());
         let call = self.call(&charged_to, deadline);
         let mut scanned = BTreeMap::new();

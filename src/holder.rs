@@ -15,7 +15,7 @@ use futures::future::{join_all, try_join_all};
 use tokio::time::Instant;
 use tracing::{Instrument, Span};
 
-use crate::admission::{ComputeSlots, Requester};
+use crate::admission::{ClientKey, ComputeSlots, Requester};
 use crate::aggregate::{self, AggregateSpec, Groups, Tally};
 use crate::cache::ByteCache;
 use crate::config::{NodeId, Overlay};
@@ -23,7 +23,7 @@ use crate::day::Day;
 use crate::frame::{self, Encoding};
 use crate::inventory::{DayInventory, NodeInventory, NodeState};
 use crate::load::{Loaded, RejectedRow};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, OTHER_CLIENTS};
 use crate::outside::Compute;
 use crate::predicate::Predicate;
 use crate::scan::{self, BoundPredicate};
@@ -67,6 +67,8 @@ pub struct Holder {
     short_rows: u64,
     max_groups: usize,
     selections: ByteCache<(Day, Version, String), Arc<Vec<u32>>>,
+    /// Names of clients whose computing is counted by name.
+    clients: BTreeSet<String>,
     metrics: Arc<Metrics>,
 }
 
@@ -100,6 +102,7 @@ impl Holder {
             short_rows: overlay.limits.short_rows,
             max_groups: overlay.limits.max_groups,
             selections: ByteCache::new(overlay.cache.selection_bytes),
+            clients: overlay.clients.keys().cloned().collect(),
             metrics,
         }
     }
@@ -309,6 +312,12 @@ impl Holder {
             }
         }
         (answers, work)
+    }
+
+    /// The class that a client is counted in: its id or its address where the configuration names it, as for its weight.
+    fn class<'a>(&self, client: &'a ClientKey) -> &'a str {
+        let named = [&client.id, &client.address].into_iter().find(|name| self.clients.contains(&***name));
+        named.map_or(OTHER_CLIENTS, |name| name)
     }
 
     /// What a scan of a day reads; nothing of one that is not held.
@@ -636,6 +645,16 @@ enum Step {
 }
 
 impl Step {
+    /// As metrics have it.
+    fn name(self) -> &'static str {
+        match self {
+            Step::Scan => "scan",
+            Step::Add => "add",
+            Step::Name => "name",
+            Step::Encode => "encode",
+        }
+    }
+
     /// Its span, which begins now. `cost` is in rows to scan.
     fn span(self, team: &str, cost: u64) -> Span {
         let cost = cost as i64;
@@ -728,7 +747,9 @@ impl<'a> Work<'a> {
             true => compute.run_here(cost, holding).await,
             false => compute.run(cost, holding).await,
         };
-        Ok(Done { result, took: granted.elapsed() })
+        let took = granted.elapsed();
+        self.holder.metrics.computed(step.name(), self.holder.class(&self.call.client), took);
+        Ok(Done { result, took })
     }
 
     fn scanned(&mut self, rows: u64, took: Duration) {

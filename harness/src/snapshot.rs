@@ -70,6 +70,11 @@ const REDACTIONS: &[Redaction] = &[
         why: "how long something took",
     },
     Redaction {
+        pattern: r"(?m)^(overlay_compute_seconds_total\{.*\}) [0-9.e-]+",
+        replacement: "$1 [time taken]",
+        why: "how long something took",
+    },
+    Redaction {
         pattern: r#"(?m)^(overlay_marked_nodes(?:\{.*\})?) \d+"#,
         replacement: "$1 [not up when first asked]",
         why: "of nodes that start together some ask others too early, and avoid them until the next probe",
