@@ -60,7 +60,7 @@ const REDACTIONS: &[Redaction] = &[
         why: "which commit a failed run was at",
     },
     Redaction {
-        pattern: r#"(?m)^overlay_\w+_bucket\{(node="\w+",)?le="[0-9.]+"\} \d+\n"#,
+        pattern: r#"(?m)^overlay_\w+_bucket\{(node="\w+",)?le="[0-9.]+"(,\w+="[^"]*")*\} \d+\n"#,
         replacement: "",
         why: "in which bucket of a histogram a time falls; the last, which has them all, stays",
     },
