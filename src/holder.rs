@@ -724,14 +724,14 @@ impl<'a> Work<'a> {
         let (client, due) = (self.call.client.clone(), self.call.deadline);
         let requester = Requester { team: team.clone(), client, due };
         let asked = Instant::now();
-        let permit =
-            match self.holder.slots.acquire(&requester, cost.max(1)).instrument(step!("queue wait")).await {
-                Ok(permit) => permit,
-                Err(overloaded) => {
-                    let retry_after = overloaded.retry_after;
-                    return Err(Refusal(Cause::Overloaded { retry_after }, overloaded.to_string()));
-                }
-            };
+        let acquiring = self.holder.slots.acquire(&requester, cost.max(1));
+        let permit = match acquiring.instrument(step!("queue wait")).await {
+            Ok(permit) => permit,
+            Err(overloaded) => {
+                let retry_after = overloaded.retry_after;
+                return Err(Refusal(Cause::Overloaded { retry_after }, overloaded.to_string()));
+            }
+        };
         let granted = Instant::now();
         self.statistics.queue_ms += milliseconds(granted - asked);
         // The slot goes with the piece: one that nobody waits for any more keeps it to its end.

@@ -1,6 +1,7 @@
 //! One trace over all hops: what a collector gets of queries, and what nobody gets while traces are off.
 #![cfg(unix)]
 
+#[path = "traces/collector.rs"]
 mod collector;
 
 use std::collections::BTreeSet;
