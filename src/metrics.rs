@@ -512,6 +512,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn waits_are_told_apart_by_what_was_waited_for() {
+        let metrics = Metrics::default();
+        metrics.waited(None, Duration::ZERO);
+        metrics.waited(Some("team green"), Duration::from_secs(1));
+        let text = metrics.exposition(&Gauges::default());
+        for line in [
+            "overlay_query_wait_seconds_count{factor=\"none\"} 1",
+            "overlay_query_wait_seconds_sum{factor=\"team green\"} 1.0",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}");
+        }
+    }
+
+    #[test]
     fn counters_are_written_in_the_order_of_their_labels() {
         let metrics = Metrics::default();
         let ids = ["F", "B", "E", "A", "D", "C"];

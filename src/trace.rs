@@ -20,6 +20,7 @@ mod layer;
 
 use std::sync::Arc;
 
+use tonic::Code;
 use tonic::metadata::MetadataMap;
 use tracing::{Instrument, Span};
 
@@ -28,6 +29,16 @@ pub use layer::TraceLayer;
 
 /// The target of every span here, by which subscribers tell them from what is logged.
 pub const TARGET: &str = "overlay::trace";
+
+/// The codes that say that the node that answers has failed, and not who asks.
+const OWN_FAILURES: [Code; 6] = [
+    Code::Unknown,
+    Code::DeadlineExceeded,
+    Code::Unimplemented,
+    Code::Internal,
+    Code::Unavailable,
+    Code::DataLoss,
+];
 
 tokio::task_local! {
     /// What the request that is answered came with, at a node without traces.
@@ -105,19 +116,25 @@ pub(crate) fn note(field: &'static str, value: impl tracing::Value) {
 }
 
 /// Says on a span how it failed, in a word of few.
-pub(crate) fn failed(span: &Span, how: &'static str) {
+pub(crate) fn failed(span: &Span, how: &str) {
     span.record("error.type", how);
     span.record("otel.status_code", "ERROR");
 }
 
-/// Says the same of a request that ended with a status of gRPC.
-pub(crate) fn ended(span: &Span, code: tonic::Code) {
-    if span.is_none() {
-        return;
-    }
+/// Says how a request to another node ended.
+pub(crate) fn ended(span: &Span, code: Code) {
     let name = code_name(code);
     span.record("rpc.response.status_code", name);
-    if code != tonic::Code::Ok {
+    if code != Code::Ok {
+        failed(span, name);
+    }
+}
+
+/// Says how a request was answered; a mistake of who asks is no failure of this node.
+fn answered(span: &Span, code: Code) {
+    let name = code_name(code);
+    span.record("rpc.response.status_code", name);
+    if OWN_FAILURES.contains(&code) {
         failed(span, name);
     }
 }
@@ -155,24 +172,24 @@ fn current() -> Option<TraceContext> {
 }
 
 /// As the standard writes it.
-fn code_name(code: tonic::Code) -> &'static str {
+fn code_name(code: Code) -> &'static str {
     match code {
-        tonic::Code::Ok => "OK",
-        tonic::Code::Cancelled => "CANCELLED",
-        tonic::Code::Unknown => "UNKNOWN",
-        tonic::Code::InvalidArgument => "INVALID_ARGUMENT",
-        tonic::Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
-        tonic::Code::NotFound => "NOT_FOUND",
-        tonic::Code::AlreadyExists => "ALREADY_EXISTS",
-        tonic::Code::PermissionDenied => "PERMISSION_DENIED",
-        tonic::Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
-        tonic::Code::FailedPrecondition => "FAILED_PRECONDITION",
-        tonic::Code::Aborted => "ABORTED",
-        tonic::Code::OutOfRange => "OUT_OF_RANGE",
-        tonic::Code::Unimplemented => "UNIMPLEMENTED",
-        tonic::Code::Internal => "INTERNAL",
-        tonic::Code::Unavailable => "UNAVAILABLE",
-        tonic::Code::DataLoss => "DATA_LOSS",
-        tonic::Code::Unauthenticated => "UNAUTHENTICATED",
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
     }
 }

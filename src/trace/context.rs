@@ -136,7 +136,9 @@ mod tests {
         let of = |parents: &[&str], states: &[&str]| {
             let mut headers = HeaderMap::new();
             for (name, values) in [(TRACEPARENT, parents), (TRACESTATE, states)] {
-                values.iter().for_each(|value| drop(headers.append(name, value.parse().unwrap())));
+                for value in values {
+                    headers.append(name, value.parse().unwrap());
+                }
             }
             TraceContext::of(&headers).map(|context| context.state)
         };

@@ -13,7 +13,7 @@ use tonic::codegen::http::{HeaderMap, Request, Response};
 use tower::{Layer, Service};
 use tracing::{Instrument, Span};
 
-use super::{CARRIED, TraceContext, ended, failed, is_on};
+use super::{CARRIED, TraceContext, answered, failed, is_on};
 
 /// What clients ask; it begins a trace where they have begun none.
 const BEGINS: [&str; 11] = [
@@ -175,7 +175,7 @@ impl TracedBody {
         let http = response.status();
         span.record("http.response.status_code", i64::from(http.as_u16()));
         if http.is_server_error() {
-            failed(&span, "5xx");
+            failed(&span, http.as_str());
         }
         note_status(&span, response.headers());
         let transfer = span.in_scope(|| super::step!("transfer", overlay.bytes = tracing::field::Empty));
@@ -214,7 +214,7 @@ impl http_body::Body for TracedBody {
             }
             Poll::Ready(None) => me.end(),
             Poll::Ready(Some(Err(status))) => {
-                ended(&span, status.code());
+                answered(&span, status.code());
                 me.end();
             }
             Poll::Pending => {}
@@ -234,6 +234,6 @@ impl http_body::Body for TracedBody {
 /// What an answer of gRPC says at its end, or in its head if that is all of it.
 fn note_status(span: &Span, headers: &HeaderMap) {
     if let Some(status) = headers.get("grpc-status") {
-        ended(span, tonic::Code::from_bytes(status.as_bytes()));
+        answered(span, tonic::Code::from_bytes(status.as_bytes()));
     }
 }
