@@ -1,10 +1,10 @@
 //! One trace over all hops: the spans of a query, and the context that requests carry from hop to hop.
 //!
-//! A span is made with [`step!`], [`served`](layer) or [`calls`]. It costs a look at a cached flag unless the command has
-//! switched traces on (`cli/telemetry.rs`), which makes it a span of OpenTelemetry. Ids are the exporter's: a node makes none
-//! by itself, and under simulation there are none.
+//! A span is made by `step!` for what a node does, by `calls` for a request to another node, and by [`TraceLayer`] for one that
+//! is answered. It costs a look at a cached flag unless the command has switched traces on (`cli/telemetry.rs`), which makes
+//! it a span of OpenTelemetry. Ids are the exporter's: a node makes none by itself, and under simulation there are none.
 //!
-//! Whose work something is follows from the current span: work that goes on elsewhere is taken [`along`]. A node without
+//! Whose work something is follows from the current span: work that goes on elsewhere is taken `along`. A node without
 //! traces passes on the context that a request came with, so that it is no gap in anybody's trace.
 //!
 //! Only requests of clients begin a trace; what neighbours ask of each other, and every step, belongs to one or is in none.
