@@ -24,6 +24,7 @@ mod query_args;
 mod shutdown;
 mod system_test;
 mod table;
+mod telemetry;
 mod top;
 mod unanswered;
 mod up;
@@ -36,9 +37,12 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{CommandFactory, Parser, Subcommand};
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
 
+use self::telemetry::{Telemetry, TraceLayer};
 pub use check_proof::check_proof;
 
 use crate::config::{Overlay, Problems, Profile};
@@ -60,7 +64,8 @@ Examples:
   overlay query PM2.5 5 35 --format csv --output pm25.csv
 
 Exit codes: 0 done; 1 failed; 2 wrong arguments or configuration; 3 a check found something wrong.
-Log level: OVERLAY_LOG, such as OVERLAY_LOG=debug (default: warn); OVERLAY_LOG_FORMAT=json writes an object a line."
+Log level: OVERLAY_LOG, such as OVERLAY_LOG=debug (default: warn); OVERLAY_LOG_FORMAT=json writes an object a line.
+Traces: OTEL_EXPORTER_OTLP_ENDPOINT, such as http://127.0.0.1:4317, and the other variables of OpenTelemetry."
 )]
 struct Arguments {
     #[command(subcommand)]
@@ -147,7 +152,12 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(error.exit_code() as u8);
         }
     };
-    if let Err(failure) = start_logging() {
+    let node = match &arguments.command {
+        Command::Node(node) => Some(node.id()),
+        _ => None,
+    };
+    let (telemetry, traces) = Telemetry::start(node);
+    if let Err(failure) = start_logging(traces) {
         return report(failure);
     }
     let done = match arguments.command {
@@ -167,6 +177,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Completions(completions) => completions.run(&mut Arguments::command()),
         Command::Man(man) => man.run(Arguments::command()),
     };
+    telemetry.end();
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => report(failure),
@@ -207,24 +218,27 @@ pub(crate) fn tell(line: impl std::fmt::Display) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
-fn start_logging() -> Result<(), Failure> {
+fn start_logging(traces: Option<TraceLayer>) -> Result<(), Failure> {
     let filter = log_filter(&std::env::var("OVERLAY_LOG").unwrap_or_default())?;
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    // Spans of a trace are no part of what is logged.
+    let no_spans = format!("{}=off", crate::trace::TARGET).parse().expect("the directive is right");
+    let filter = filter.add_directive(no_spans);
+    let log = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         // It would print them, and so panic, where nobody reads standard error any more.
         .log_internal_errors(false)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false);
-    // A second command in one process, as tests run them, keeps the first one's logging.
-    let _ = match std::env::var("OVERLAY_LOG_FORMAT").unwrap_or_default().as_str() {
-        "" | "text" => log.try_init(),
-        "json" => log.json().flatten_event(true).try_init(),
+    let log = match std::env::var("OVERLAY_LOG_FORMAT").unwrap_or_default().as_str() {
+        "" | "text" => log.with_filter(filter).boxed(),
+        "json" => log.json().flatten_event(true).with_filter(filter).boxed(),
         wrong => {
             let error = format!("OVERLAY_LOG_FORMAT: `{wrong}` is no format");
             return Err(Failure::usage(error, "formats are text and json"));
         }
     };
+    // A second command in one process, as tests run them, keeps the first one's logging.
+    let _ = tracing_subscriber::registry().with(traces).with(log).try_init();
     Ok(())
 }
 

@@ -16,6 +16,7 @@ use futures::stream::{self, Stream};
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
+use tracing::Instrument;
 
 pub use old_contract::{OldChunk, OldClient, OldResult};
 
@@ -28,6 +29,7 @@ use crate::proto::v1;
 use crate::result_set::{DayRows, days_of_range};
 use crate::security::{Bearer, Security};
 use crate::store::Version;
+use crate::trace;
 use crate::verb::Frame;
 use crate::wire::{self, Malformed};
 use check::{check_frames, check_ledger, check_manifest};
@@ -116,8 +118,11 @@ pub struct Client {
     client_id: String,
     /// What the node is given for a query or a chunk; without one its own `limits.query_ms` holds.
     timeout: Option<Duration>,
-    overlay: v1::overlay_client::OverlayClient<InterceptedService<Channel, Bearer>>,
+    overlay: Node,
 }
+
+/// How a node is asked.
+type Node = v1::overlay_client::OverlayClient<InterceptedService<Channel, Bearer>>;
 
 /// A result whose ledger was checked and whose chunks are checked as they come.
 #[derive(Debug)]
@@ -269,8 +274,10 @@ impl Client {
     /// # Errors
     /// [`ClientError`].
     pub async fn query(&self, query: &Query) -> Result<QueryResult, ClientError> {
-        let reply = self.overlay.clone().query(self.timed(request(query, &self.client_id))).await;
-        let reply = reply.map_err(|status| self.status(status))?.into_inner();
+        let asked = self.timed(request(query, &self.client_id));
+        let reply = self
+            .ask("overlay.v1.Overlay/Query", asked, |mut node, asked| async move { node.query(asked).await });
+        let reply = reply.await?;
         QueryResult::checked(&self.address, query, reply)
     }
 
@@ -284,13 +291,11 @@ impl Client {
             chunk_index: index,
             client_id: self.client_id.clone(),
         };
-        let chunk = self
-            .overlay
-            .clone()
-            .get_chunk(self.timed(request))
-            .await
-            .map_err(|status| self.status(status))?;
-        result.checked_chunk(&self.address, index, chunk.into_inner())
+        let asked = self.timed(request);
+        let chunk = self.ask("overlay.v1.Overlay/GetChunk", asked, |mut node, asked| async move {
+            node.get_chunk(asked).await
+        });
+        result.checked_chunk(&self.address, index, chunk.await?)
     }
 
     /// Reads the chunks of a result from `first` on, in order, each checked against the ledger.
@@ -310,8 +315,11 @@ impl Client {
             first_chunk: first,
             client_id: self.client_id.clone(),
         };
-        let chunks = self.overlay.clone().stream_chunks(request).await;
-        let chunks = chunks.map_err(|status| self.status(status))?.into_inner();
+        let asked = tonic::Request::new(request);
+        let chunks = self.ask("overlay.v1.Overlay/StreamChunks", asked, |mut node, asked| async move {
+            node.stream_chunks(asked).await
+        });
+        let chunks = chunks.await?;
         Ok(stream::try_unfold((chunks, first), move |(mut chunks, index)| async move {
             match chunks.message().await.map_err(|status| self.status(status))? {
                 Some(chunk) => {
@@ -397,8 +405,11 @@ impl Client {
             request_id: String::new(),
             client_id: self.client_id.clone(),
         };
-        let reply = self.overlay.clone().cancel(request).await;
-        Ok(reply.map_err(|status| self.status(status))?.into_inner().found)
+        let asked = tonic::Request::new(request);
+        let reply = self.ask("overlay.v1.Overlay/Cancel", asked, |mut node, asked| async move {
+            node.cancel(asked).await
+        });
+        Ok(reply.await?.found)
     }
 
     /// The plan of a query, without running it.
@@ -406,9 +417,11 @@ impl Client {
     /// # Errors
     /// [`ClientError`].
     pub async fn explain(&self, query: &Query) -> Result<ExplainedQuery, ClientError> {
-        let reply = self.overlay.clone().explain(request(query, &self.client_id)).await;
-        let reply = reply.map_err(|status| self.status(status))?.into_inner();
-        explained(reply).map_err(|malformed| self.malformed(malformed))
+        let asked = tonic::Request::new(request(query, &self.client_id));
+        let reply = self.ask("overlay.v1.Overlay/Explain", asked, |mut node, asked| async move {
+            node.explain(asked).await
+        });
+        explained(reply.await?).map_err(|malformed| self.malformed(malformed))
     }
 
     /// The node's metrics.
@@ -416,8 +429,11 @@ impl Client {
     /// # Errors
     /// [`ClientError`].
     pub async fn metrics(&self) -> Result<NodeMetrics, ClientError> {
-        let reply = self.overlay.clone().get_metrics(v1::GetMetricsRequest {}).await;
-        Ok(reply.map_err(|status| self.status(status))?.into_inner())
+        let asked = tonic::Request::new(v1::GetMetricsRequest {});
+        let reply = self.ask("overlay.v1.Overlay/GetMetrics", asked, |mut node, asked| async move {
+            node.get_metrics(asked).await
+        });
+        reply.await
     }
 
     /// Tells the node to stop.
@@ -427,6 +443,23 @@ impl Client {
     pub async fn shutdown(&self, graceful: bool) -> Result<String, ClientError> {
         let reply = self.overlay.clone().shutdown(v1::ShutdownRequest { graceful }).await;
         Ok(reply.map_err(|status| self.status(status))?.into_inner().status)
+    }
+
+    /// Asks, in a span of its own if a trace was begun.
+    async fn ask<M, T, F>(
+        &self,
+        method: &'static str,
+        mut asked: tonic::Request<M>,
+        ask: impl FnOnce(Node, tonic::Request<M>) -> F,
+    ) -> Result<T, ClientError>
+    where
+        F: Future<Output = Result<tonic::Response<T>, Status>>,
+    {
+        let span = trace::calls(method, &self.address);
+        span.in_scope(|| trace::carry(asked.metadata_mut()));
+        let answered = ask(self.overlay.clone(), asked).instrument(span.clone()).await;
+        trace::ended(&span, answered.as_ref().map_or_else(Status::code, |_| Code::Ok));
+        Ok(answered.map_err(|status| self.status(status))?.into_inner())
     }
 
     fn status(&self, status: Status) -> ClientError {

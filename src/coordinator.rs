@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use crate::admission::{ClientKey, ComputeSlots, QueryAdmission, QueryCost, QueryStatus};
 use crate::aggregate::Groups;
@@ -31,6 +32,7 @@ use crate::outside::{Clock, Compute, Random};
 use crate::placement::Placement;
 use crate::plan::{self, Ask, Fate, Known, PlanKey, PlannedDay, Query, QueryPlan};
 use crate::result_set::{Leases, Owner, ResultSet};
+use crate::trace::{self, step};
 use crate::verb::{Call, Cause, Frame, HopStatistics, Selection};
 
 use self::requests::{Found, Registered, Requests};
@@ -231,6 +233,7 @@ impl Coordinator {
     pub async fn query(self: &Arc<Self>, asking: Asking) -> Result<Answered, QueryError> {
         let started = self.clock.now();
         let deadline = asking.deadline;
+        trace::note("overlay.kind", if asking.query.aggregate.is_some() { "aggregate" } else { "rows" });
         let answered = match tokio::time::timeout_at(deadline, self.answer(asking)).await {
             // A run knows the deadline, but not when each of those who share it asked.
             Ok(Err(QueryError::DeadlineExceeded { .. })) | Err(_) => {
@@ -239,6 +242,7 @@ impl Coordinator {
             Ok(answered) => answered,
         };
         let outcome = answered.as_ref().map_or_else(QueryError::outcome, |_| "ready");
+        trace::note("overlay.outcome", outcome);
         self.metrics.query(outcome, started.elapsed());
         if let Some(limit) = answered.as_ref().err().and_then(QueryError::limit) {
             self.metrics.refused(limit);
@@ -255,6 +259,8 @@ impl Coordinator {
             ran = self.result(&asking, &registered) => ran?,
         };
         let result_set = ran.result_set;
+        trace::note("overlay.rows", result_set.total_records as i64);
+        trace::note("overlay.chunks", i64::from(result_set.chunk_count()));
         let (random, now) = (self.random.bits(), self.clock.now());
         let uid = self.leases.open(result_set.clone(), asking.owner, random, now)?;
         let Ran { waited, limiting_factor, statistics, .. } = ran;
@@ -270,17 +276,20 @@ impl Coordinator {
         // A limit may be full before the days out of reach are needed. Without one they are needed for sure.
         let mut sought = query.limit.is_none() || query.aggregate.is_some();
         for plan_count in 1.. {
-            let plan = self.plan(query, &asking.client, sought).await;
+            let planning = step!("plan", overlay.days = tracing::field::Empty);
+            let plan = self.plan(query, &asking.client, sought).instrument(planning.clone()).await;
+            planning.record("overlay.days", plan.days.len() as i64);
             let lacks_days = plan.days.iter().any(|planned| matches!(planned.fate, Fate::OutOfReach { .. }));
             let key = plan.key();
             let cached = self.results.get(&key);
             self.metrics.cache_use("result", cached.is_some());
             if let Some(result_set) = cached {
+                trace::note("overlay.cached", true);
                 return Ok(Ran::from_cache(result_set));
             }
-            let joined = self
-                .runs
-                .join_or_start(&key, asking, join, |name| self.clone().run(key.clone(), plan, name).boxed());
+            let joined = self.runs.join_or_start(&key, asking, join, |name| {
+                trace::along(self.clone().run(key.clone(), plan, name)).boxed()
+            });
             registered.waits_for(&joined.name);
             let ran = joined.run.await;
             match &ran {
@@ -302,6 +311,7 @@ impl Coordinator {
                 _ => {}
             }
             let failed = |(RunError::Stale(error) | RunError::Failed(error))| error;
+            trace::note("overlay.cached", false);
             return ran.or_else(|error| partial.ok_or(failed(error)));
         }
         unreachable!("the loop ends by returning")
@@ -408,11 +418,14 @@ impl Coordinator {
         let cost = QueryCost { client: charged_to.clone(), request_id: Some(id), teams };
         // Who asks says how long that was.
         let out_of_time = |_| RunError::Failed(QueryError::DeadlineExceeded { waited: Duration::ZERO });
-        let admitted = tokio::time::timeout_at(deadline, self.admission.admit(cost)).await;
+        let waiting = step!("admission wait", overlay.limiting_factor = tracing::field::Empty);
+        let admitting = self.admission.admit(cost).instrument(waiting.clone());
+        let admitted = tokio::time::timeout_at(deadline, admitting).await;
         let mut permit = admitted
             .map_err(out_of_time)?
             .map_err(|error| RunError::Failed(QueryError::from_admission(error, &self.me)))?;
-        self.metrics.waited(permit.waited());
+        self.metrics.waited(permit.limiting_factor(), permit.waited());
+        waiting.record("overlay.limiting_factor", permit.limiting_factor().unwrap_or_default());
         let call = self.call(&charged_to, deadline);
         let mut scanned = BTreeMap::new();
         let work = self.count_and_cut(key, plan, &call, &mut scanned);

@@ -13,8 +13,9 @@ use std::time::Duration;
 
 use futures::future::{join_all, try_join_all};
 use tokio::time::Instant;
+use tracing::{Instrument, Span};
 
-use crate::admission::{ComputeSlots, Requester};
+use crate::admission::{ClientKey, ComputeSlots, Requester};
 use crate::aggregate::{self, AggregateSpec, Groups, Tally};
 use crate::cache::ByteCache;
 use crate::config::{NodeId, Overlay};
@@ -22,11 +23,12 @@ use crate::day::Day;
 use crate::frame::{self, Encoding};
 use crate::inventory::{DayInventory, NodeInventory, NodeState};
 use crate::load::{Loaded, RejectedRow, Reloaded};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, OTHER_CLIENTS};
 use crate::outside::Compute;
 use crate::predicate::Predicate;
 use crate::scan::{self, BoundPredicate};
 use crate::store::{DayBatch, Store, Version};
+use crate::trace::step;
 use crate::verb::{
     Answers, Call, Cause, Count, CountItem, DayCount, Failure, Frame, HopStatistics, Read, ReadItem,
     Selection,
@@ -69,6 +71,8 @@ pub struct Holder {
     short_rows: u64,
     max_groups: usize,
     selections: ByteCache<(Day, Version, String), Arc<Vec<u32>>>,
+    /// Names of clients whose computing is counted by name.
+    clients: BTreeSet<String>,
     metrics: Arc<Metrics>,
 }
 
@@ -126,6 +130,7 @@ impl Holder {
             short_rows: overlay.limits.short_rows,
             max_groups: overlay.limits.max_groups,
             selections: ByteCache::new(overlay.cache.selection_bytes),
+            clients: overlay.clients.keys().cloned().collect(),
             metrics,
         }
     }
@@ -388,6 +393,12 @@ impl Holder {
         (answers, work)
     }
 
+    /// The class that a client is counted in: its id or its address where the configuration names it, as for its weight.
+    fn class<'a>(&self, client: &'a ClientKey) -> &'a str {
+        let named = [&client.id, &client.address].into_iter().find(|name| self.clients.contains(&***name));
+        named.map_or(OTHER_CLIENTS, |name| name)
+    }
+
     /// A day at a version: as it is now or, for who read it before, as it was.
     fn held(
         &self,
@@ -472,7 +483,7 @@ impl Holder {
             let aggregate = aggregate.clone();
             let cost = rows_in(&ranges) * SCANNED_ROWS_PER_ADDED_ROW;
             let done = work
-                .run(team, cost, move || {
+                .run(Step::Add, team, cost, move || {
                     let mut tally = tally.unwrap_or_else(|| Tally::new(&store, &aggregate));
                     for ((batch, rows), range) in days.iter().zip(ranges) {
                         tally.add(batch, &rows[range], &of_team);
@@ -499,7 +510,7 @@ impl Holder {
         let (store, max_groups) = (work.store.clone(), self.max_groups);
         let groups: usize = tallies.iter().map(Tally::len).sum();
         let named = work
-            .run(team, groups as u64 * SCANNED_ROWS_PER_NAMED_GROUP, move || {
+            .run(Step::Name, team, groups as u64 * SCANNED_ROWS_PER_NAMED_GROUP, move || {
                 let mut tally = tallies.remove(0);
                 tallies.into_iter().for_each(|part| tally.merge(part));
                 (tally.len() <= max_groups).then(|| tally.into_groups(&store))
@@ -557,7 +568,7 @@ impl Holder {
             let (store, batches, selecting) = (work.store.clone(), missing.clone(), work.selecting.clone());
             let cost = rows_in(&ranges);
             let done = work
-                .run(team, cost, move || {
+                .run(Step::Scan, team, cost, move || {
                     let bound = selecting.bound(&store);
                     for ((batch, range), found) in batches.iter().zip(ranges).zip(&mut found) {
                         scan::select(&store, batch, bound, range.start as u32..range.end as u32, found);
@@ -593,7 +604,7 @@ impl Holder {
         let (day, version) = (batch.day, batch.version);
         let (store, batch, rows) = (work.store.clone(), batch.clone(), rows.clone());
         let encoded = work
-            .run(team, cost_of_encoding(u64::from(row_count), encoding), move || {
+            .run(Step::Encode, team, cost_of_encoding(u64::from(row_count), encoding), move || {
                 let rows = &rows[range.start as usize..range.end as usize];
                 let payload = frame::encode_rows(&store, &batch, rows, encoding);
                 let digest = frame::digest(&payload);
@@ -698,6 +709,40 @@ struct Work<'a> {
     statistics: HopStatistics,
 }
 
+/// What a piece of work does.
+#[derive(Clone, Copy)]
+enum Step {
+    Scan,
+    /// Adds rows to their groups.
+    Add,
+    /// Gives groups their names.
+    Name,
+    Encode,
+}
+
+impl Step {
+    /// As metrics have it.
+    fn name(self) -> &'static str {
+        match self {
+            Step::Scan => "scan",
+            Step::Add => "add",
+            Step::Name => "name",
+            Step::Encode => "encode",
+        }
+    }
+
+    /// Its span, which begins now. `cost` is in rows to scan.
+    fn span(self, team: &str, cost: u64) -> Span {
+        let cost = cost as i64;
+        match self {
+            Step::Scan => step!("scan", overlay.team = team, overlay.cost = cost),
+            Step::Add => step!("add", overlay.team = team, overlay.cost = cost),
+            Step::Name => step!("name groups", overlay.team = team, overlay.cost = cost),
+            Step::Encode => step!("encode", overlay.team = team, overlay.cost = cost),
+        }
+    }
+}
+
 struct Done<T> {
     result: T,
     took: Duration,
@@ -749,6 +794,7 @@ impl<'a> Work<'a> {
     /// Runs one piece under a permit of the team and the client.
     async fn run<T: Send + 'static>(
         &mut self,
+        step: Step,
         team: &Arc<str>,
         cost: u64,
         piece: impl FnOnce() -> T + Send + 'static,
@@ -756,7 +802,8 @@ impl<'a> Work<'a> {
         let (client, due) = (self.call.client.clone(), self.call.deadline);
         let requester = Requester { team: team.clone(), client, due };
         let asked = Instant::now();
-        let permit = match self.holder.slots.acquire(&requester, cost.max(1)).await {
+        let acquiring = self.holder.slots.acquire(&requester, cost.max(1));
+        let permit = match acquiring.instrument(step!("queue wait")).await {
             Ok(permit) => permit,
             Err(overloaded) => {
                 let retry_after = overloaded.retry_after;
@@ -767,8 +814,9 @@ impl<'a> Work<'a> {
         self.statistics.queue_ms += milliseconds(granted - asked);
         // The slot goes with the piece: one that nobody waits for any more keeps it to its end.
         let (_owner, work) = self.holder.metrics.orphans().tie();
+        let span = step.span(team, cost);
         let holding = move || {
-            let result = piece();
+            let result = span.in_scope(piece);
             drop((permit, work));
             result
         };
@@ -777,7 +825,9 @@ impl<'a> Work<'a> {
             true => compute.run_here(cost, holding).await,
             false => compute.run(cost, holding).await,
         };
-        Ok(Done { result, took: granted.elapsed() })
+        let took = granted.elapsed();
+        self.holder.metrics.computed(step.name(), self.holder.class(&self.call.client), took);
+        Ok(Done { result, took })
     }
 
     fn scanned(&mut self, rows: u64, took: Duration) {

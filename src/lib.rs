@@ -43,6 +43,7 @@
 //! | [`load`] | CSV files -> store; reports every row that does not parse; loads days anew when their files change |
 //! | [`store`] | days as columns, the site table, statistics, data versions |
 //! | [`cache`] | a map that holds at most so many bytes |
+//! | [`trace`] | the spans of a query, and the context that carries one trace over all hops |
 //! | [`security`] | certificates and tokens: read from files, shown and checked |
 //! | [`outside`] | clock, randomness, network, computing: what a node takes from outside |
 //! | [`config`] | JSON text -> checked overlay; every problem at once |
@@ -69,6 +70,8 @@
 //! - Only `service`, `legacy`, `flight`, `peer`, `client` and `wire` see proto types; `node` registers the services.
 //! - `plan`, `route`, `placement`, `coverage`, `frame`, `aggregate`, `scan`, `store` and `load` see no
 //!   network and no clock.
+//! - Only `trace` and `cli` see what exports traces; a node makes no ids for them, and does nothing for them unless the command has
+//!   switched them on.
 //! - Nothing is open between nodes: no cursor, no session. A node opens connections to its neighbours only.
 //! - No queue, cache or buffer without a limit in [`config`].
 //! - No permit is held while a client reads or idles.
@@ -76,7 +79,7 @@
 //!   number of cores and threads to compute on come through [`outside`]. (`load` has threads of its own; it ends
 //!   before the node serves.)
 //!
-//! `tests/architecture.rs` keeps the first two over the `use` paths.
+//! `tests/architecture.rs` keeps the first three over the `use` paths.
 //!
 //! # Decisions that the contract leaves open
 //!
@@ -174,6 +177,7 @@ pub mod security;
 pub mod service;
 pub mod state;
 pub mod store;
+pub mod trace;
 pub mod verb;
 pub mod wire;
 

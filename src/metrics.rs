@@ -1,8 +1,10 @@
 //! Every metric, declared once: name with its unit, help text, labels.
 //!
-//! Labels are few and bounded: outcomes, caches, neighbours. Never a result set, a client or a query.
+//! Labels are few and bounded: outcomes, caches, neighbours, teams, and clients that the configuration names. Never a result
+//! set, another client or a query.
 
 mod orphans;
+mod shares;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,7 +20,10 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::metrics::{MetricType, TypedMetric};
 use prometheus_client::registry::{Registry, Unit};
 
+use shares::Shares;
+
 pub use orphans::{Orphans, Owner, Work};
+pub use shares::{OTHER_CLIENTS, STEPS};
 
 use crate::config::NodeId;
 
@@ -45,6 +50,12 @@ struct PeerRequest {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, EncodeLabelSet)]
+struct NeighbourIs {
+    neighbour: String,
+    state: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, EncodeLabelSet)]
 struct HeldBy {
     by: &'static str,
 }
@@ -67,7 +78,15 @@ impl<L, M> Labelled<L, M> {
         L: Ord,
         M: Clone + Default,
     {
-        self.by_label().entry(label).or_default().clone()
+        self.or_insert(label, M::default)
+    }
+
+    fn or_insert(&self, label: L, new: impl FnOnce() -> M) -> M
+    where
+        L: Ord,
+        M: Clone,
+    {
+        self.by_label().entry(label).or_insert_with(new).clone()
     }
 
     fn by_label(&self) -> MutexGuard<'_, BTreeMap<L, M>> {
@@ -96,6 +115,11 @@ where
     }
 }
 
+/// Buckets from a tenth of a millisecond to a minute.
+fn seconds() -> Histogram {
+    Histogram::new(exponential_buckets(0.0001, 2.0, 20))
+}
+
 /// The metrics of one node.
 pub struct Metrics {
     registry: Registry,
@@ -104,7 +128,7 @@ pub struct Metrics {
     query_seconds: Histogram,
     /// The histogram's sum, which it does not give out.
     answered_seconds: Counter<f64, AtomicU64>,
-    query_wait_seconds: Histogram,
+    shares: Shares,
     chunks: Counters<Outcome>,
     chunk_bytes: Counter,
     cache_uses: Counters<CacheUse>,
@@ -127,6 +151,7 @@ pub struct Metrics {
     transit_bytes: Gauge,
     orphaned_tasks: Gauge,
     marked_nodes: Gauge,
+    neighbour_state: Labelled<NeighbourIs, Gauge>,
     version_conflicts: Gauge,
     rows_held: Gauge,
     rejected_rows: Gauge,
@@ -135,7 +160,7 @@ pub struct Metrics {
 }
 
 /// What is read from the node at the moment it is asked.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Gauges {
     /// Queries that have their slots.
     pub active_queries: usize,
@@ -161,6 +186,8 @@ pub struct Gauges {
     pub orphaned_tasks: usize,
     /// Nodes that are avoided.
     pub marked_nodes: usize,
+    /// Each neighbour, and which of [`NEIGHBOUR_STATES`] it is in.
+    pub neighbours: Vec<(NodeId, &'static str)>,
     /// Days whose holders disagree about the version.
     pub version_conflicts: usize,
     /// Rows in the store.
@@ -185,13 +212,12 @@ pub struct Totals {
 impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("overlay");
-        let seconds = || Histogram::new(exponential_buckets(0.0001, 2.0, 20));
         let metrics = Metrics {
             queries: Counters::default(),
             refusals: Counters::default(),
             query_seconds: seconds(),
             answered_seconds: Counter::default(),
-            query_wait_seconds: seconds(),
+            shares: Shares::register(&mut registry),
             chunks: Counters::default(),
             chunk_bytes: Counter::default(),
             cache_uses: Counters::default(),
@@ -214,6 +240,7 @@ impl Default for Metrics {
             transit_bytes: Gauge::default(),
             orphaned_tasks: Gauge::default(),
             marked_nodes: Gauge::default(),
+            neighbour_state: Labelled::default(),
             version_conflicts: Gauge::default(),
             rows_held: Gauge::default(),
             rejected_rows: Gauge::default(),
@@ -238,12 +265,6 @@ impl Default for Metrics {
             "From request to manifest",
             unit.clone(),
             metrics.query_seconds.clone(),
-        );
-        registry.register_with_unit(
-            "query_wait",
-            "Waiting for admission",
-            unit.clone(),
-            metrics.query_wait_seconds.clone(),
         );
         registry.register("chunks", "Chunks by outcome", metrics.chunks.clone());
         registry.register_with_unit(
@@ -324,6 +345,11 @@ impl Default for Metrics {
             metrics.marked_nodes.clone(),
         );
         registry.register(
+            "neighbour_state",
+            "1 for the state that a neighbour is thought to be in, 0 for the others",
+            metrics.neighbour_state.clone(),
+        );
+        registry.register(
             "version_conflicts",
             "Days whose holders disagree about the data",
             metrics.version_conflicts.clone(),
@@ -369,9 +395,14 @@ impl Metrics {
         self.refusals.of(Refusal { limit }).inc();
     }
 
-    /// Counts the time that a query waited for admission.
-    pub fn waited(&self, waited: Duration) {
-        self.query_wait_seconds.observe(waited.as_secs_f64());
+    /// Counts the time that a query waited for admission, and for what.
+    pub fn waited(&self, factor: Option<&str>, waited: Duration) {
+        self.shares.waited(factor, waited);
+    }
+
+    /// Counts the time that a piece of computing took, of [`STEPS`], for a class of clients.
+    pub fn computed(&self, step: &'static str, class: &str, took: Duration) {
+        self.shares.computed(step, class, took);
     }
 
     /// Counts a chunk that was asked for, and its bytes if it was delivered.
@@ -453,6 +484,12 @@ impl Metrics {
         }
         self.orphaned_tasks.set(gauges.orphaned_tasks as i64);
         self.marked_nodes.set(gauges.marked_nodes as i64);
+        for (neighbour, is) in &gauges.neighbours {
+            for state in NEIGHBOUR_STATES {
+                let label = NeighbourIs { neighbour: neighbour.to_string(), state };
+                self.neighbour_state.of(label).set(i64::from(state == *is));
+            }
+        }
         self.version_conflicts.set(gauges.version_conflicts as i64);
         self.rows_held.set(gauges.rows_held as i64);
         self.rejected_rows.set(gauges.rejected_rows as i64);
@@ -473,6 +510,9 @@ fn counters_in_order(text: &str) -> String {
     lines.join("\n") + "\n"
 }
 
+/// Every state that a neighbour can be thought to be in.
+pub const NEIGHBOUR_STATES: [&str; 3] = ["up", "suspect", "down"];
+
 /// Every outcome that a query can have.
 const OUTCOMES: [&str; 10] = [
     "ready",
@@ -490,6 +530,20 @@ const OUTCOMES: [&str; 10] = [
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn waits_are_told_apart_by_what_was_waited_for() {
+        let metrics = Metrics::default();
+        metrics.waited(None, Duration::ZERO);
+        metrics.waited(Some("team green"), Duration::from_secs(1));
+        let text = metrics.exposition(&Gauges::default());
+        for line in [
+            "overlay_query_wait_seconds_count{factor=\"none\"} 1",
+            "overlay_query_wait_seconds_sum{factor=\"team green\"} 1.0",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}");
+        }
+    }
 
     #[test]
     fn counters_are_written_in_the_order_of_their_labels() {

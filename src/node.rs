@@ -47,6 +47,7 @@ use crate::result_set::{LeaseLimits, Leases};
 use crate::security::{Security, SecurityError, accept_tls};
 use crate::service::{OverlayService, PeerService};
 use crate::state::{NodeState, Stop};
+use crate::trace::TraceLayer;
 use crate::verb::Call;
 
 /// Rejected rows of each day that are kept with file, line and reason; all are counted.
@@ -446,6 +447,7 @@ async fn serve(
         },
         MapResponseLayer::new(dated),
         GuardLayer { access: state.access.clone(), not_http: http::refuses },
+        TraceLayer { node: state.process.id.as_str().into() },
     );
     let service = layers.layer(http::beside(routes, state.clone()));
     let server = connections::serve(service, incoming, limits, closing.clone());

@@ -14,11 +14,13 @@ use tonic::Code;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 use tonic_types::StatusExt;
+use tracing::Instrument;
 
 use crate::config::{NodeId, Overlay, Process};
 use crate::outside::{self, Connect, ConnectAttempts, NeverUsed, remaining};
 use crate::proto::v1;
 use crate::security::{Bearer, Security};
+use crate::trace;
 use crate::verb::{
     Answers, Call, Count, CountItem, DayCount, Frame, InventoryAnswer, InventoryItem, Read, ReadItem,
 };
@@ -101,6 +103,19 @@ pub enum PeerError {
     },
 }
 
+impl PeerError {
+    /// Which of them it is, in a word.
+    fn kind(&self) -> &'static str {
+        match self {
+            PeerError::Transport { .. } => "transport",
+            PeerError::TimedOut { .. } => "timed_out",
+            PeerError::Overloaded { .. } => "overloaded",
+            PeerError::TooLarge { .. } => "too_large",
+            PeerError::BadAnswer { .. } => "bad_answer",
+        }
+    }
+}
+
 impl Neighbour {
     /// A neighbour that is connected to when it is first needed.
     ///
@@ -147,7 +162,7 @@ impl Neighbour {
             let (mut client, request) = (self.client.clone(), timed(request.clone(), timeout));
             async move { client.inventory(request).await }
         };
-        let reply = self.within(call, ask).await?;
+        let reply = self.asked("overlay.v1.Peer/Inventory", items.len(), call, ask).await?;
         check::inventory(items, &self.nodes, reply).map_err(|what| self.bad_answer(what))
     }
 
@@ -176,7 +191,7 @@ impl Neighbour {
             let (mut client, request) = (self.client.clone(), timed(request.clone(), timeout));
             async move { client.count(request).await }
         };
-        let reply = self.within(call, ask).await?;
+        let reply = self.asked("overlay.v1.Peer/Count", items.len(), call, ask).await?;
         check::count(spec, items, &self.nodes, reply).map_err(|what| self.bad_answer(what))
     }
 
@@ -203,8 +218,31 @@ impl Neighbour {
             let (mut client, request) = (self.client.clone(), timed(request.clone(), timeout));
             async move { client.read(request).await }
         };
-        let reply = self.within(call, ask).await?;
+        let reply = self.asked("overlay.v1.Peer/Read", items.len(), call, ask).await?;
         check::read(items, &self.nodes, reply).map_err(|what| self.bad_answer(what))
+    }
+
+    /// Asks, in a span of its own if the call is traced.
+    async fn asked<T, F>(
+        &self,
+        method: &'static str,
+        items: usize,
+        call: &Call,
+        ask: impl Fn(Duration) -> F,
+    ) -> Result<T, PeerError>
+    where
+        F: Future<Output = Result<tonic::Response<T>, tonic::Status>>,
+    {
+        let span = trace::calls(method, &self.address);
+        span.record("overlay.neighbour", self.id.as_str());
+        span.record("overlay.items", items as i64);
+        span.record("overlay.retry", call.is_retry);
+        let answered = self.within(call, ask).instrument(span.clone()).await;
+        match &answered {
+            Ok(_) => trace::ended(&span, Code::Ok),
+            Err(error) => trace::failed(&span, error.kind()),
+        }
+        answered
     }
 
     /// Waits for an answer until the call's deadline, or until the connection that it needs cannot be made.
@@ -259,6 +297,7 @@ impl Neighbour {
 fn timed<T>(message: T, timeout: Duration) -> tonic::Request<T> {
     let mut request = tonic::Request::new(message);
     request.set_timeout(timeout);
+    trace::carry(request.metadata_mut());
     request
 }
 

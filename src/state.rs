@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::access::Access;
 use crate::admission::InFlight;
-use crate::config::{Overlay, Process};
+use crate::config::{NodeId, Overlay, Process};
 use crate::coordinator::Coordinator;
 use crate::error::QueryError;
 use crate::holder::Holder;
@@ -129,6 +129,7 @@ impl NodeState {
         let store = self.holder.store();
         let store = store.as_deref();
         let rejected = |batch: &crate::store::DayBatch| batch.statistics.rejected_rows;
+        let neighbour = |id: &NodeId| (id.clone(), snapshot.marked.get(id).map_or("up", |mark| mark.name()));
         Gauges {
             active_queries: admission.active(),
             waiting_queries: admission.waiting(),
@@ -142,6 +143,7 @@ impl NodeState {
             transit_bytes: self.transit.taken(),
             orphaned_tasks: self.metrics.orphans().count(),
             marked_nodes: snapshot.marked.len(),
+            neighbours: self.process.neighbours.iter().map(neighbour).collect(),
             version_conflicts: snapshot.version_conflicts().len(),
             rows_held: store.map_or(0, |store| store.row_count()),
             rejected_rows: store.map_or(0, |store| store.days().map(rejected).sum()),

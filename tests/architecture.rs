@@ -10,11 +10,14 @@ use std::path::{Path, PathBuf};
 /// Files that see generated messages: the edges of the node, and `node`, which registers the services.
 const SEES_PROTO: [&str; 7] = ["service", "legacy", "flight", "peer", "client", "wire", "node"];
 
+/// Files that see OpenTelemetry: what a span is, and who sends it.
+const SEES_EXPORT: [&str; 2] = ["trace", "cli"];
+
 /// Files whose answers follow from their arguments alone: beside those that the map calls pure.
 const SEES_NO_RUNTIME: [&str; 5] = ["store", "load", "predicate", "decimal", "day"];
 
 /// Crates and modules that a pure file has no use for.
-const RUNTIME: [&str; 11] = [
+const RUNTIME: [&str; 12] = [
     "tokio",
     "tokio_util",
     "tokio_stream",
@@ -24,6 +27,7 @@ const RUNTIME: [&str; 11] = [
     "tower",
     "prost",
     "fastrand",
+    "crate::trace",
     "std::net",
     "std::time",
 ];
@@ -53,6 +57,17 @@ fn only_the_edges_see_proto_types() {
         .map(|used| used.to_string())
         .collect();
     assert!(strangers.is_empty(), "only {SEES_PROTO:?} see proto types\n{}", strangers.join("\n"));
+}
+
+#[test]
+fn only_the_command_and_trace_see_what_exports_traces() {
+    let exports = |path: &str| path.starts_with("opentelemetry") || path.starts_with("tracing_opentelemetry");
+    let strangers: Vec<String> = uses()
+        .into_iter()
+        .filter(|used| exports(&used.path) && !SEES_EXPORT.contains(&used.module.as_str()))
+        .map(|used| used.to_string())
+        .collect();
+    assert!(strangers.is_empty(), "only {SEES_EXPORT:?} see OpenTelemetry\n{}", strangers.join("\n"));
 }
 
 #[test]

@@ -149,6 +149,7 @@ pub struct ClusterSpec {
     revised_root: Option<PathBuf>,
     ready_within: Duration,
     watch: bool,
+    environment: BTreeMap<String, String>,
 }
 
 impl ClusterSpec {
@@ -176,6 +177,7 @@ impl ClusterSpec {
             revised_root: None,
             ready_within: READY_WITHIN,
             watch: false,
+            environment: BTreeMap::new(),
         }
     }
 
@@ -187,6 +189,12 @@ impl ClusterSpec {
     /// Has the nodes watch their files. Simulated ones, whose time is not that of files, do not.
     pub fn watching(self) -> Self {
         ClusterSpec { watch: true, ..self }
+    }
+
+    /// Sets a variable of the environment of processes.
+    pub fn with_environment(mut self, name: &str, value: &str) -> Self {
+        self.environment.insert(name.to_owned(), value.to_owned());
+        self
     }
 
     /// What nodes load while [`Fault::Revise`] goes on.

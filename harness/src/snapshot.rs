@@ -60,12 +60,17 @@ const REDACTIONS: &[Redaction] = &[
         why: "which commit a failed run was at",
     },
     Redaction {
-        pattern: r#"(?m)^overlay_\w+_bucket\{(node="\w+",)?le="[0-9.]+"\} \d+\n"#,
+        pattern: r#"(?m)^overlay_\w+_bucket\{(node="\w+",)?le="[0-9.]+"(,\w+="[^"]*")*\} \d+\n"#,
         replacement: "",
         why: "in which bucket of a histogram a time falls; the last, which has them all, stays",
     },
     Redaction {
         pattern: r"(_seconds_sum(?:\{.*\})?) [0-9.e-]+",
+        replacement: "$1 [time taken]",
+        why: "how long something took",
+    },
+    Redaction {
+        pattern: r"(?m)^(overlay_compute_seconds_total\{.*\}) [0-9.e-]+",
         replacement: "$1 [time taken]",
         why: "how long something took",
     },

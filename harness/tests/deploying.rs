@@ -7,6 +7,7 @@ use std::process::Command;
 
 use overlay::aggregate::{AggregateOf, AggregateSpec, GroupKey};
 use overlay::plan::Query;
+use overlay::predicate::Predicate;
 use overlay_harness::cluster::{Cluster, ClusterSpec, InProcessCluster};
 use overlay_harness::scratch;
 use overlay_harness::skip::skipped;
@@ -64,6 +65,29 @@ async fn dashboard_and_alerts_ask_for_metrics_that_there_are() {
             }
         }
     }
+}
+
+/// Goal: service can be told apart by class of client, and clients make no labels of their own.
+#[tokio::test(flavor = "multi_thread")]
+async fn computing_is_counted_for_the_clients_that_the_configuration_names() {
+    let spec = ClusterSpec::fixtures().with(json!({"clients": {"dashboard": 2}}));
+    let cluster = InProcessCluster::start(spec).await.unwrap();
+    for (client_id, parameter) in [("dashboard", "PM2.5"), ("somebody", "OZONE")] {
+        let predicate = Predicate { parameter: Some(parameter.to_owned()), ..Predicate::default() };
+        let query = Query { predicate, ..Query::default() };
+        cluster.client("B", client_id).unwrap().query(&query).await.unwrap();
+    }
+    let mut classes = BTreeSet::new();
+    for id in ["B", "C", "D"] {
+        let text = cluster.client(id, "operator").unwrap().metrics().await.unwrap().exposition;
+        let scans = text.lines().filter_map(|line| {
+            let of_class = line.strip_prefix("overlay_compute_seconds_total{step=\"scan\",class=\"")?;
+            let (class, seconds) = of_class.split_once("\"} ")?;
+            (seconds.parse::<f64>().unwrap() > 0.0).then(|| class.to_owned())
+        });
+        classes.extend(scans);
+    }
+    assert_eq!(classes, BTreeSet::from(["dashboard".to_owned(), "other".to_owned()]));
 }
 
 /// Goal: systemd takes the units as they are checked in, but for the path of the command.

@@ -11,6 +11,7 @@ use super::table::thousands;
 use super::{Failure, runtime};
 use crate::client::{ExplainedDay, ExplainedQuery};
 use crate::frame::Encoding;
+use crate::trace;
 
 /// Show what a query would do, without running it.
 #[derive(Debug, Args)]
@@ -42,11 +43,11 @@ enum ExplainFormat {
 impl Explain {
     pub(crate) fn run(self) -> Result<(), Failure> {
         let query = self.query.query(Encoding::Json, None)?;
-        let explained = runtime()?.block_on(async {
-            Ok::<_, Failure>(
-                self.query.client()?.explain(&query).await.map_err(|error| self.query.failure(error)),
-            )
-        })??;
+        let asking = async {
+            let explained = self.query.client()?.explain(&query).await;
+            explained.map_err(|error| self.query.failure(error))
+        };
+        let explained = runtime()?.block_on(trace::command("overlay explain", asking))?;
         let mut out = Output::stdout();
         match self.format {
             ExplainFormat::Table => {

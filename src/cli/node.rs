@@ -66,6 +66,11 @@ pub(crate) struct NodeArguments {
 }
 
 impl NodeArguments {
+    /// Which process it is.
+    pub(crate) fn id(&self) -> &str {
+        &self.id
+    }
+
     pub(crate) fn run(self) -> Result<(), Failure> {
         let mut overlay = Arc::unwrap_or_clone(read_overlay(&self.config, self.profile)?);
         if let Some(rows) = self.chunk_size {

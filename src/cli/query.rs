@@ -25,6 +25,7 @@ use super::{Failure, runtime, tell};
 use crate::client::{CheckedChunk, Client, QueryResult};
 use crate::coverage::{Entry, Outcome};
 use crate::plan::Query;
+use crate::trace;
 
 /// Rows that a terminal gets when no word says how many.
 const TERMINAL_ROWS: u64 = 2000;
@@ -77,7 +78,8 @@ impl QueryCommand {
             query.limit = None;
         }
         let runtime = runtime()?;
-        let asked = runtime.block_on(self.ask(&query, format, on_terminal));
+        let asking = trace::command("overlay query", self.ask(&query, format, on_terminal));
+        let asked = runtime.block_on(asking);
         // What a pipe blocks is not waited for.
         runtime.shutdown_background();
         asked

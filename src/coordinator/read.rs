@@ -9,6 +9,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument;
 
 use crate::admission::{ClientKey, Requester};
 use crate::aggregate::{AggregateOf, Groups};
@@ -21,6 +22,7 @@ use crate::gather::WantedDay;
 use crate::holder::cost_of_encoding;
 use crate::plan::PlanKey;
 use crate::result_set::{DayRows, Owner, ResultSet, Window};
+use crate::trace::{self, step};
 use crate::verb::{Call, Frame, Read};
 
 use super::{ChunkRead, Coordinator, unread};
@@ -46,7 +48,15 @@ impl Coordinator {
         deadline: Instant,
     ) -> Result<ChunkRead, QueryError> {
         let started = self.clock.now();
-        let reading = self.read_chunk(uid, index, reader, client, deadline);
+        let span = step!(
+            "read chunk",
+            overlay.chunk = index,
+            overlay.cached = tracing::field::Empty,
+            overlay.rows = tracing::field::Empty,
+            overlay.bytes = tracing::field::Empty,
+            overlay.outcome = tracing::field::Empty,
+        );
+        let reading = self.read_chunk(uid, index, reader, client, deadline).instrument(span.clone());
         let read = match tokio::time::timeout_at(deadline, reading).await {
             Ok(Err(QueryError::DeadlineExceeded { .. })) | Err(_) => {
                 Err(QueryError::DeadlineExceeded { waited: deadline - started })
@@ -57,6 +67,8 @@ impl Coordinator {
             .as_ref()
             .map_or(0, |chunk| chunk.frames.iter().map(|frame| frame.payload.len() as u64).sum());
         let outcome = read.as_ref().map_or_else(QueryError::outcome, |_| "success");
+        span.record("overlay.bytes", bytes as i64);
+        span.record("overlay.outcome", outcome);
         self.metrics.chunk(outcome, bytes);
         read
     }
@@ -77,6 +89,8 @@ impl Coordinator {
         let key = (result_set.key.clone(), index);
         let cached = self.chunks.get(&key);
         let call = self.call(client, deadline);
+        trace::note("overlay.rows", (range.end - range.start) as i64);
+        trace::note("overlay.cached", cached.is_some());
         let frames = match &result_set.plan.query.aggregate {
             Some(spec) => {
                 self.metrics.cache_use("chunk", cached.is_some());
@@ -128,12 +142,17 @@ impl Coordinator {
             let (me, result_set, call) = (self.clone(), result_set.clone(), call.clone());
             let (owner, work) = self.metrics.orphans().tie();
             let window = chunks.clone();
-            let reading = AbortOnDropHandle::new(tokio::spawn(async move {
+            let ahead = step!(
+                "read ahead",
+                overlay.chunk = i64::from(window.start),
+                overlay.chunks = window.len() as i64
+            );
+            let reading = AbortOnDropHandle::new(tokio::spawn(trace::along(async move {
                 let _work = work;
-                let reading = me.row_frames(&result_set, window, &call);
+                let reading = me.row_frames(&result_set, window, &call).instrument(ahead);
                 // What has gone wrong is met again by whoever asks for the chunk.
                 tokio::time::timeout_at(within, reading).await.is_ok_and(|read| read.is_ok())
-            }));
+            })));
             let done = async move {
                 let _owner = owner;
                 reading.await.unwrap_or(false)
@@ -248,10 +267,11 @@ impl Coordinator {
         cost: u64,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, QueryError> {
-        let permit = self.computing.acquire(requester, cost).await?;
+        let permit = self.computing.acquire(requester, cost).instrument(step!("queue wait")).await?;
         let (_owner, tied) = self.metrics.orphans().tie();
+        let span = step!("encode");
         let work = move || {
-            let done = work();
+            let done = span.in_scope(work);
             drop((permit, tied));
             done
         };

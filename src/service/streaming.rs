@@ -17,6 +17,7 @@ use crate::coordinator::ChunkRead;
 use crate::error::QueryError;
 use crate::result_set::Owner;
 use crate::state::NodeState;
+use crate::trace;
 
 /// Which chunks of which result are streamed, and to whom.
 pub(crate) struct Reading {
@@ -45,12 +46,12 @@ pub(crate) fn reads(
     let read = move |index: u32| {
         let (state, uid, owner, client) = (reader.clone(), uid.clone(), owner.clone(), client.clone());
         let (tied, work) = orphans.tie();
-        let reading = AbortOnDropHandle::new(tokio::spawn(async move {
+        let reading = AbortOnDropHandle::new(tokio::spawn(trace::along(async move {
             let _work = work;
             let own = state.deadline(None);
             let deadline = until.map_or(own, |until| until.min(own));
             state.coordinator.chunk(&uid, i64::from(index), &owner, &client, deadline).await
-        }));
+        })));
         async move {
             let _owner = tied;
             let read = match reading.await {

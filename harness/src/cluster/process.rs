@@ -37,6 +37,7 @@ pub struct ProcessCluster {
     addresses: BTreeMap<String, SocketAddr>,
     /// What the command line of a node begins with, where it is not the binary.
     launchers: BTreeMap<String, Vec<String>>,
+    environment: BTreeMap<String, String>,
     nodes: BTreeMap<String, RunningNode>,
 }
 
@@ -84,6 +85,7 @@ impl ProcessCluster {
             folder,
             addresses,
             launchers,
+            environment: spec.environment,
             nodes: BTreeMap::new(),
         };
         let ids: Vec<String> = cluster.addresses.keys().cloned().collect();
@@ -134,7 +136,7 @@ impl ProcessCluster {
             self.dataset_root.clone().into_os_string(),
         ];
         arguments.extend(self.watch.then(|| OsString::from("--watch")));
-        let command = match self.launchers.get(id).map(Vec::as_slice) {
+        let mut command = match self.launchers.get(id).map(Vec::as_slice) {
             Some([launcher, words @ ..]) => {
                 let mut command = Command::new(launcher);
                 command.args(words).arg(&self.binary);
@@ -142,6 +144,7 @@ impl ProcessCluster {
             }
             _ => Command::new(&self.binary),
         };
+        command.envs(&self.environment);
         let node = RunningNode::spawn_by(command, id, arguments, self.folder.path())?;
         self.nodes.insert(id.to_owned(), node);
         Ok(())

@@ -111,10 +111,14 @@ impl NodeCounters {
     }
 }
 
-/// A metric without labels in the Prometheus text format; 0 if it is not there.
+/// A metric in the Prometheus text format, over all its labels; 0 if it is not there.
 fn exposed(exposition: &str, name: &str) -> f64 {
-    let value = |line: &str| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok();
-    exposition.lines().find_map(value).unwrap_or(0.0)
+    let value = |line: &str| {
+        let (labels, value) = line.strip_prefix(name)?.rsplit_once(' ')?;
+        let is_whole_name = labels.is_empty() || labels.starts_with('{');
+        is_whole_name.then(|| value.trim().parse::<f64>().ok()).flatten()
+    };
+    exposition.lines().filter_map(value).sum()
 }
 
 /// Looks at the node's queue until `done`, and once more.
