@@ -287,9 +287,11 @@ impl Coordinator {
                 trace::note("overlay.cached", true);
                 return Ok(Ran::from_cache(result_set));
             }
-            let joined = self.runs.join_or_start(&key, asking, join, |name| {
-                trace::along(self.clone().run(key.clone(), plan, name)).boxed()
-            });
+            // Planned anew, the query asks for data that were there after it came. They may have been replaced already: where
+            // files change faster than queries are answered, each next plan would be late, too.
+            let replaced_too = plan_count > 1 || !query.expected_versions.is_empty();
+            let run = |name| trace::along(self.clone().run(key.clone(), plan, name, replaced_too)).boxed();
+            let joined = self.runs.join_or_start(&key, asking, join, run);
             registered.waits_for(&joined.name);
             let ran = joined.run.await;
             match &ran {
@@ -412,7 +414,13 @@ impl Coordinator {
         }
     }
 
-    async fn run(self: Arc<Self>, key: PlanKey, plan: QueryPlan, name: RunName) -> Result<Ran, RunError> {
+    async fn run(
+        self: Arc<Self>,
+        key: PlanKey,
+        plan: QueryPlan,
+        name: RunName,
+        replaced_too: bool,
+    ) -> Result<Ran, RunError> {
         let RunName { id, charged_to, deadline } = name;
         let teams = plan.cost_by_team().into_iter().collect();
         let cost = QueryCost { client: charged_to.clone(), request_id: Some(id), teams };
@@ -428,7 +436,7 @@ impl Coordinator {
         waiting.record("overlay.limiting_factor", permit.limiting_factor().unwrap_or_default());
         let call = self.call(&charged_to, deadline);
         let mut scanned = BTreeMap::new();
-        let work = self.count_and_cut(key, plan, &call, &mut scanned);
+        let work = self.count_and_cut(key, plan, &call, replaced_too, &mut scanned);
         let counted = tokio::time::timeout_at(deadline, work).await;
         permit.measured(scanned);
         let (result_set, statistics) = counted.map_err(out_of_time)??;

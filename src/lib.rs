@@ -127,7 +127,8 @@
 //! - An answer carries the days that the node answers for, by team, and the client derives the planned days
 //!   from them. That proves that nothing was lost on the way, not that the configuration is right.
 //! - Data that newer files have replaced are kept where they were for as long as a result set may be, not for as long as one is:
-//!   holders do not know leases. A new query is not counted from them, so what it gets was there when it was planned.
+//!   holders do not know leases. A new query is counted from them only if it was planned anew since it came: what it gets was
+//!   there then.
 //! - A node that is asked for a result it has in its cache may answer with data that another one has replaced since it was last
 //!   probed.
 //! - A row without a place is rejected: latitude and longitude are part of what a site is, so an empty one

@@ -38,7 +38,7 @@ use crate::inventory::Directory;
 use crate::legacy::LegacyService;
 use crate::load::{self, LoadError, LoadOptions, LoadProgress, Reloaded, Watcher};
 use crate::metrics::Metrics;
-use crate::outside::{Clock, Incoming, Outside};
+use crate::outside::{self, Clock, Incoming, Outside};
 use crate::peer::Neighbour;
 use crate::placement::Placement;
 use crate::proto::{self, legacy, v1};
@@ -601,7 +601,10 @@ async fn keep_up(
         match looked.1 {
             Ok(reloaded) => {
                 failures = 0;
-                take_new_data(state, reloaded);
+                if take_new_data(state, reloaded) {
+                    // The data that this look began with are gone by now, too.
+                    let _ = tokio::task::spawn_blocking(outside::give_back_memory).await;
+                }
             }
             Err(error) => {
                 failures += 1;
@@ -613,7 +616,8 @@ async fn keep_up(
     }
 }
 
-fn take_new_data(state: &NodeState, reloaded: Reloaded) {
+/// Whether memory was freed, or data were loaded, which leaves some of it behind.
+fn take_new_data(state: &NodeState, reloaded: Reloaded) -> bool {
     let node = &state.process.id;
     for (day, error) in &reloaded.failed {
         tracing::warn!(%node, %day, %error, "new data of a day cannot be loaded: the node keeps what it has");
@@ -622,7 +626,9 @@ fn take_new_data(state: &NodeState, reloaded: Reloaded) {
         tracing::warn!(%node, %row, "row rejected");
     }
     let unowned = unowned(state, &reloaded.others);
-    let pending = reloaded.pending;
+    let (pending, loaded) = (reloaded.pending, !reloaded.days.is_empty());
+    let replaced_bytes = || state.holder.store().map_or(0, |store| store.replaced_bytes());
+    let before = replaced_bytes();
     let days = state.holder.replace(reloaded, unowned, Instant::now());
     state.metrics.watched(days.len(), pending);
     if !days.is_empty() {
@@ -631,6 +637,7 @@ fn take_new_data(state: &NodeState, reloaded: Reloaded) {
     }
     // What this node knows of itself, as others learn it from its answers.
     state.relay.directory().heard_from(&state.holder.state());
+    loaded || replaced_bytes() < before
 }
 
 /// Keeps the addresses of the hosts that are written as names.

@@ -5,6 +5,7 @@
 //! starts a thread while serving. Instants are the runtime's.
 
 mod fresh;
+mod memory;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -25,6 +26,7 @@ use tonic::transport::{Channel, Endpoint, Uri};
 
 use self::fresh::Fresh;
 pub use self::fresh::NeverUsed;
+pub use self::memory::give_back_memory;
 
 /// Everything that a node takes from outside but its listener and its data.
 #[derive(Clone)]

@@ -5,7 +5,7 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use flate2::Compression;
@@ -31,23 +31,54 @@ const WITHIN: Duration = Duration::from_secs(60);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hundred_files_replaced_and_added_under_load_change_no_answer_in_the_middle() {
-    drop(changes_under_load(&fixtures(), json!({})).await);
+    changes_under_load(&fixtures()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn real_data_are_replaced_under_load() {
-    let Some(root) = real_dataset() else { return };
-    if cfg!(debug_assertions) {
-        return skipped("the real data", "the oracle takes minutes: cargo test --release --test live_data");
+    if let Some(root) = real_release_data() {
+        changes_under_load(&root).await;
     }
-    let ages = json!({"query_ms": 5000, "result_ttl_ms": 40_000, "result_max_age_ms": 40_000});
-    let cluster = changes_under_load(&root, ages).await;
-    for node in ["B", "C", "D", "E", "F"] {
-        let holder = cluster.client(node, "operator").unwrap();
-        let gone = wait_until(WITHIN, async || (replaced_bytes(&holder).await == 0.0).then_some(()));
+}
+
+/// Method: a hundred files are replaced and added; the memory that the replaced days took goes to those that replace them and,
+/// when the time of every result set is over, back.
+#[tokio::test(flavor = "multi_thread")]
+async fn memory_of_real_data_that_are_replaced_comes_back() {
+    let Some(root) = real_release_data() else { return };
+    let data = ChangingData::new(&root);
+    let ages = json!({"query_ms": 5000, "result_ttl_ms": 10_000, "result_max_age_ms": 10_000});
+    let spec = watching(&data).with(json!({"limits": ages}));
+    let cluster = ProcessCluster::start(env!("CARGO_BIN_EXE_overlay-node"), spec).unwrap();
+    let holders = ["B", "C", "D", "E", "F"].map(|node| cluster.client(node, "operator").unwrap());
+    let before = memory(&cluster);
+    (0..CHANGES).for_each(|number| data.change(number));
+    let mut most = 0.0;
+    for holder in &holders {
+        let taken = async || metric(holder, "overlay_replaced_days_total").await >= 2.0;
+        wait_until(WITHIN, async || taken().await.then_some(())).await.expect("new files are taken");
+        most += replaced_bytes(holder).await;
+    }
+    let meanwhile = memory(&cluster);
+    for holder in &holders {
+        let gone = wait_until(WITHIN, async || (replaced_bytes(holder).await == 0.0).then_some(()));
         gone.await.expect("the old data go");
     }
-    eprintln!("resident {} MB when the old data are gone", memory(&cluster));
+    eprintln!(
+        "resident {before} MB before, {meanwhile} MB with {:.0} MB of replaced data, {} MB when they are gone",
+        most / 1e6,
+        memory(&cluster)
+    );
+}
+
+/// The real data, in a release build.
+fn real_release_data() -> Option<PathBuf> {
+    let root = real_dataset()?;
+    if cfg!(debug_assertions) {
+        skipped("the real data", "the oracle takes minutes: cargo test --release --test live_data");
+        return None;
+    }
+    Some(root)
 }
 
 /// Goal: no answer mixes data of a day, or goes back to older ones; a result set keeps the data that it was counted from; in
@@ -57,11 +88,11 @@ async fn real_data_are_replaced_under_load() {
 /// clients ask for the same rows, and for groups, again and again; each day of each answer has to be one of the states
 /// that the day was in, and none older than the client saw before. One reads a result set of the beginning, chunk by
 /// chunk, to its end.
-async fn changes_under_load(source: &Path, limits: Value) -> ProcessCluster {
+async fn changes_under_load(source: &Path) {
     let data = Arc::new(ChangingData::new(source));
     // Groups are computed again for each chunk, also for result sets of older data.
     let caches = json!({"cache": {"aggregate_bytes": 0, "chunk_bytes": 0}});
-    let spec = watching(&data).with(json!({"limits": limits})).with(caches);
+    let spec = watching(&data).with(caches);
     let cluster = ProcessCluster::start(env!("CARGO_BIN_EXE_overlay-node"), spec).unwrap();
     let before = memory(&cluster);
     let client = |name: &str| cluster.client("A", name).unwrap();
@@ -121,7 +152,6 @@ async fn changes_under_load(source: &Path, limits: Value) -> ProcessCluster {
         "{answers} answers while {CHANGES} files changed; resident {before} MB before, {} MB after",
         memory(&cluster)
     );
-    cluster
 }
 
 /// Method: data are replaced, a result set is read from the old ones, its time passes.
@@ -228,23 +258,40 @@ struct ChangingData {
 
 /// A day between two changes.
 struct State {
-    /// Texts by stem.
-    files: BTreeMap<String, String>,
+    /// By stem.
+    files: BTreeMap<String, Arc<File>>,
     rows: Vec<Value>,
-    groups: Vec<Value>,
+    /// Worked out when somebody asks for them.
+    groups: OnceLock<Vec<Value>>,
+    day: u32,
+}
+
+/// A file's text and the rows of it that are asked for.
+struct File {
+    text: String,
+    rows: Vec<Value>,
+}
+
+impl File {
+    fn new(day: u32, stem: &str, text: String) -> Arc<Self> {
+        let oracle = Oracle::of_file(day, stem, text.as_bytes());
+        let rows = oracle.rows(&asked()).iter().map(|row| row.to_json()).collect();
+        Arc::new(File { text, rows })
+    }
 }
 
 impl State {
-    fn new(day: u32, files: BTreeMap<String, String>) -> Arc<Self> {
-        let oracles = files.iter().map(|(stem, text)| Oracle::of_file(day, stem, text.as_bytes()));
-        let rows = |oracle: &Oracle| -> Vec<Value> {
-            oracle.rows(&asked()).iter().map(|row| row.to_json()).collect()
-        };
-        let rows = oracles.flat_map(|oracle| rows(&oracle)).collect();
-        let whole: String = files.values().map(String::as_str).collect();
-        let groups =
-            Oracle::of_file(day, "whole", whole.as_bytes()).aggregate(&asked(), Measure::Value, &KEYS);
-        Arc::new(State { files, rows, groups })
+    fn new(day: u32, files: BTreeMap<String, Arc<File>>) -> Arc<Self> {
+        let rows = files.values().flat_map(|file| file.rows.clone()).collect();
+        Arc::new(State { files, rows, groups: OnceLock::new(), day })
+    }
+
+    fn groups(&self) -> &Vec<Value> {
+        self.groups.get_or_init(|| {
+            let whole: String = self.files.values().map(|file| file.text.as_str()).collect();
+            let oracle = Oracle::of_file(self.day, "whole", whole.as_bytes());
+            oracle.aggregate(&asked(), Measure::Value, &KEYS)
+        })
     }
 }
 
@@ -261,7 +308,8 @@ impl ChangingData {
                 let path = entry.unwrap().path();
                 let text = fs::read_to_string(&path).unwrap();
                 fs::write(to.join(path.file_name().unwrap()), &text).unwrap();
-                files.insert(path.file_stem().unwrap().to_str().unwrap().to_owned(), text);
+                let stem = path.file_stem().unwrap().to_str().unwrap().to_owned();
+                files.insert(stem.clone(), File::new(day, &stem, text));
             }
             days.insert(day, vec![State::new(day, files)]);
         }
@@ -283,7 +331,7 @@ impl ChangingData {
             let mut files = states.last().unwrap().files.clone();
             let plain: Vec<String> = files.keys().filter(|stem| !stem.contains("added")).cloned().collect();
             let stem = plain[number as usize / DAYS.len() % plain.len()].clone();
-            let mut lines: Vec<String> = files[&stem].lines().map(str::to_owned).collect();
+            let mut lines: Vec<String> = files[&stem].text.lines().map(str::to_owned).collect();
             let pm = lines.iter().position(|line| line.contains("PM2.5")).expect("each file has a row of it");
             let stem = match number / 4 % 3 {
                 0 => {
@@ -297,7 +345,7 @@ impl ChangingData {
                 _ => format!("{stem}-added-{number}"),
             };
             let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
-            files.insert(stem.clone(), text.clone());
+            files.insert(stem.clone(), File::new(day, &stem, text.clone()));
             states.push(State::new(day, files));
             (stem, text)
         };
@@ -326,7 +374,7 @@ impl ChangingData {
     }
 
     fn expected_groups(&self, state: impl Fn(&[Arc<State>]) -> Option<&Arc<State>>) -> Vec<Value> {
-        self.states().values().flat_map(|states| state(states).unwrap().groups.clone()).collect()
+        self.states().values().flat_map(|states| state(states).unwrap().groups().clone()).collect()
     }
 
     fn check_rows(&self, rows: &[Value], seen: &mut BTreeMap<u32, usize>) {
@@ -334,7 +382,7 @@ impl ChangingData {
     }
 
     fn check_groups(&self, groups: &[Value], seen: &mut BTreeMap<u32, usize>) {
-        self.check(groups, |state| &state.groups, seen);
+        self.check(groups, |state| state.groups(), seen);
     }
 
     /// Whether an answer has, of each day, a state that the day was in, and none that is older than those `seen`.

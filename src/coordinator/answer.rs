@@ -28,12 +28,16 @@ impl Coordinator {
         key: PlanKey,
         plan: QueryPlan,
         call: &Call,
+        replaced_too: bool,
         scanned: &mut Scanned,
     ) -> Result<(ResultSet, Vec<HopStatistics>), RunError> {
         let turn = self.gather.next_turn();
         let mut counted = match plan.query.aggregate.is_some() {
-            true => self.count_days(&plan, &plan.asks().collect::<Vec<_>>(), turn, call, false).await,
-            false => self.count_until_limit(&plan, turn, call).await,
+            true => {
+                let asks: Vec<_> = plan.asks().collect();
+                self.count_days(&plan, &asks, turn, call, replaced_too).await
+            }
+            false => self.count_until_limit(&plan, turn, call, replaced_too).await,
         };
         for (planned, ask) in plan.asks() {
             if let Some(Ok(_)) = counted.days.get(&planned.day) {
@@ -66,7 +70,13 @@ impl Coordinator {
     /// the statistics. Later waves go by the share of the bound that matched so far, and at most double the days:
     /// where nothing has matched yet, that says little of the days to come. After a day that nobody could answer for, no
     /// others are asked for, unless a partial result is wanted.
-    async fn count_until_limit(&self, plan: &QueryPlan, turn: u64, call: &Call) -> Counted {
+    async fn count_until_limit(
+        &self,
+        plan: &QueryPlan,
+        turn: u64,
+        call: &Call,
+        replaced_too: bool,
+    ) -> Counted {
         let asks: Vec<_> = plan.asks().collect();
         let limit = plan.query.limit.unwrap_or(u64::MAX);
         let mut counted = Counted::default();
@@ -75,7 +85,7 @@ impl Coordinator {
             let share = if next == 0 { 1.0 } else { matched as f64 / (bound as f64 + 1.0) };
             let most = if next == 0 { asks.len() } else { next };
             let end = next + wave(&asks[next..], limit - matched, share).min(most);
-            let wave = self.count_days(plan, &asks[next..end], turn, call, false).await;
+            let wave = self.count_days(plan, &asks[next..end], turn, call, replaced_too).await;
             let lacks_days = wave.days.values().any(Result::is_err);
             for (planned, ask) in &asks[next..end] {
                 bound += ask.rows_at_most;
@@ -94,14 +104,13 @@ impl Coordinator {
         counted
     }
 
-    /// Counts days: for a new result what is there now, for one that is counted again also what was there before.
     async fn count_days(
         &self,
         plan: &QueryPlan,
         asks: &[(&PlannedDay, &Ask)],
         turn: u64,
         call: &Call,
-        again: bool,
+        replaced_too: bool,
     ) -> Counted {
         let first_day = plan.asks().next().map(|(planned, _)| planned.day);
         let first_rows = match plan.query.aggregate {
@@ -114,11 +123,8 @@ impl Coordinator {
             self.wanted(planned, ask, first_rows(planned.day).into_iter().collect())
         };
         let wanted: Vec<WantedDay> = asks.iter().map(wanted).collect();
-        let spec = Count {
-            selection: self.selection(plan),
-            aggregate: plan.query.aggregate.clone(),
-            replaced_too: again || !plan.query.expected_versions.is_empty(),
-        };
+        let spec =
+            Count { selection: self.selection(plan), aggregate: plan.query.aggregate.clone(), replaced_too };
         self.gather.count(&spec, &wanted, turn, call).await
     }
 
