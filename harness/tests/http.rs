@@ -15,6 +15,9 @@ use overlay::proto::v1;
 use overlay_harness::answer::{self, assert_equal_rows};
 use overlay_harness::cluster::{Cluster, ClusterSpec, InProcessCluster, fixtures, wait_until};
 use overlay_harness::oracle::{GroupKey, Measure, Oracle, OracleQuery, TeamRange, random_query};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReader;
+use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::schema::printer::print_schema;
 use prost::Message;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -135,6 +138,7 @@ fn rows_of(format: &str, answer: &Answer) -> Vec<Value> {
         "json" => serde_json::from_slice(&answer.body).unwrap(),
         "csv" => rows_of_csv(&answer.body),
         "arrow" => rows_of_arrow(&answer.body),
+        "parquet" => rows_of_parquet(&answer.body),
         other => unreachable!("{other}"),
     }
 }
@@ -171,7 +175,12 @@ fn rows_of_arrow(body: &[u8]) -> Vec<Value> {
     reader.flat_map(|batch| answer::arrow_rows(&batch.unwrap(), None)).collect()
 }
 
-/// What every format has: the day of a row stands in an Arrow stream only as its time.
+fn rows_of_parquet(body: &[u8]) -> Vec<Value> {
+    let reader = ParquetRecordBatchReader::try_new(Bytes::copy_from_slice(body), 1000).unwrap();
+    reader.flat_map(|batch| answer::arrow_rows(&batch.unwrap(), None)).collect()
+}
+
+/// What every format has: the day of a row stands in Arrow and Parquet only as its time.
 fn in_arrow(rows: Vec<Value>) -> Vec<Value> {
     let without_date = |mut row: Value| {
         row.as_object_mut().unwrap().remove("date");
@@ -190,7 +199,7 @@ async fn every_format_has_the_oracles_rows() {
     for number in 0..40 {
         let query = random_query(&mut rng, &oracle);
         let expected: Vec<Value> = oracle.rows(&query).into_iter().map(|row| row.to_json()).collect();
-        for format in ["ndjson", "csv", "json", "arrow"] {
+        for format in ["ndjson", "csv", "json", "arrow", "parquet"] {
             let path = format!("/api/v1/query?{}&format={format}", url(&query));
             let answer = match number % 2 {
                 0 => get(&address, &path).await,
@@ -200,7 +209,7 @@ async fn every_format_has_the_oracles_rows() {
             assert_eq!(answer.header("overlay-total-rows"), expected.len().to_string(), "{path}");
             let rows = rows_of(format, &answer);
             match format {
-                "arrow" => assert_equal_rows(&path, &in_arrow(expected.clone()), &in_arrow(rows)),
+                "arrow" | "parquet" => assert_equal_rows(&path, &in_arrow(expected.clone()), &in_arrow(rows)),
                 _ => assert_equal_rows(&path, &expected, &rows),
             }
         }
@@ -213,11 +222,40 @@ async fn groups_are_the_oracles() {
     let query = OracleQuery { parameter: Some("OZONE".to_owned()), ..OracleQuery::default() };
     let expected = oracle.aggregate(&query, Measure::Value, &[GroupKey::Agency, GroupKey::Day]);
     assert!(expected.len() > 10);
-    for format in ["ndjson", "csv", "json", "arrow"] {
+    for format in ["ndjson", "csv", "json", "arrow", "parquet"] {
         let path = format!("/api/v1/aggregate?of=value&group_by=agency,day&parameter=ozone&format={format}");
         let answer = get(&cluster.address("A"), &path).await;
         assert_equal_rows(&path, &expected, &rows_of(format, &answer));
     }
+}
+
+/// Goal: a Parquet file says what its columns are to readers that know nothing of Arrow. Method: the types that its footer has.
+#[tokio::test(flavor = "multi_thread")]
+async fn parquet_has_types_of_its_own() {
+    let cluster = cluster(json!({})).await;
+    let answer = get(&cluster.address("A"), "/api/v1/query?format=parquet").await;
+    assert_eq!(answer.header("content-type"), "application/vnd.apache.parquet");
+    assert_eq!(answer.header("content-disposition"), "attachment; filename=\"observations.parquet\"");
+    let reader = SerializedFileReader::new(Bytes::from(answer.body)).unwrap();
+    let mut schema = Vec::new();
+    print_schema(&mut schema, reader.metadata().file_metadata().schema());
+    let expected = "message arrow_schema {
+  REQUIRED DOUBLE latitude;
+  REQUIRED DOUBLE longitude;
+  REQUIRED INT64 timestamp (TIMESTAMP(MILLIS,true));
+  REQUIRED BYTE_ARRAY parameter (STRING);
+  OPTIONAL DOUBLE value;
+  REQUIRED BYTE_ARRAY unit (STRING);
+  OPTIONAL DOUBLE raw_concentration;
+  OPTIONAL INT32 aqi (INTEGER(16,true));
+  OPTIONAL INT32 category (INTEGER(8,true));
+  REQUIRED BYTE_ARRAY site_name (STRING);
+  REQUIRED BYTE_ARRAY agency_name (STRING);
+  REQUIRED BYTE_ARRAY aqs_id (STRING);
+  REQUIRED BYTE_ARRAY full_aqs_id (STRING);
+}
+";
+    assert_eq!(String::from_utf8(schema).unwrap(), expected);
 }
 
 /// Goal: an answer comes piece by piece, with a head that says what it is. Method: a result of many chunks, in small ones.
@@ -274,8 +312,12 @@ async fn mistakes_are_problems_that_name_what_is_allowed() {
         ("query?bbox=1,2,3", 400, "invalid", &["bbox: 3 numbers, expected 4"]),
         ("query?limit=0", 400, "invalid", &["limit: `0` is not a number of rows"]),
         ("query?limit=200000000", 400, "invalid", &["limits.max_rows"]),
-        ("query?format=xml", 400, "invalid", &["format: unknown `xml` (choices: ndjson, csv, json, arrow)"]),
-        ("query?format=parquet", 400, "invalid", &["take `arrow`"]),
+        (
+            "query?format=xml",
+            400,
+            "invalid",
+            &["format: unknown `xml` (choices: ndjson, csv, json, arrow, parquet)"],
+        ),
         (
             "aggregate?of=colour",
             400,
@@ -408,7 +450,7 @@ async fn client_that_vanishes_leaves_nothing_behind() {
 /// Goal: an answer that ends in the middle does not look whole. Method: nobody can read on after the first chunks.
 #[tokio::test(flavor = "multi_thread")]
 async fn answer_that_fails_in_the_middle_breaks_off() {
-    for format in ["ndjson", "csv", "json", "arrow"] {
+    for format in ["ndjson", "csv", "json", "arrow", "parquet"] {
         let mut cluster = InProcessCluster::start(
             ClusterSpec::fixtures().with(json!({"cache": {"chunk_bytes": 0}, "limits": {"query_ms": 2000}})),
         )

@@ -243,11 +243,7 @@ pub(super) const PARAMETERS: [Parameter; 18] = [
         example: "ndjson",
         schema: || one_of(&each(&Format::ALL, Format::name)),
         read: |asked, value| {
-            let named = match value {
-                "parquet" => Err("`parquet` is not written here: take `arrow`, from which pyarrow, DuckDB and Polars write it".to_owned()),
-                _ => named(value, &each(&Format::ALL, |format| (format.name(), format))),
-            };
-            set(&mut asked.format, named)
+            set(&mut asked.format, named(value, &each(&Format::ALL, |format| (format.name(), format))))
         },
     },
     Parameter {
