@@ -11,6 +11,7 @@ mod about;
 mod openapi;
 mod parameters;
 mod query;
+mod schemas;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -200,7 +201,7 @@ impl Route {
             Answer::Topology => self.json(&about::topology(state)),
             Answer::Metrics => self.json(&about::metrics(state)),
             Answer::Exposition => self.text(state.metrics.exposition(&state.gauges())),
-            Answer::OpenApi => self.json(&openapi::document()),
+            Answer::OpenApi => self.json(&openapi::document(&state.overlay.limits)),
             Answer::Live => self.text("live\n"),
             Answer::Ready => {
                 state.serving()?;
