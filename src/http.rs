@@ -139,8 +139,10 @@ pub fn beside(services: Routes, state: Arc<NodeState>) -> Routes {
 
 async fn answer<B>(state: &Arc<NodeState>, request: Request<B>) -> Response<Body> {
     let (request, _) = request.into_parts();
-    if Language::of(&request.headers) == Language::Grpc {
-        return Status::unimplemented("").into_http();
+    let language = Language::of(&request.headers);
+    if language != Language::Http {
+        let why = "there is no such service";
+        return language.refusal(Status::unimplemented(why), Problem::not_found(why.to_owned()));
     }
     let path = request.uri.path();
     let Some(route) = ROUTES.iter().find(|route| route.path == path) else {
@@ -165,10 +167,7 @@ async fn answer<B>(state: &Arc<NodeState>, request: Request<B>) -> Response<Body
     }
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff"));
-    match request.method {
-        Method::HEAD => response.map(|_| Body::empty()),
-        _ => response,
-    }
+    response
 }
 
 /// Why nothing is asked under a path without gRPC; `None` if something is.

@@ -83,10 +83,15 @@ async fn get(address: &str, path: &str) -> Answer {
 }
 
 async fn get_over_http2(address: &str, path: &str) -> Answer {
+    Answer::of(send_over_http2(address, request(Method::GET, address, path)).await).await
+}
+
+/// Sends a request over a connection of its own to `address`, whatever the request calls it, in HTTP/2.
+async fn send_over_http2(address: &str, request: Request<Empty<Bytes>>) -> Response<Incoming> {
     let stream = TokioIo::new(TcpStream::connect(address).await.unwrap());
     let (mut sender, connection) = http2::handshake(TokioExecutor::new(), stream).await.unwrap();
     tokio::spawn(connection);
-    Answer::of(sender.send_request(request(Method::GET, address, path)).await.unwrap()).await
+    timeout(WITHIN, sender.send_request(request)).await.expect("it is answered").unwrap()
 }
 
 fn oracle() -> Oracle {
@@ -360,6 +365,94 @@ async fn other_methods_are_answered_as_http_has_it() {
     assert_eq!(delete.header("allow"), "GET, HEAD, OPTIONS");
 }
 
+/// Goal: HEAD has the headers of GET and nothing behind them, also where it is refused before any path is looked at. Method: what
+/// is answered, refused by the path, by the token and by a limit, in both versions.
+#[tokio::test(flavor = "multi_thread")]
+async fn head_is_the_head_of_get() {
+    let folder = overlay_harness::scratch::folder().unwrap();
+    let file = folder.path().join("tokens.json");
+    std::fs::write(&file, r#"[{"name": "nodes", "role": "peer", "token": "a-token-of-the-nodes"}]"#).unwrap();
+    let with_tokens =
+        InProcessCluster::start(ClusterSpec::fixtures().with(json!({"security": {"tokens": file}})))
+            .await
+            .unwrap();
+    let without = cluster(json!({})).await;
+    for (cluster, path, status) in [
+        (&without, "/livez", 200),
+        (&without, "/api/v1/query?limit=5", 200),
+        (&without, "/api/v1/query?limit=0", 400),
+        (&without, "/nothing", 404),
+        (&with_tokens, "/api/v1/query", 401),
+    ] {
+        let address = cluster.address("A");
+        let mut heads = Vec::new();
+        for method in [Method::GET, Method::HEAD] {
+            heads.push(Answer::of(send(request(method.clone(), &address, path)).await).await);
+            heads.push(Answer::of(send_over_http2(&address, request(method, &address, path)).await).await);
+        }
+        // What says how the body comes, and what differs between two answers.
+        let same = |answer: &Answer| {
+            let mut headers = answer.headers.clone();
+            for name in ["date", "overlay-uid", "transfer-encoding"] {
+                headers.remove(name);
+            }
+            (answer.status, headers)
+        };
+        for (get, head) in [(&heads[0], &heads[2]), (&heads[1], &heads[3])] {
+            assert_eq!((head.status, head.body.len()), (status, 0), "{path}");
+            assert_eq!(same(head), same(get), "{path}");
+        }
+    }
+}
+
+/// Goal: a page of another site, whose name leads to a node, does not read it from the browser of somebody whom the node trusts.
+/// Method: requests that call the node by names that it has and has not.
+#[tokio::test(flavor = "multi_thread")]
+async fn node_is_not_asked_by_the_name_of_another_site() {
+    let cluster = cluster(json!({})).await;
+    let address = cluster.address("A");
+    let called = |name: &str, path: &str| {
+        let mut request = request(Method::GET, &address, path);
+        request.headers_mut().insert("host", name.try_into().unwrap());
+        request
+    };
+    for name in [
+        "evil.example",
+        "evil.example:60051",
+        "127.0.0.1.evil.example",
+        "localhost.evil.example",
+        "127.0.0.1x",
+        "[::1].evil.example",
+    ] {
+        for path in ["/api/v1/query?limit=1", "/api/v1/topology", "/metrics", "/nothing"] {
+            let answer = Answer::of(send(called(name, path)).await).await;
+            answer.assert_problem(
+                421,
+                "misdirected",
+                &[name.trim_end_matches(":60051"), "localhost", "security.tokens"],
+            );
+        }
+        assert_eq!(send(called(name, "/readyz")).await.status(), 200, "health is for anybody");
+    }
+    let (port, path) = (address.rsplit_once(':').unwrap().1, "/api/v1/query?limit=1");
+    for name in [
+        "127.0.0.1",
+        "192.0.2.1:80",
+        "[::1]",
+        "[::1]:60051",
+        "localhost",
+        "LOCALHOST.:1",
+        &format!("localhost:{port}"),
+        "page.localhost",
+    ] {
+        assert_eq!(send(called(name, path)).await.status(), 200, "{name}");
+    }
+    let mut over_http2 = request(Method::GET, "evil.example", path);
+    over_http2.headers_mut().remove("host");
+    let answer = Answer::of(send_over_http2(&address, over_http2).await).await;
+    answer.assert_problem(421, "misdirected", &["evil.example"]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn days_out_of_reach_are_named_with_the_nodes_tried() {
     let mut cluster = cluster(json!({})).await;
@@ -419,7 +512,11 @@ async fn query_that_waits_for_too_long_is_told_that_time_is_up() {
     let cluster = cluster(json!({"max_active": 1})).await;
     let _place = only_place(&cluster).await;
     let answer = get(&cluster.address("A"), "/api/v1/query?timeout_ms=100").await;
-    answer.assert_problem(504, "deadline_exceeded", &["the deadline passed after"]);
+    answer.assert_problem(
+        504,
+        "deadline_exceeded",
+        &["the deadline passed after", "timeout_ms, limits.query_ms"],
+    );
 }
 
 /// Goal: the work of a client that goes away ends. Method: clients that read the head of a long answer and no more.
@@ -430,7 +527,7 @@ async fn client_that_vanishes_leaves_nothing_behind() {
     for _ in 0..10 {
         let mut socket = TcpStream::connect(&address).await.unwrap();
         socket
-            .write_all(b"GET /api/v1/query?chunk-rows=1&chunking=fixed HTTP/1.1\r\nhost: a\r\n\r\n")
+            .write_all(b"GET /api/v1/query?chunk-rows=1&chunking=fixed HTTP/1.1\r\nhost: localhost\r\n\r\n")
             .await
             .unwrap();
         let mut first = [0; 16];
@@ -459,7 +556,7 @@ async fn answer_that_fails_in_the_middle_breaks_off() {
         let address = cluster.address("A");
         let path = format!("/api/v1/query?chunk-rows=1&chunking=fixed&format={format}");
         let mut socket = TcpStream::connect(&address).await.unwrap();
-        socket.write_all(format!("GET {path} HTTP/1.1\r\nhost: a\r\n\r\n").as_bytes()).await.unwrap();
+        socket.write_all(format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n").as_bytes()).await.unwrap();
         let mut answer = vec![0; 16];
         socket.read_exact(&mut answer).await.unwrap();
         for node in ["B", "C", "D", "E", "F"] {
@@ -521,7 +618,7 @@ async fn client_that_takes_no_answer_is_closed() {
         let socket = tokio::net::TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(4096).unwrap();
         let mut socket = socket.connect(address.parse().unwrap()).await.unwrap();
-        let request = "GET /api/v1/query?format=json HTTP/1.1\r\nhost: a\r\n\r\n".repeat(requests);
+        let request = "GET /api/v1/query?format=json HTTP/1.1\r\nhost: localhost\r\n\r\n".repeat(requests);
         socket.write_all(request.as_bytes()).await.unwrap();
         sockets.push(socket);
     }
@@ -530,6 +627,28 @@ async fn client_that_takes_no_answer_is_closed() {
     assert!(begun.is_some());
     let freed = wait_until(WITHIN, async || (state.gauges().transit_bytes == 0).then_some(())).await;
     assert!(freed.is_some(), "{:?}", state.gauges());
+}
+
+/// Goal: an answer that nobody reads on holds no result and no place for streams, and breaks off for who comes back to it. Method:
+/// a client that rests after the head, on a node that closes connections much later.
+#[tokio::test(flavor = "multi_thread")]
+async fn answer_that_rests_is_given_up() {
+    let cluster = cluster(json!({"idle_stream_ms": 300, "untaken_ms": 60_000})).await;
+    let address = cluster.address("A");
+    let stream = TokioIo::new(TcpStream::connect(&address).await.unwrap());
+    let mut client = http2::Builder::new(TokioExecutor::new());
+    let client = client.initial_stream_window_size(65_535).initial_connection_window_size(65_535);
+    let (mut sender, connection) = client.handshake(stream).await.unwrap();
+    tokio::spawn(connection);
+    let path = "/api/v1/query?format=json&chunking=fixed&chunk-rows=500";
+    let answer = sender.send_request(request(Method::GET, &address, path)).await.unwrap();
+    assert_eq!(answer.status(), 200);
+    let state = cluster.node("A").state();
+    let held = || (state.gauges().open_streams, state.gauges().open_result_sets);
+    assert_eq!(held(), (1, 1));
+    assert!(wait_until(WITHIN, async || (held() == (0, 0)).then_some(())).await.is_some(), "{:?}", held());
+    let ended = timeout(WITHIN, answer.into_body().collect()).await.expect("it ends");
+    assert!(ended.is_err(), "it looks whole");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -564,7 +683,7 @@ async fn page_neither_stops_a_node_nor_asks_as_a_peer() {
     let post = async |path: &str, headers: &str| {
         let mut socket = TcpStream::connect(&address).await.unwrap();
         let head = format!(
-            "POST {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: 5\r\n{headers}\r\n"
+            "POST {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: 5\r\n{headers}\r\n"
         );
         socket.write_all(&[head.as_bytes(), &[0; 5]].concat()).await.unwrap();
         let mut answer = Vec::new();
@@ -605,7 +724,7 @@ async fn grpc_web_is_answered() {
     let address = cluster.address("A");
     let message = v1::QueryRequest { limit: Some(5), ..v1::QueryRequest::default() }.encode_to_vec();
     let head = format!(
-        "POST /overlay.v1.Overlay/Query HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\
+        "POST /overlay.v1.Overlay/Query HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
          content-type: application/grpc-web+proto\r\ncontent-length: {}\r\n\r\n",
         message.len() + 5
     );
@@ -659,6 +778,32 @@ async fn tokens_and_roles_hold() {
     }
     for path in ["/livez", "/readyz"] {
         assert_eq!(ask(path, None).await.status, 200, "{path}");
+    }
+}
+
+/// Goal: a browser reads why it is refused before a service is reached. Method: what the guard refuses, by name and by verb.
+#[tokio::test(flavor = "multi_thread")]
+async fn grpc_web_is_refused_in_its_own_form() {
+    let cluster = cluster(json!({})).await;
+    let address = cluster.address("A");
+    for (path, host) in
+        [("/overlay.v1.Peer/Inventory", "localhost"), ("/overlay.v1.Overlay/Query", "evil.example")]
+    {
+        for content_type in ["application/grpc-web+proto", "application/grpc-web-text"] {
+            let mut request = request(Method::POST, &address, path);
+            let headers = request.headers_mut();
+            headers.insert("host", host.try_into().unwrap());
+            headers.insert("origin", format!("http://{host}").try_into().unwrap());
+            headers.insert("content-type", content_type.try_into().unwrap());
+            let answer = Answer::of(send(request).await).await;
+            assert_eq!((answer.status, answer.header("grpc-status")), (200, "7"), "{path}");
+            assert_eq!(answer.header("content-type"), "application/grpc-web+proto", "{path}");
+            assert!(
+                answer.header("grpc-message").contains("not%20allowed"),
+                "{}",
+                answer.header("grpc-message")
+            );
+        }
     }
 }
 
