@@ -10,21 +10,32 @@ use super::{Answer, ROUTES, Route, schemas};
 use crate::config::Limits;
 use crate::rows::Format;
 
-/// What fails, beside what the description of a query says: what every path may answer, and what needs days or a slot.
-const FAILURES: [(u16, &str); 13] = [
+/// Failures by their status, and why there are such.
+type Failures = &'static [(u16, &'static str)];
+
+/// Of every path.
+const FAILURES: Failures = &[
     (400, "What is asked cannot be run as it stands"),
-    (401, "A token is needed, and none is known that was sent"),
-    (403, "The caller may not do that"),
     (405, "Another method"),
-    (409, "The data changed while they were read"),
-    (413, "The result would exceed a limit"),
-    (421, "Without tokens and certificates a node answers to its addresses and configured names alone"),
     (429, "A queue is full, or too much is on its way"),
-    (499, "The query was cancelled"),
     (500, "The node failed"),
     (503, "The node does not serve yet, or no more, or days are out of reach"),
-    (504, "Time is up"),
     (505, "HTTP/1.1 or HTTP/2 is needed"),
+];
+
+/// Of those that not everybody may ask.
+const FAILURES_OF_GUARDED: Failures = &[
+    (401, "A token is needed, and none is known that was sent"),
+    (403, "The caller may not do that"),
+    (421, "Without tokens and certificates a node answers to its addresses and configured names alone"),
+];
+
+/// Of queries.
+const FAILURES_OF_QUERIES: Failures = &[
+    (409, "The data changed while they were read"),
+    (413, "The result would exceed a limit"),
+    (499, "The query was cancelled"),
+    (504, "Time is up"),
 ];
 
 /// What is answered to whom, where `limits` hold.
@@ -104,7 +115,9 @@ fn operation(route: &Route) -> Value {
     if is_query {
         done["headers"] = headers();
     }
-    let failures = FAILURES.iter().map(|(status, about)| {
+    let guarded = if is_open { &[] } else { FAILURES_OF_GUARDED };
+    let of_queries = if is_query || route.answer == Answer::Explanation { FAILURES_OF_QUERIES } else { &[] };
+    let failures = FAILURES.iter().chain(guarded).chain(of_queries).map(|(status, about)| {
         (status.to_string(), json!({"$ref": "#/components/responses/Problem", "description": about}))
     });
     json!({
