@@ -7,6 +7,8 @@
 //! | peer verbs | a token of role peer or admin, or else: | a certificate of a neighbour or of the node itself | from a neighbour's host or this one |
 //! | shutdown | a token of role admin | from this host | from this host |
 //!
+//! With neither, who does not speak gRPC has to call the node by an address, `localhost` or a name of the configuration.
+//!
 //! Where tokens are on, a client is its token's name, wherever it connects from; else it is its address.
 
 mod guard;
@@ -18,6 +20,7 @@ use std::sync::{Arc, Mutex};
 pub use guard::{Guard, GuardLayer};
 
 use crate::config::{NodeId, Overlay, Process};
+use crate::error::shown;
 use crate::outside::{Connect, Peer};
 use crate::security::{Credential, Security, Tokens};
 
@@ -31,6 +34,8 @@ pub struct Access {
     peer_hosts: Hosts,
     /// The addresses of this node alone.
     own_host: Hosts,
+    /// The hosts of the overlay that are names, in lower case.
+    names: BTreeSet<String>,
 }
 
 /// Whoever calls, once it may.
@@ -51,6 +56,9 @@ pub enum Denied {
     /// What was shown is not good for it.
     #[error("not allowed: {0}")]
     NotAllowed(String),
+    /// The node was called by a name that is none of its own.
+    #[error("{0}")]
+    Misdirected(String),
 }
 
 /// What a verb needs.
@@ -72,6 +80,7 @@ impl Access {
             certificates: security.tls().map(|_| ids()),
             peer_hosts: Hosts::new(near().map(|process| process.host.as_str())),
             own_host: Hosts::new([process.host.as_str()].into_iter()),
+            names: overlay.processes.values().map(|process| process.host.to_ascii_lowercase()).collect(),
         }
     }
 
@@ -116,6 +125,27 @@ impl Access {
                 Ok(Caller { not_admin: Some("shutdown is not for pages of a browser".to_owned()), ..caller })
             }
         }
+    }
+
+    /// What a browser may call the node, as `HOST` or `HOST:PORT`: a page of another site is let read what comes from that site's name,
+    /// and whose name it is may say that it leads here. An address is nobody's name; credentials are not sent along, and a
+    /// certificate has the node's own names alone.
+    ///
+    /// # Errors
+    /// [`Denied::Misdirected`] with what the node may be called.
+    pub fn check_name(&self, path: &str, authority: &str) -> Result<(), Denied> {
+        if self.tokens.is_some() || self.certificates.is_some() || need(path) == Need::Nothing {
+            return Ok(());
+        }
+        let host = host_of(authority).to_ascii_lowercase();
+        let is_local = host == "localhost" || host.ends_with(".localhost");
+        if is_local || host.parse::<IpAddr>().is_ok() || self.names.contains(&host) {
+            return Ok(());
+        }
+        Err(Denied::Misdirected(format!(
+            "`{}` is no name of this overlay: call the node by its address, `localhost` or a host of its configuration, or configure security.tokens, by which it is called anything",
+            shown(&host)
+        )))
     }
 
     fn check_peer(&self, role: Option<Credential>, shown: Option<&str>, peer: &Peer) -> Result<(), Denied> {
@@ -166,6 +196,16 @@ fn need(path: &str) -> Need {
         Some("overlay.v1.Peer") => Need::Peer,
         _ => Need::Client,
     }
+}
+
+/// The host of `HOST` or `HOST:PORT`, without the brackets of an IPv6 address and the dot that ends a full name.
+fn host_of(authority: &str) -> &str {
+    let host = match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+        _ => authority,
+    };
+    let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    address.unwrap_or_else(|| host.strip_suffix('.').unwrap_or(host))
 }
 
 fn unauthenticated(needed: &str, shown: Option<&str>) -> Denied {
@@ -291,6 +331,22 @@ mod tests {
         for path in [CLIENT, FLIGHT] {
             access.check(path, None, &own_host).expect("clients need none");
         }
+    }
+
+    #[test]
+    fn node_may_be_called_by_the_hosts_of_its_configuration_or_anything_where_credentials_decide() {
+        let named = Access { names: BTreeSet::from(["node-b.example".to_owned()]), ..access() };
+        for name in
+            ["node-b.example", "NODE-B.example:60052", "node-b.example.", "192.168.1.2:1", "[fe80::1]:2"]
+        {
+            assert_eq!(named.check_name("/api/v1/query", name), Ok(()), "{name}");
+        }
+        let other = "node-c.example";
+        let why = named.check_name("/api/v1/query", other).unwrap_err().to_string();
+        assert!(why.starts_with("`node-c.example` is no name of this overlay"), "{why}");
+        assert_eq!(named.check_name("/livez", other), Ok(()));
+        let certified = Access { certificates: Some(BTreeSet::new()), ..access() };
+        assert_eq!(certified.check_name("/api/v1/query", other), Ok(()));
     }
 
     #[tokio::test]

@@ -6,7 +6,7 @@
 //! | does not begin to speak HTTP | the connection is closed | `handshake_ms` |
 //! | answers no ping, also because it reads nothing; in HTTP/1.1 sends no whole head of a request | the connection is closed | `ping_ms` |
 //! | does not send the message of its request | the request is answered DEADLINE_EXCEEDED | `request_ms` |
-//! | does not take an answer, or only slowly | the connection is closed | `untaken_ms` |
+//! | does not take an answer, or only slowly; takes nothing at all | the connection is closed | `untaken_ms` |
 //! | asks for more than it takes, or sends more than is answered | requests are refused with RESOURCE_EXHAUSTED | `transit_bytes` |
 //!
 //! Every connection takes a place, also one that would only ask for health: what it will ask is not known when it is

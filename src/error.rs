@@ -99,7 +99,7 @@ pub enum QueryError {
     #[error("not allowed: {0}")]
     NotAllowed(String),
     /// The deadline passed.
-    #[error("the deadline passed after {} ms: ask for fewer days, or allow more time (grpc-timeout, limits.query_ms)", waited.as_millis())]
+    #[error("{}", deadline_passed(*.waited, "grpc-timeout"))]
     DeadlineExceeded {
         /// From request to deadline.
         waited: Duration,
@@ -107,6 +107,14 @@ pub enum QueryError {
     /// The client cancelled the query.
     #[error("the query was cancelled")]
     Cancelled,
+}
+
+/// What to do about a deadline that passed, which a client sets by `timeout`.
+fn deadline_passed(waited: Duration, timeout: &str) -> String {
+    format!(
+        "the deadline passed after {} ms: ask for fewer days, or allow more time ({timeout}, limits.query_ms)",
+        waited.as_millis()
+    )
 }
 
 impl From<InvalidQuery> for QueryError {

@@ -15,7 +15,7 @@ use arrow_schema::ArrowError;
 use bytes::Bytes;
 
 pub use arrow::{END_OF_STREAM, arrow_schema, groups_schema, groups_schema_message, schema_message};
-pub use decode::{Message, arrow_messages, decode_arrow, json_row_count};
+pub use decode::{Message, arrow_messages, decode_arrow, decode_schema, json_row_count};
 
 use crate::aggregate::{AggregateOf, AggregateSpec, GroupKey, Groups};
 use crate::store::{DayBatch, Digest, Store, WorstRowBytes, json_text_bytes};

@@ -11,6 +11,7 @@ mod about;
 mod openapi;
 mod parameters;
 mod query;
+mod schemas;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -138,8 +139,10 @@ pub fn beside(services: Routes, state: Arc<NodeState>) -> Routes {
 
 async fn answer<B>(state: &Arc<NodeState>, request: Request<B>) -> Response<Body> {
     let (request, _) = request.into_parts();
-    if Language::of(&request.headers) == Language::Grpc {
-        return Status::unimplemented("").into_http();
+    let language = Language::of(&request.headers);
+    if language != Language::Http {
+        let why = "there is no such service";
+        return language.refusal(Status::unimplemented(why), Problem::not_found(why.to_owned()));
     }
     let path = request.uri.path();
     let Some(route) = ROUTES.iter().find(|route| route.path == path) else {
@@ -164,10 +167,7 @@ async fn answer<B>(state: &Arc<NodeState>, request: Request<B>) -> Response<Body
     }
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff"));
-    match request.method {
-        Method::HEAD => response.map(|_| Body::empty()),
-        _ => response,
-    }
+    response
 }
 
 /// Why nothing is asked under a path without gRPC; `None` if something is.
@@ -200,7 +200,7 @@ impl Route {
             Answer::Topology => self.json(&about::topology(state)),
             Answer::Metrics => self.json(&about::metrics(state)),
             Answer::Exposition => self.text(state.metrics.exposition(&state.gauges())),
-            Answer::OpenApi => self.json(&openapi::document()),
+            Answer::OpenApi => self.json(&openapi::document(&state.overlay.limits)),
             Answer::Live => self.text("live\n"),
             Answer::Ready => {
                 state.serving()?;

@@ -36,7 +36,7 @@
 //! | [`coverage`] | the ledger: what became of each planned day; its checks (pure) |
 //! | [`route`] | which neighbour leads where; which holder answers for which day (pure) |
 //! | [`placement`] | which members hold which days, in which order (pure) |
-//! | [`rows`] | frames -> what users read: ndjson, csv, json, an Arrow stream (pure) |
+//! | [`rows`] | frames -> what users read: ndjson, csv, json, an Arrow stream, Parquet (pure) |
 //! | [`frame`] | rows of one day -> encoded frame: Arrow IPC, JSON; size bounds, digest (pure) |
 //! | [`aggregate`] | partial aggregates: compute, merge, finish; exact (pure) |
 //! | [`scan`] | day + predicate -> selection (pure) |

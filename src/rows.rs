@@ -1,6 +1,8 @@
-//! Frames into json, ndjson, csv or an Arrow stream: what the command line writes and HTTP answers.
+//! Frames into json, ndjson, csv, an Arrow stream or Parquet: what the command line writes and HTTP answers.
 //!
 //! Rows are cut out of JSON frames as they are, and only csv looks inside: a number is printed with the digits that came.
+
+mod parquet;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,6 +11,7 @@ use std::io::{self, Write};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use self::parquet::ParquetWriter;
 use crate::frame::{self, Encoding};
 
 /// How a result is written.
@@ -22,11 +25,13 @@ pub enum Format {
     Json,
     /// An Arrow IPC stream.
     Arrow,
+    /// A Parquet file.
+    Parquet,
 }
 
 impl Format {
     /// Every format.
-    pub const ALL: [Format; 4] = [Format::Ndjson, Format::Csv, Format::Json, Format::Arrow];
+    pub const ALL: [Format; 5] = [Format::Ndjson, Format::Csv, Format::Json, Format::Arrow, Format::Parquet];
 
     /// What a user writes.
     pub fn name(self) -> &'static str {
@@ -35,13 +40,14 @@ impl Format {
             Format::Csv => "csv",
             Format::Json => "json",
             Format::Arrow => "arrow",
+            Format::Parquet => "parquet",
         }
     }
 
     /// The encoding to ask for.
     pub fn encoding(self) -> Encoding {
         match self {
-            Format::Arrow => Encoding::Arrow,
+            Format::Arrow | Format::Parquet => Encoding::Arrow,
             _ => Encoding::Json,
         }
     }
@@ -50,10 +56,21 @@ impl Format {
 /// Writes frames, in the order in which they are given.
 pub struct RowWriter<W: Write> {
     out: W,
-    format: Format,
-    columns: Vec<String>,
-    /// Whether no row was written yet.
-    empty: bool,
+    writing: Writing,
+}
+
+/// What a format keeps from frame to frame.
+enum Writing {
+    Ndjson,
+    Csv {
+        columns: Vec<String>,
+    },
+    Json {
+        /// Whether no row was written yet.
+        empty: bool,
+    },
+    Arrow,
+    Parquet(Box<ParquetWriter>),
 }
 
 impl<W: Write> RowWriter<W> {
@@ -62,25 +79,35 @@ impl<W: Write> RowWriter<W> {
     /// `columns` are the members of each row; `schema` is the schema message of an Arrow result.
     ///
     /// # Errors
-    /// As writing.
+    /// As writing, and for Parquet if the schema is not one that frames have.
     pub fn start(format: Format, mut out: W, columns: Vec<String>, schema: &[u8]) -> io::Result<Self> {
-        match format {
-            Format::Json => out.write_all(b"[")?,
-            Format::Ndjson => {}
-            Format::Csv => records(&mut out, |csv| csv.write_record(&columns).map_err(io_error))?,
-            Format::Arrow => out.write_all(schema)?,
-        }
-        Ok(RowWriter { out, format, columns, empty: true })
+        let writing = match format {
+            Format::Json => {
+                out.write_all(b"[")?;
+                Writing::Json { empty: true }
+            }
+            Format::Ndjson => Writing::Ndjson,
+            Format::Csv => {
+                records(&mut out, |csv| csv.write_record(&columns).map_err(io_error))?;
+                Writing::Csv { columns }
+            }
+            Format::Arrow => {
+                out.write_all(schema)?;
+                Writing::Arrow
+            }
+            Format::Parquet => Writing::Parquet(Box::new(ParquetWriter::new(schema)?)),
+        };
+        Ok(RowWriter { out, writing })
     }
 
-    /// Writes the rows of one frame.
+    /// Writes the rows of one frame; of Parquet, those that fill a row group.
     ///
     /// # Errors
     /// As writing, and if the payload is not what the format's encoding has.
     pub fn frame(&mut self, payload: &[u8]) -> io::Result<()> {
-        let RowWriter { out, format, columns, empty } = self;
-        match format {
-            Format::Json => {
+        let RowWriter { out, writing } = self;
+        match writing {
+            Writing::Json { empty } => {
                 // A frame is the inside of an array as it is.
                 if !payload.is_empty() {
                     out.write_all(if *empty { b"\n" } else { b",\n" })?;
@@ -89,11 +116,11 @@ impl<W: Write> RowWriter<W> {
                 }
                 Ok(())
             }
-            Format::Ndjson => each_row(payload, |row| {
+            Writing::Ndjson => each_row(payload, |row| {
                 out.write_all(row.get().as_bytes())?;
                 out.write_all(b"\n")
             }),
-            Format::Csv => records(out, |csv| {
+            Writing::Csv { columns } => records(out, |csv| {
                 each_row(payload, |row| {
                     for text in texts(row, columns)? {
                         csv.write_field(&*text).map_err(io_error)?;
@@ -101,7 +128,8 @@ impl<W: Write> RowWriter<W> {
                     csv.write_record(None::<&[u8]>).map_err(io_error)
                 })
             }),
-            Format::Arrow => out.write_all(payload),
+            Writing::Arrow => out.write_all(payload),
+            Writing::Parquet(parquet) => out.write_all(&parquet.frame(payload)?),
         }
     }
 
@@ -115,10 +143,11 @@ impl<W: Write> RowWriter<W> {
     /// # Errors
     /// As writing.
     pub fn finish(mut self) -> io::Result<W> {
-        match self.format {
-            Format::Json => self.out.write_all(if self.empty { b"]\n" } else { b"\n]\n" })?,
-            Format::Ndjson | Format::Csv => {}
-            Format::Arrow => self.out.write_all(&frame::END_OF_STREAM)?,
+        match self.writing {
+            Writing::Json { empty } => self.out.write_all(if empty { b"]\n" } else { b"\n]\n" })?,
+            Writing::Ndjson | Writing::Csv { .. } => {}
+            Writing::Arrow => self.out.write_all(&frame::END_OF_STREAM)?,
+            Writing::Parquet(parquet) => self.out.write_all(&parquet.finish()?)?,
         }
         Ok(self.out)
     }
@@ -198,6 +227,9 @@ impl<'de> Visitor<'de> for Fields<'de> {
 
 #[cfg(test)]
 mod tests {
+    use ::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+    use bytes::Bytes;
+
     use super::*;
     use crate::store::samples::{self, Sample};
 
@@ -259,6 +291,32 @@ mod tests {
         assert_eq!(rows, [1, 1]);
     }
 
+    /// Goal: rows are those of the frames, in groups of so many rows, each of which leaves the writer when it is full.
+    #[test]
+    fn parquet_is_a_file_of_row_groups_that_are_written_when_they_are_full() {
+        let store = samples::store(&[
+            Sample { value: Some("1.5"), site: 1, ..Sample::default() },
+            Sample { value: None, site: 2, ..Sample::default() },
+        ]);
+        let batch = store.days().next().unwrap();
+        let frame = frame::encode_rows(&store, batch, &[1, 0].repeat(25_000), Encoding::Arrow);
+        let schema = frame::schema_message();
+        let mut writer = RowWriter::start(Format::Parquet, Vec::new(), Vec::new(), &schema).unwrap();
+        writer.frame(&frame).unwrap();
+        let begun = writer.out_mut().len();
+        writer.frame(&frame).unwrap();
+        assert!(begun == 4 && writer.out_mut().len() > 1000, "{begun} {}", writer.out_mut().len());
+        let file = Bytes::from(writer.finish().unwrap());
+        let reader = ParquetRecordBatchReaderBuilder::try_new(file.clone()).unwrap();
+        let groups: Vec<i64> = reader.metadata().row_groups().iter().map(|group| group.num_rows()).collect();
+        assert_eq!(groups, [65_536, 34_464]);
+        let rows: usize = reader.build().unwrap().map(|batch| batch.unwrap().num_rows()).sum();
+        assert_eq!(rows, 100_000);
+        for cut in [4, 1000, file.len() - 1] {
+            assert!(ParquetRecordBatchReaderBuilder::try_new(file.slice(..cut)).is_err(), "{cut} bytes");
+        }
+    }
+
     /// Refuses everything, as a pipe does whose reader has left.
     struct Closed;
 
@@ -275,11 +333,14 @@ mod tests {
     #[test]
     fn a_reader_that_has_left_is_told_in_every_format() {
         // More than any writer buffers.
-        let rows = vec![FRAMES[1]; 2000].join(",");
+        let objects = vec![FRAMES[1]; 2000].join(",");
+        let store = samples::store(&[Sample::default()]);
+        let batch = frame::encode_rows(&store, store.days().next().unwrap(), &[0], Encoding::Arrow);
         for format in Format::ALL {
             let columns = vec!["value".to_owned()];
-            let written = RowWriter::start(format, Closed, columns, b"schema")
-                .and_then(|mut writer| writer.frame(rows.as_bytes()).map(|()| writer))
+            let frame = if format.encoding() == Encoding::Arrow { &batch } else { objects.as_bytes() };
+            let written = RowWriter::start(format, Closed, columns, &frame::schema_message())
+                .and_then(|mut writer| writer.frame(frame).map(|()| writer))
                 .and_then(|writer| writer.finish().map(drop));
             assert_eq!(written.unwrap_err().kind(), io::ErrorKind::BrokenPipe, "{format:?}");
         }

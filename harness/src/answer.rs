@@ -4,7 +4,9 @@
 //! so that one comparison serves every test.
 
 use arrow_array::cast::AsArray;
-use arrow_array::types::{Float64Type, Int8Type, Int16Type, Int32Type, TimestampSecondType, UInt64Type};
+use arrow_array::types::{
+    Float64Type, Int8Type, Int16Type, Int32Type, TimestampMillisecondType, TimestampSecondType, UInt64Type,
+};
 use arrow_array::{Array, RecordBatch};
 use arrow_schema::{DataType, TimeUnit};
 use overlay::aggregate::{AggregateOf, AggregateSpec};
@@ -141,12 +143,19 @@ fn cell(column: &dyn Array, row: usize) -> Value {
             json!(texts.value(column.keys().value(row) as usize))
         }
         DataType::Timestamp(TimeUnit::Second, _) => {
-            let seconds = column.as_primitive::<TimestampSecondType>().value(row);
-            let time = chrono::DateTime::from_timestamp(seconds, 0).expect("a time of the dataset");
-            json!(time.format("%Y-%m-%dT%H:%MZ").to_string())
+            time(column.as_primitive::<TimestampSecondType>().value(row) * 1000)
+        }
+        // Parquet has no seconds.
+        DataType::Timestamp(TimeUnit::Millisecond, _) => {
+            time(column.as_primitive::<TimestampMillisecondType>().value(row))
         }
         other => panic!("no column of ours is {other}"),
     }
+}
+
+fn time(milliseconds: i64) -> Value {
+    let time = chrono::DateTime::from_timestamp_millis(milliseconds).expect("a time of the dataset");
+    json!(time.format("%Y-%m-%dT%H:%MZ").to_string())
 }
 
 /// Fails at the first row that differs, and says how many there are on either side.

@@ -7,10 +7,13 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 
+use bytes::Bytes;
 use insta::assert_snapshot;
+use overlay_harness::answer;
 use overlay_harness::cluster::{Cluster, ClusterSpec, InProcessCluster, READY_WITHIN, wait_until};
 use overlay_harness::snapshot::Redactions;
 use overlay_harness::topology::Topology;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReader;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -145,6 +148,12 @@ async fn query_writes_each_format() {
     let reader = arrow_ipc::reader::StreamReader::try_new(&arrow.stdout[..], None).unwrap();
     let sizes: Vec<usize> = reader.map(|batch| batch.unwrap().num_rows()).collect();
     assert_eq!(sizes, [2, 3], "a batch for each day");
+    let parquet = command(OVERLAY, &format!("{rows} --format parquet")).output().await.unwrap();
+    let reader = ParquetRecordBatchReader::try_new(Bytes::from(parquet.stdout), 1000).unwrap();
+    let rows: Vec<_> = reader.flat_map(|batch| answer::arrow_rows(&batch.unwrap(), None)).collect();
+    let expected = arrow_ipc::reader::StreamReader::try_new(&arrow.stdout[..], None).unwrap();
+    let expected: Vec<_> = expected.flat_map(|batch| answer::arrow_rows(&batch.unwrap(), None)).collect();
+    answer::assert_equal_rows(&"parquet", &expected, &rows);
 
     let groups = format!(
         "query {leader} --site quarryton --from 20200820 --to 20200821 --aggregate value --by day,parameter"

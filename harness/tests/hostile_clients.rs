@@ -195,6 +195,23 @@ async fn client_that_does_not_take_its_answer_is_closed() {
     answered_during(&cluster, attack).await;
 }
 
+/// Goal: who takes nothing is closed also where nothing but heads of answers waits to be taken. Method: a client that asks on and on
+/// what is answered without a message, and reads none of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn client_that_does_not_take_heads_is_closed() {
+    let cluster = cluster(json!({"untaken_ms": 500})).await;
+    let address = cluster.address("A");
+    let attack = async {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        let mut socket = socket.connect(address.parse().unwrap()).await.unwrap();
+        let requests = "OPTIONS /livez HTTP/1.1\r\nhost: localhost\r\n\r\n".repeat(1000);
+        let asking = async { while socket.write_all(requests.as_bytes()).await.is_ok() {} };
+        timeout(WITHIN, asking).await.expect("the connection is closed");
+    };
+    answered_during(&cluster, attack).await;
+}
+
 /// Goal: answers that nobody takes, and requests that do not end, fill no node, and leave room to other addresses. Method: one
 /// address asks for all rows until it is refused, then sends requests that lack their last byte.
 #[tokio::test(flavor = "multi_thread")]

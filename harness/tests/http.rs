@@ -15,6 +15,9 @@ use overlay::proto::v1;
 use overlay_harness::answer::{self, assert_equal_rows};
 use overlay_harness::cluster::{Cluster, ClusterSpec, InProcessCluster, fixtures, wait_until};
 use overlay_harness::oracle::{GroupKey, Measure, Oracle, OracleQuery, TeamRange, random_query};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReader;
+use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::schema::printer::print_schema;
 use prost::Message;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -80,10 +83,15 @@ async fn get(address: &str, path: &str) -> Answer {
 }
 
 async fn get_over_http2(address: &str, path: &str) -> Answer {
+    Answer::of(send_over_http2(address, request(Method::GET, address, path)).await).await
+}
+
+/// Sends a request over a connection of its own to `address`, whatever the request calls it, in HTTP/2.
+async fn send_over_http2(address: &str, request: Request<Empty<Bytes>>) -> Response<Incoming> {
     let stream = TokioIo::new(TcpStream::connect(address).await.unwrap());
     let (mut sender, connection) = http2::handshake(TokioExecutor::new(), stream).await.unwrap();
     tokio::spawn(connection);
-    Answer::of(sender.send_request(request(Method::GET, address, path)).await.unwrap()).await
+    timeout(WITHIN, sender.send_request(request)).await.expect("it is answered").unwrap()
 }
 
 fn oracle() -> Oracle {
@@ -135,6 +143,7 @@ fn rows_of(format: &str, answer: &Answer) -> Vec<Value> {
         "json" => serde_json::from_slice(&answer.body).unwrap(),
         "csv" => rows_of_csv(&answer.body),
         "arrow" => rows_of_arrow(&answer.body),
+        "parquet" => rows_of_parquet(&answer.body),
         other => unreachable!("{other}"),
     }
 }
@@ -171,7 +180,12 @@ fn rows_of_arrow(body: &[u8]) -> Vec<Value> {
     reader.flat_map(|batch| answer::arrow_rows(&batch.unwrap(), None)).collect()
 }
 
-/// What every format has: the day of a row stands in an Arrow stream only as its time.
+fn rows_of_parquet(body: &[u8]) -> Vec<Value> {
+    let reader = ParquetRecordBatchReader::try_new(Bytes::copy_from_slice(body), 1000).unwrap();
+    reader.flat_map(|batch| answer::arrow_rows(&batch.unwrap(), None)).collect()
+}
+
+/// What every format has: the day of a row stands in Arrow and Parquet only as its time.
 fn in_arrow(rows: Vec<Value>) -> Vec<Value> {
     let without_date = |mut row: Value| {
         row.as_object_mut().unwrap().remove("date");
@@ -190,7 +204,7 @@ async fn every_format_has_the_oracles_rows() {
     for number in 0..40 {
         let query = random_query(&mut rng, &oracle);
         let expected: Vec<Value> = oracle.rows(&query).into_iter().map(|row| row.to_json()).collect();
-        for format in ["ndjson", "csv", "json", "arrow"] {
+        for format in ["ndjson", "csv", "json", "arrow", "parquet"] {
             let path = format!("/api/v1/query?{}&format={format}", url(&query));
             let answer = match number % 2 {
                 0 => get(&address, &path).await,
@@ -200,7 +214,7 @@ async fn every_format_has_the_oracles_rows() {
             assert_eq!(answer.header("overlay-total-rows"), expected.len().to_string(), "{path}");
             let rows = rows_of(format, &answer);
             match format {
-                "arrow" => assert_equal_rows(&path, &in_arrow(expected.clone()), &in_arrow(rows)),
+                "arrow" | "parquet" => assert_equal_rows(&path, &in_arrow(expected.clone()), &in_arrow(rows)),
                 _ => assert_equal_rows(&path, &expected, &rows),
             }
         }
@@ -213,11 +227,40 @@ async fn groups_are_the_oracles() {
     let query = OracleQuery { parameter: Some("OZONE".to_owned()), ..OracleQuery::default() };
     let expected = oracle.aggregate(&query, Measure::Value, &[GroupKey::Agency, GroupKey::Day]);
     assert!(expected.len() > 10);
-    for format in ["ndjson", "csv", "json", "arrow"] {
+    for format in ["ndjson", "csv", "json", "arrow", "parquet"] {
         let path = format!("/api/v1/aggregate?of=value&group_by=agency,day&parameter=ozone&format={format}");
         let answer = get(&cluster.address("A"), &path).await;
         assert_equal_rows(&path, &expected, &rows_of(format, &answer));
     }
+}
+
+/// Goal: a Parquet file says what its columns are to readers that know nothing of Arrow. Method: the types that its footer has.
+#[tokio::test(flavor = "multi_thread")]
+async fn parquet_has_types_of_its_own() {
+    let cluster = cluster(json!({})).await;
+    let answer = get(&cluster.address("A"), "/api/v1/query?format=parquet").await;
+    assert_eq!(answer.header("content-type"), "application/vnd.apache.parquet");
+    assert_eq!(answer.header("content-disposition"), "attachment; filename=\"observations.parquet\"");
+    let reader = SerializedFileReader::new(Bytes::from(answer.body)).unwrap();
+    let mut schema = Vec::new();
+    print_schema(&mut schema, reader.metadata().file_metadata().schema());
+    let expected = "message arrow_schema {
+  REQUIRED DOUBLE latitude;
+  REQUIRED DOUBLE longitude;
+  REQUIRED INT64 timestamp (TIMESTAMP(MILLIS,true));
+  REQUIRED BYTE_ARRAY parameter (STRING);
+  OPTIONAL DOUBLE value;
+  REQUIRED BYTE_ARRAY unit (STRING);
+  OPTIONAL DOUBLE raw_concentration;
+  OPTIONAL INT32 aqi (INTEGER(16,true));
+  OPTIONAL INT32 category (INTEGER(8,true));
+  REQUIRED BYTE_ARRAY site_name (STRING);
+  REQUIRED BYTE_ARRAY agency_name (STRING);
+  REQUIRED BYTE_ARRAY aqs_id (STRING);
+  REQUIRED BYTE_ARRAY full_aqs_id (STRING);
+}
+";
+    assert_eq!(String::from_utf8(schema).unwrap(), expected);
 }
 
 /// Goal: an answer comes piece by piece, with a head that says what it is. Method: a result of many chunks, in small ones.
@@ -274,8 +317,12 @@ async fn mistakes_are_problems_that_name_what_is_allowed() {
         ("query?bbox=1,2,3", 400, "invalid", &["bbox: 3 numbers, expected 4"]),
         ("query?limit=0", 400, "invalid", &["limit: `0` is not a number of rows"]),
         ("query?limit=200000000", 400, "invalid", &["limits.max_rows"]),
-        ("query?format=xml", 400, "invalid", &["format: unknown `xml` (choices: ndjson, csv, json, arrow)"]),
-        ("query?format=parquet", 400, "invalid", &["take `arrow`"]),
+        (
+            "query?format=xml",
+            400,
+            "invalid",
+            &["format: unknown `xml` (choices: ndjson, csv, json, arrow, parquet)"],
+        ),
         (
             "aggregate?of=colour",
             400,
@@ -316,6 +363,94 @@ async fn other_methods_are_answered_as_http_has_it() {
     let delete = send(Method::DELETE).await;
     delete.assert_problem(405, "method_not_allowed", &["DELETE /api/v1/query"]);
     assert_eq!(delete.header("allow"), "GET, HEAD, OPTIONS");
+}
+
+/// Goal: HEAD has the headers of GET and nothing behind them, also where it is refused before any path is looked at. Method: what
+/// is answered, refused by the path, by the token and by a limit, in both versions.
+#[tokio::test(flavor = "multi_thread")]
+async fn head_is_the_head_of_get() {
+    let folder = overlay_harness::scratch::folder().unwrap();
+    let file = folder.path().join("tokens.json");
+    std::fs::write(&file, r#"[{"name": "nodes", "role": "peer", "token": "a-token-of-the-nodes"}]"#).unwrap();
+    let with_tokens =
+        InProcessCluster::start(ClusterSpec::fixtures().with(json!({"security": {"tokens": file}})))
+            .await
+            .unwrap();
+    let without = cluster(json!({})).await;
+    for (cluster, path, status) in [
+        (&without, "/livez", 200),
+        (&without, "/api/v1/query?limit=5", 200),
+        (&without, "/api/v1/query?limit=0", 400),
+        (&without, "/nothing", 404),
+        (&with_tokens, "/api/v1/query", 401),
+    ] {
+        let address = cluster.address("A");
+        let mut heads = Vec::new();
+        for method in [Method::GET, Method::HEAD] {
+            heads.push(Answer::of(send(request(method.clone(), &address, path)).await).await);
+            heads.push(Answer::of(send_over_http2(&address, request(method, &address, path)).await).await);
+        }
+        // What says how the body comes, and what differs between two answers.
+        let same = |answer: &Answer| {
+            let mut headers = answer.headers.clone();
+            for name in ["date", "overlay-uid", "transfer-encoding"] {
+                headers.remove(name);
+            }
+            (answer.status, headers)
+        };
+        for (get, head) in [(&heads[0], &heads[2]), (&heads[1], &heads[3])] {
+            assert_eq!((head.status, head.body.len()), (status, 0), "{path}");
+            assert_eq!(same(head), same(get), "{path}");
+        }
+    }
+}
+
+/// Goal: a page of another site, whose name leads to a node, does not read it from the browser of somebody whom the node trusts.
+/// Method: requests that call the node by names that it has and has not.
+#[tokio::test(flavor = "multi_thread")]
+async fn node_is_not_asked_by_the_name_of_another_site() {
+    let cluster = cluster(json!({})).await;
+    let address = cluster.address("A");
+    let called = |name: &str, path: &str| {
+        let mut request = request(Method::GET, &address, path);
+        request.headers_mut().insert("host", name.try_into().unwrap());
+        request
+    };
+    for name in [
+        "evil.example",
+        "evil.example:60051",
+        "127.0.0.1.evil.example",
+        "localhost.evil.example",
+        "127.0.0.1x",
+        "[::1].evil.example",
+    ] {
+        for path in ["/api/v1/query?limit=1", "/api/v1/topology", "/metrics", "/nothing"] {
+            let answer = Answer::of(send(called(name, path)).await).await;
+            answer.assert_problem(
+                421,
+                "misdirected",
+                &[name.trim_end_matches(":60051"), "localhost", "security.tokens"],
+            );
+        }
+        assert_eq!(send(called(name, "/readyz")).await.status(), 200, "health is for anybody");
+    }
+    let (port, path) = (address.rsplit_once(':').unwrap().1, "/api/v1/query?limit=1");
+    for name in [
+        "127.0.0.1",
+        "192.0.2.1:80",
+        "[::1]",
+        "[::1]:60051",
+        "localhost",
+        "LOCALHOST.:1",
+        &format!("localhost:{port}"),
+        "page.localhost",
+    ] {
+        assert_eq!(send(called(name, path)).await.status(), 200, "{name}");
+    }
+    let mut over_http2 = request(Method::GET, "evil.example", path);
+    over_http2.headers_mut().remove("host");
+    let answer = Answer::of(send_over_http2(&address, over_http2).await).await;
+    answer.assert_problem(421, "misdirected", &["evil.example"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -377,7 +512,11 @@ async fn query_that_waits_for_too_long_is_told_that_time_is_up() {
     let cluster = cluster(json!({"max_active": 1})).await;
     let _place = only_place(&cluster).await;
     let answer = get(&cluster.address("A"), "/api/v1/query?timeout_ms=100").await;
-    answer.assert_problem(504, "deadline_exceeded", &["the deadline passed after"]);
+    answer.assert_problem(
+        504,
+        "deadline_exceeded",
+        &["the deadline passed after", "timeout_ms, limits.query_ms"],
+    );
 }
 
 /// Goal: the work of a client that goes away ends. Method: clients that read the head of a long answer and no more.
@@ -388,7 +527,7 @@ async fn client_that_vanishes_leaves_nothing_behind() {
     for _ in 0..10 {
         let mut socket = TcpStream::connect(&address).await.unwrap();
         socket
-            .write_all(b"GET /api/v1/query?chunk-rows=1&chunking=fixed HTTP/1.1\r\nhost: a\r\n\r\n")
+            .write_all(b"GET /api/v1/query?chunk-rows=1&chunking=fixed HTTP/1.1\r\nhost: localhost\r\n\r\n")
             .await
             .unwrap();
         let mut first = [0; 16];
@@ -408,7 +547,7 @@ async fn client_that_vanishes_leaves_nothing_behind() {
 /// Goal: an answer that ends in the middle does not look whole. Method: nobody can read on after the first chunks.
 #[tokio::test(flavor = "multi_thread")]
 async fn answer_that_fails_in_the_middle_breaks_off() {
-    for format in ["ndjson", "csv", "json", "arrow"] {
+    for format in ["ndjson", "csv", "json", "arrow", "parquet"] {
         let mut cluster = InProcessCluster::start(
             ClusterSpec::fixtures().with(json!({"cache": {"chunk_bytes": 0}, "limits": {"query_ms": 2000}})),
         )
@@ -417,7 +556,7 @@ async fn answer_that_fails_in_the_middle_breaks_off() {
         let address = cluster.address("A");
         let path = format!("/api/v1/query?chunk-rows=1&chunking=fixed&format={format}");
         let mut socket = TcpStream::connect(&address).await.unwrap();
-        socket.write_all(format!("GET {path} HTTP/1.1\r\nhost: a\r\n\r\n").as_bytes()).await.unwrap();
+        socket.write_all(format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n").as_bytes()).await.unwrap();
         let mut answer = vec![0; 16];
         socket.read_exact(&mut answer).await.unwrap();
         for node in ["B", "C", "D", "E", "F"] {
@@ -479,7 +618,7 @@ async fn client_that_takes_no_answer_is_closed() {
         let socket = tokio::net::TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(4096).unwrap();
         let mut socket = socket.connect(address.parse().unwrap()).await.unwrap();
-        let request = "GET /api/v1/query?format=json HTTP/1.1\r\nhost: a\r\n\r\n".repeat(requests);
+        let request = "GET /api/v1/query?format=json HTTP/1.1\r\nhost: localhost\r\n\r\n".repeat(requests);
         socket.write_all(request.as_bytes()).await.unwrap();
         sockets.push(socket);
     }
@@ -488,6 +627,28 @@ async fn client_that_takes_no_answer_is_closed() {
     assert!(begun.is_some());
     let freed = wait_until(WITHIN, async || (state.gauges().transit_bytes == 0).then_some(())).await;
     assert!(freed.is_some(), "{:?}", state.gauges());
+}
+
+/// Goal: an answer that nobody reads on holds no result and no place for streams, and breaks off for who comes back to it. Method:
+/// a client that rests after the head, on a node that closes connections much later.
+#[tokio::test(flavor = "multi_thread")]
+async fn answer_that_rests_is_given_up() {
+    let cluster = cluster(json!({"idle_stream_ms": 300, "untaken_ms": 60_000})).await;
+    let address = cluster.address("A");
+    let stream = TokioIo::new(TcpStream::connect(&address).await.unwrap());
+    let mut client = http2::Builder::new(TokioExecutor::new());
+    let client = client.initial_stream_window_size(65_535).initial_connection_window_size(65_535);
+    let (mut sender, connection) = client.handshake(stream).await.unwrap();
+    tokio::spawn(connection);
+    let path = "/api/v1/query?format=json&chunking=fixed&chunk-rows=500";
+    let answer = sender.send_request(request(Method::GET, &address, path)).await.unwrap();
+    assert_eq!(answer.status(), 200);
+    let state = cluster.node("A").state();
+    let held = || (state.gauges().open_streams, state.gauges().open_result_sets);
+    assert_eq!(held(), (1, 1));
+    assert!(wait_until(WITHIN, async || (held() == (0, 0)).then_some(())).await.is_some(), "{:?}", held());
+    let ended = timeout(WITHIN, answer.into_body().collect()).await.expect("it ends");
+    assert!(ended.is_err(), "it looks whole");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -522,7 +683,7 @@ async fn page_neither_stops_a_node_nor_asks_as_a_peer() {
     let post = async |path: &str, headers: &str| {
         let mut socket = TcpStream::connect(&address).await.unwrap();
         let head = format!(
-            "POST {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: 5\r\n{headers}\r\n"
+            "POST {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: 5\r\n{headers}\r\n"
         );
         socket.write_all(&[head.as_bytes(), &[0; 5]].concat()).await.unwrap();
         let mut answer = Vec::new();
@@ -563,7 +724,7 @@ async fn grpc_web_is_answered() {
     let address = cluster.address("A");
     let message = v1::QueryRequest { limit: Some(5), ..v1::QueryRequest::default() }.encode_to_vec();
     let head = format!(
-        "POST /overlay.v1.Overlay/Query HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\
+        "POST /overlay.v1.Overlay/Query HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
          content-type: application/grpc-web+proto\r\ncontent-length: {}\r\n\r\n",
         message.len() + 5
     );
@@ -617,6 +778,32 @@ async fn tokens_and_roles_hold() {
     }
     for path in ["/livez", "/readyz"] {
         assert_eq!(ask(path, None).await.status, 200, "{path}");
+    }
+}
+
+/// Goal: a browser reads why it is refused before a service is reached. Method: what the guard refuses, by name and by verb.
+#[tokio::test(flavor = "multi_thread")]
+async fn grpc_web_is_refused_in_its_own_form() {
+    let cluster = cluster(json!({})).await;
+    let address = cluster.address("A");
+    for (path, host) in
+        [("/overlay.v1.Peer/Inventory", "localhost"), ("/overlay.v1.Overlay/Query", "evil.example")]
+    {
+        for content_type in ["application/grpc-web+proto", "application/grpc-web-text"] {
+            let mut request = request(Method::POST, &address, path);
+            let headers = request.headers_mut();
+            headers.insert("host", host.try_into().unwrap());
+            headers.insert("origin", format!("http://{host}").try_into().unwrap());
+            headers.insert("content-type", content_type.try_into().unwrap());
+            let answer = Answer::of(send(request).await).await;
+            assert_eq!((answer.status, answer.header("grpc-status")), (200, "7"), "{path}");
+            assert_eq!(answer.header("content-type"), "application/grpc-web+proto", "{path}");
+            assert!(
+                answer.header("grpc-message").contains("not%20allowed"),
+                "{}",
+                answer.header("grpc-message")
+            );
+        }
     }
 }
 
@@ -685,7 +872,7 @@ async fn document_lists_what_there_is() {
         for name in &names {
             let parameter = &document["components"]["parameters"][name];
             let mut query = form_urlencoded::Serializer::new(String::new());
-            query.append_pair(name, parameter["example"].as_str().unwrap());
+            query.append_pair(name, &in_url(&parameter["example"]));
             let answer = get(&address, &format!("{path}?{}", query.finish())).await;
             assert_eq!(answer.status, 200, "{path} {name}");
         }
@@ -696,6 +883,62 @@ async fn document_lists_what_there_is() {
             "{path}: {}",
             answer.header("content-type")
         );
+    }
+}
+
+/// A parameter's value: a list has commas between its items.
+fn in_url(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Array(items) => items.iter().map(in_url).collect::<Vec<_>>().join(","),
+        other => other.to_string(),
+    }
+}
+
+/// Goal: every member of an answer is described, and every one that is described is there; `scripts/check_openapi` looks at
+/// their types. Method: answers beside the schemas of the document, from their roots to their leaves.
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_have_the_members_that_the_document_describes() {
+    let cluster = cluster(json!({})).await;
+    let address = cluster.address("A");
+    let document = get(&address, "/api/v1/openapi.json").await.json();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        let Some(described) = item["get"]["responses"]["200"]["content"].get("application/json") else {
+            continue;
+        };
+        let query = if path.ends_with("/aggregate") {
+            "?format=json&group_by=parameter,site,agency,day,hour,team"
+        } else {
+            ""
+        };
+        let query = if path.ends_with("/query") { "?format=json&limit=5" } else { query };
+        let answer = get(&address, &format!("{path}{query}")).await.json();
+        assert_described(path, &document, &described["schema"], &answer);
+    }
+    let problem = get(&address, "/api/v1/query?min=many").await.json();
+    let described = document["components"]["schemas"]["Problem"]["properties"].as_object().unwrap();
+    assert!(problem.as_object().unwrap().keys().all(|name| described.contains_key(name)), "{problem}");
+}
+
+fn assert_described(at: &str, document: &Value, schema: &Value, value: &Value) {
+    let schema = match schema["$ref"].as_str() {
+        Some(name) => document.pointer(name.trim_start_matches('#')).unwrap(),
+        None => schema,
+    };
+    match value {
+        Value::Object(members) => {
+            let Some(described) = schema["properties"].as_object() else { return };
+            let names =
+                |names: &serde_json::Map<String, Value>| names.keys().cloned().collect::<BTreeSet<_>>();
+            assert_eq!(names(members), names(described), "{at}: answered, and described");
+            for (name, member) in members {
+                assert_described(&format!("{at} {name}"), document, &described[name], member);
+            }
+        }
+        Value::Array(items) => {
+            items.iter().for_each(|item| assert_described(at, document, &schema["items"], item));
+        }
+        _ => {}
     }
 }
 

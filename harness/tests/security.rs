@@ -7,6 +7,10 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty};
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use overlay::client::{Client, ClientError, OldClient};
 use overlay::config::{Overlay, SecurityFiles, TlsFiles};
 use overlay::frame::Encoding;
@@ -23,11 +27,15 @@ use overlay_harness::scratch;
 use prost::Message;
 use prost_types::FileDescriptorSet;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use time::OffsetDateTime;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
@@ -368,6 +376,69 @@ async fn path_that_is_written_in_another_way_opens_nothing() {
         let code = code_of(&nobody, path).await;
         assert!(matches!(code, Code::Unauthenticated | Code::Unimplemented), "{path}: {code:?}");
     }
+}
+
+/// Goal: HTTP is there over TLS as without it, in both versions, with tokens, and by any name that a certificate could have.
+/// Method: what `curl` offers, one version at a time.
+#[tokio::test(flavor = "multi_thread")]
+async fn http_is_answered_over_tls() {
+    let files = Files::new();
+    for tokens in [Value::Null, files.tokens()] {
+        let mut security = json!({"tls": files.tls()});
+        let has_tokens = !tokens.is_null();
+        if has_tokens {
+            security["tokens"] = tokens;
+        }
+        let cluster = cluster(security).await;
+        for version in [&b"http/1.1"[..], b"h2"] {
+            let get = async |path: &str, token: Option<&str>| {
+                http_over_tls(&cluster.address("A"), &files, version, path, token).await
+            };
+            assert_eq!(get("/livez", None).await, (200, "live\n".to_owned()));
+            let (status, rows) = get("/api/v1/query?parameter=PM2.5&limit=7", Some(token("client"))).await;
+            assert_eq!((status, rows.lines().count()), (200, 7), "{rows}");
+            let (status, _) = get("/api/v1/query?limit=7", None).await;
+            assert_eq!(status, if has_tokens { 401 } else { 200 });
+        }
+    }
+}
+
+/// The status and the body of an answer to a request that calls the node by a name that the configuration has not.
+async fn http_over_tls(
+    address: &str,
+    files: &Files,
+    version: &[u8],
+    path: &str,
+    token: Option<&str>,
+) -> (u16, String) {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(files.path("ca.pem")).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let mut config = config.with_root_certificates(roots).with_no_client_auth();
+    config.alpn_protocols = vec![version.to_vec()];
+    let stream = TcpStream::connect(address).await.unwrap();
+    let name = ServerName::try_from("127.0.0.1").unwrap();
+    let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap();
+    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(version));
+    let mut request = hyper::Request::get(format!("https://overlay.example{path}"));
+    if let Some(token) = token {
+        request = request.header("authorization", format!("Bearer {token}"));
+    }
+    let response = if version == b"h2" {
+        let (mut sender, connection) =
+            http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        sender.send_request(request.body(Empty::<Bytes>::new()).unwrap()).await.unwrap()
+    } else {
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        let request = request.header("host", "overlay.example").body(Empty::<Bytes>::new()).unwrap();
+        sender.send_request(request).await.unwrap()
+    };
+    let status = response.status().as_u16();
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    (status, String::from_utf8(body.to_vec()).unwrap())
 }
 
 /// Goal: who connects and says nothing holds up nobody, and is not kept. Method: two hundred such connections; one after the other

@@ -7,8 +7,8 @@ use std::task::{Context, Poll};
 use futures::future::Either;
 use tonic::Status;
 use tonic::body::Body;
-use tonic::codegen::http::header::{AUTHORIZATION, ORIGIN};
-use tonic::codegen::http::{Request, Response};
+use tonic::codegen::http::header::{AUTHORIZATION, HOST, ORIGIN};
+use tonic::codegen::http::{HeaderValue, Request, Response};
 use tower::{Layer, Service};
 
 use super::{Access, Denied};
@@ -62,6 +62,11 @@ where
             true => checked.and_then(|caller| access.check_page(path, caller)),
             false => checked,
         };
+        // A browser speaks gRPC itself nowhere.
+        let checked = match language {
+            Language::Grpc => checked,
+            _ => checked.and_then(|caller| check_names(access, path, &request).map(|()| caller)),
+        };
         // The services look at no content type, and a page may send others anywhere without asking first.
         let not_http = if language == Language::Http { not_http(path) } else { None };
         match (checked, not_http) {
@@ -75,10 +80,21 @@ where
     }
 }
 
+/// Checks whatever a request calls the node. Who calls it nothing is no browser.
+fn check_names<B>(access: &Access, path: &str, request: &Request<B>) -> Result<(), Denied> {
+    let by_uri = request.uri().authority().map(|authority| authority.as_str().as_bytes());
+    let by_header = request.headers().get_all(HOST).iter().map(HeaderValue::as_bytes);
+    let mut names = by_uri.into_iter().chain(by_header).map(String::from_utf8_lossy);
+    names.try_for_each(|name| access.check_name(path, &name))
+}
+
 fn refusal(denied: Denied, language: Language) -> Response<Body> {
-    match (denied, language) {
-        (Denied::NotAllowed(why), _) => language.answer(&QueryError::NotAllowed(why)),
-        (Denied::Unauthenticated(why), Language::Grpc) => Status::unauthenticated(why).into_http(),
-        (Denied::Unauthenticated(why), Language::Http) => Problem::unauthenticated(why).into_response(),
+    match denied {
+        Denied::NotAllowed(why) => language.answer(&QueryError::NotAllowed(why)),
+        Denied::Unauthenticated(why) => {
+            language.refusal(Status::unauthenticated(&why), Problem::unauthenticated(why))
+        }
+        Denied::Misdirected(why) => language
+            .refusal(Status::permission_denied(format!("not allowed: {why}")), Problem::misdirected(why)),
     }
 }

@@ -45,6 +45,7 @@ Examples:
   overlay query OZONE 70 --from 20200815 --to 20200820 --bbox -124.5,32,-114,42 | jq .site_name
   overlay query PM2.5 17.3 17.3 --search yosemite
   overlay query --aggregate aqi --by day,parameter --format csv
+  overlay query OZONE --output ozone.parquet
   overlay query PM2.5 5 35 --all --proof pm25.proof.json > pm25.ndjson
 
 A terminal gets the first 2,000 rows unless --limit or --all says otherwise, and is told when there are \
@@ -90,9 +91,14 @@ impl QueryCommand {
         let by_name = extension.and_then(Format::of_extension);
         let by_place = if on_terminal { Format::Table } else { Format::Ndjson };
         let format = self.format.or(by_name).unwrap_or(by_place);
-        if format == Format::Arrow && on_terminal {
+        let binary = match format {
+            Format::Arrow => "an Arrow stream",
+            Format::Parquet => "a Parquet file",
+            _ => return Ok(format),
+        };
+        if on_terminal {
             let help = "send it to a pipe, or to a file with --output FILE";
-            return Err(Failure::usage("an Arrow stream is binary: a terminal cannot show it", help));
+            return Err(Failure::usage(format!("{binary} is binary: a terminal cannot show it"), help));
         }
         Ok(format)
     }
@@ -270,4 +276,31 @@ fn served_by(ledger: &[Entry]) -> impl Iterator<Item = String> {
         Outcome::Served(served) if served.rows_matched > 0 => Some(served.node.clone()),
         _ => None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Words {
+        #[command(flatten)]
+        command: QueryCommand,
+    }
+
+    fn format(words: &str, on_terminal: bool) -> Result<Format, Failure> {
+        let words = Words::parse_from(["query"].into_iter().chain(words.split_whitespace()));
+        words.command.format(on_terminal)
+    }
+
+    #[test]
+    fn what_is_binary_is_refused_on_a_terminal_alone() {
+        for binary in ["--format arrow", "--format parquet"] {
+            assert!(matches!(format(binary, true), Err(Failure::Usage { .. })), "{binary}");
+            assert!(format(binary, false).is_ok(), "{binary}");
+        }
+        assert!(matches!(format("", true), Ok(Format::Table)));
+    }
 }

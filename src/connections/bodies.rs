@@ -8,13 +8,13 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::FutureExt;
 use futures::future::BoxFuture;
+use futures::{FutureExt, TryFutureExt};
 use tokio::time::{Instant, Sleep, sleep_until};
 use tonic::Status;
 use tonic::body::Body;
-use tonic::codegen::http::header::CONTENT_TYPE;
-use tonic::codegen::http::{HeaderMap, Request, Response, Version};
+use tonic::codegen::http::header::CONTENT_LENGTH;
+use tonic::codegen::http::{HeaderMap, Method, Request, Response, Version};
 use tonic::codegen::{Body as HttpBody, StdError};
 use tower::{Layer, Service};
 
@@ -59,7 +59,7 @@ impl<S> Service<Request<Body>> for Bodies<S>
 where
     S: Service<Request<Body>, Response = Response<Body>>,
     S::Future: Send + 'static,
-    S::Error: Send,
+    S::Error: Send + 'static,
 {
     type Response = Response<Body>;
     type Error = S::Error;
@@ -69,13 +69,27 @@ where
         self.service.poll_ready(cx)
     }
 
-    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        match *request.method() {
+            Method::HEAD => self.answer(request).map_ok(head).boxed(),
+            _ => self.answer(request),
+        }
+    }
+}
+
+impl<S> Bodies<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>>,
+    S::Future: Send + 'static,
+    S::Error: Send + 'static,
+{
+    fn answer(&mut self, mut request: Request<Body>) -> BoxFuture<'static, Result<Response<Body>, S::Error>> {
         let Some(connection) = request.extensions().get::<Connection>().cloned() else {
             return self.service.call(request).boxed();
         };
         request.extensions_mut().insert(connection.peer.clone());
         let (language, version) = (Language::of(request.headers()), request.version());
-        if is_grpc(request.headers()) && version < Version::HTTP_2 {
+        if language == Language::Grpc && version < Version::HTTP_2 {
             return async { Ok(Problem::grpc_over_http1().into_response()) }.boxed();
         }
         // It ends a body by closing: one that breaks off would look whole.
@@ -102,8 +116,8 @@ async fn given(
     connection: Connection,
 ) -> Response<Body> {
     let (head, body) = response.into_parts();
-    let has_status = is_grpc(&head.headers) && version >= Version::HTTP_2;
     let language = Language::of(&head.headers);
+    let has_status = language == Language::Grpc && version >= Version::HTTP_2;
     let mut given = Given { body, part: None, trailers: None, has_status, held, connection };
     // Most answers are one part that is there at once. Of a stream the first may come later.
     match poll_fn(|cx| Poll::Ready(given.poll_part(cx))).await {
@@ -112,10 +126,16 @@ async fn given(
     }
 }
 
-/// Whether these are the headers of gRPC itself, not of gRPC-Web: there is a place for a status behind the messages.
-fn is_grpc(headers: &HeaderMap) -> bool {
-    Language::of(headers) == Language::Grpc
-        && !headers[CONTENT_TYPE].as_bytes().starts_with(b"application/grpc-web")
+/// An answer to HEAD: that to GET without what is behind its headers, and with its length where that is known at once.
+///
+/// Source: RFC 9110, section 9.3.2.
+fn head(response: Response<Body>) -> Response<Body> {
+    let length = response.body().size_hint().exact();
+    let mut head = response.map(|_| Body::empty());
+    if let Some(length) = length {
+        head.headers_mut().insert(CONTENT_LENGTH, length.into());
+    }
+    head
 }
 
 fn refusal(full: Overloaded) -> Status {
@@ -205,11 +225,11 @@ impl Unsent {
     }
 
     fn into_response(self, language: Language) -> Response<Body> {
-        match (language, self) {
-            (Language::Grpc, unsent) => unsent.into_status().into_http(),
-            (_, Unsent::NoRoom(full)) => language.answer(&full.into()),
-            (_, Unsent::Failed(error)) => {
-                Problem::internal(format!("the answer failed: {error}")).into_response()
+        match self {
+            Unsent::NoRoom(full) => language.answer(&full.into()),
+            Unsent::Failed(error) => {
+                let why = format!("the answer failed: {error}");
+                language.refusal(Status::internal(&why), Problem::internal(why))
             }
         }
     }

@@ -1,4 +1,4 @@
-//! A connection that ends when its other end does not begin to speak, or does not take an answer.
+//! A connection that ends when its other end does not begin to speak, or does not take what is sent to it.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -28,6 +28,8 @@ pub struct Watched {
     /// Bytes still to come before the client has begun.
     first_bytes: usize,
     untaken: Duration,
+    /// Since when nothing can be written: the other end takes nothing, be it an answer, a head without one, or a ping.
+    blocked_since: Option<Instant>,
     /// When to look next.
     look: Pin<Box<Sleep>>,
 }
@@ -67,7 +69,7 @@ impl Watched {
         let counted_for = node.or_else(address).unwrap_or_default().into();
         let connection = Connection { peer, counted_for, answers: Arc::default() };
         let look = Box::pin(sleep_until(Instant::now() + handshake));
-        Watched { stream, connection, first_bytes: FIRST_BYTES, untaken, look }
+        Watched { stream, connection, first_bytes: FIRST_BYTES, untaken, blocked_since: None, look }
     }
 
     /// What requests know about it.
@@ -87,11 +89,13 @@ impl Watched {
     fn poll_time(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         while self.look.as_mut().poll(cx).is_ready() {
             let now = Instant::now();
-            let oldest = lock(&self.connection.answers).waiting_since.values().min().copied();
+            let answer = lock(&self.connection.answers).waiting_since.values().min().copied();
+            let oldest = answer.into_iter().chain(self.blocked_since).min();
             let ends = oldest.unwrap_or(now) + self.untaken;
             if self.first_bytes > 0 || ends <= now {
                 let peer = &self.connection.peer;
-                let why = if self.first_bytes > 0 { "it did not begin" } else { "it did not take an answer" };
+                let why =
+                    if self.first_bytes > 0 { "it did not begin" } else { "it did not take what was sent" };
                 tracing::debug!(?peer, why, "a connection is closed");
                 return Err(io::Error::new(io::ErrorKind::TimedOut, why));
             }
@@ -140,10 +144,27 @@ impl AsyncRead for Watched {
     }
 }
 
+impl Watched {
+    /// Writes, unless time is up, and remembers since when that is of no use.
+    fn poll_writing<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        write: impl FnOnce(Pin<&mut Accepted>, &mut Context<'_>) -> Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        // A client of HTTP/1.1 that has sent its next request is not read from while it takes an answer.
+        self.poll_time(cx)?;
+        let written = write(Pin::new(&mut self.stream), cx);
+        self.blocked_since = match written {
+            Poll::Ready(_) => None,
+            Poll::Pending => self.blocked_since.or_else(|| Some(Instant::now())),
+        };
+        written
+    }
+}
+
 impl AsyncWrite for Watched {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.poll_time(cx)?;
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        self.poll_writing(cx, |stream, cx| stream.poll_write(cx, bytes))
     }
 
     fn poll_write_vectored(
@@ -151,9 +172,7 @@ impl AsyncWrite for Watched {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        // A client of HTTP/1.1 that has sent its next request is not read from while it takes an answer.
-        self.poll_time(cx)?;
-        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+        self.poll_writing(cx, |stream, cx| stream.poll_write_vectored(cx, slices))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -161,10 +180,10 @@ impl AsyncWrite for Watched {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        self.poll_writing(cx, |stream, cx| stream.poll_flush(cx))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        self.poll_writing(cx, |stream, cx| stream.poll_shutdown(cx))
     }
 }

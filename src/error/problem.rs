@@ -6,11 +6,12 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
+use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::http::header::{ALLOW, CONTENT_TYPE, HeaderName, RETRY_AFTER, WWW_AUTHENTICATE};
 use tonic::codegen::http::{HeaderMap, HeaderValue, Response};
 
-use super::{MissingDay, QueryError};
+use super::{MissingDay, QueryError, deadline_passed};
 use crate::day;
 use crate::plan::InvalidQuery;
 use crate::result_set::LeaseError;
@@ -20,6 +21,8 @@ use crate::result_set::LeaseError;
 pub enum Language {
     /// Messages, with a status behind them.
     Grpc,
+    /// The same for browsers, who see no trailers.
+    GrpcWeb,
     /// Whatever the path says; failures are problem documents.
     Http,
 }
@@ -28,17 +31,31 @@ impl Language {
     /// That of whoever sent, or will get, these headers.
     pub fn of(headers: &HeaderMap) -> Self {
         let content_type = headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
-        match content_type.starts_with(b"application/grpc") {
-            true => Language::Grpc,
-            false => Language::Http,
+        match content_type {
+            web if web.starts_with(b"application/grpc-web") => Language::GrpcWeb,
+            grpc if grpc.starts_with(b"application/grpc") => Language::Grpc,
+            _ => Language::Http,
         }
     }
 
     /// A failure that is answered instead of what was asked for.
     pub fn answer(self, error: &QueryError) -> Response<Body> {
+        self.refusal(error.to_status(), Problem::of(error))
+    }
+
+    /// One failure, as gRPC says it and as HTTP does.
+    ///
+    /// Source: gRPC-Web, whose clients read the status from the headers where there is no message.
+    pub fn refusal(self, status: Status, problem: Problem) -> Response<Body> {
         match self {
-            Language::Grpc => error.to_status().into_http(),
-            Language::Http => Problem::of(error).into_response(),
+            Language::Grpc => status.into_http(),
+            Language::GrpcWeb => {
+                let mut response = status.into_http::<Body>();
+                let web = HeaderValue::from_static("application/grpc-web+proto");
+                response.headers_mut().insert(CONTENT_TYPE, web);
+                response
+            }
+            Language::Http => problem.into_response(),
         }
     }
 }
@@ -58,7 +75,11 @@ impl Problem {
     /// The problem that an error is.
     pub fn of(error: &QueryError) -> Self {
         let (status, kind, title) = kind(error);
-        let mut problem = Problem::new(status, kind, title, error.to_string());
+        let detail = match error {
+            QueryError::DeadlineExceeded { waited } => deadline_passed(*waited, "timeout_ms"),
+            _ => error.to_string(),
+        };
+        let mut problem = Problem::new(status, kind, title, detail);
         match error {
             QueryError::Invalid(InvalidQuery { field, .. }) => problem.add("field", json!(field)),
             QueryError::Overloaded { limit: Some(limit), .. } | QueryError::TooLarge { limit, .. } => {
@@ -82,6 +103,11 @@ impl Problem {
     /// No such path.
     pub fn not_found(why: String) -> Self {
         Problem::new(404, "not_found", "there is nothing here", why)
+    }
+
+    /// Asked by a name that is none of the node's.
+    pub fn misdirected(why: String) -> Self {
+        Problem::new(421, "misdirected", "the node has no such name", why)
     }
 
     /// Another method than those in `allowed`.

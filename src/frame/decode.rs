@@ -169,7 +169,11 @@ fn check_batch(
 }
 
 /// The schema, if it has only types that frames have; the Arrow reader panics at some others.
-fn decode_schema(bytes: &[u8]) -> Result<SchemaRef, FrameError> {
+/// The columns that a schema message names.
+///
+/// # Errors
+/// [`FrameError`] if it is no schema message, or names columns that frames do not have.
+pub fn decode_schema(bytes: &[u8]) -> Result<SchemaRef, FrameError> {
     let Extent { metadata, body, .. } = first_message(bytes)?;
     if body.end != bytes.len() {
         return Err(not_arrow("bytes behind the schema"));

@@ -6,20 +6,58 @@ use serde_json::{Map, Value, json};
 
 use super::parameters::PARAMETERS;
 use super::query::content_type;
-use super::{Answer, ROUTES, Route};
+use super::{Answer, ROUTES, Route, schemas};
+use crate::config::Limits;
 use crate::rows::Format;
 
-/// What is answered to whom.
-pub(super) fn document() -> Value {
+/// Failures by their status, and why there are such.
+type Failures = &'static [(u16, &'static str)];
+
+/// Of every path.
+const FAILURES: Failures = &[
+    (400, "What is asked cannot be run as it stands"),
+    (405, "Another method"),
+    (429, "A queue is full, or too much is on its way"),
+    (500, "The node failed"),
+    (503, "The node does not serve yet, or no more, or days are out of reach"),
+    (505, "HTTP/1.1 or HTTP/2 is needed"),
+];
+
+/// Of those that not everybody may ask.
+const FAILURES_OF_GUARDED: Failures = &[
+    (401, "A token is needed, and none is known that was sent"),
+    (403, "The caller may not do that"),
+    (421, "Without tokens and certificates a node answers to its addresses and configured names alone"),
+];
+
+/// Of queries.
+const FAILURES_OF_QUERIES: Failures = &[
+    (409, "The data changed while they were read"),
+    (413, "The result would exceed a limit"),
+    (499, "The query was cancelled"),
+    (504, "Time is up"),
+];
+
+/// What is answered to whom, where `limits` hold.
+pub(super) fn document(limits: &Limits) -> Value {
     let parameters = PARAMETERS.iter().map(|parameter| {
-        let described = json!({
+        let mut schema = (parameter.schema)();
+        if parameter.name == "limit" {
+            schema["maximum"] = json!(limits.max_rows);
+        }
+        let mut described = json!({
             "name": parameter.name,
             "in": "query",
             "description": parameter.about,
-            "schema": (parameter.schema)(),
+            "schema": schema,
             "example": parameter.example,
             "allowEmptyValue": true,
         });
+        if schema["type"] == "array" {
+            // With commas between them.
+            described["explode"] = json!(false);
+            described["example"] = parameter.example.split(',').map(item).collect();
+        }
         (parameter.name.to_owned(), described)
     });
     let paths = ROUTES.iter().map(|route| (route.path.to_owned(), json!({"get": operation(route)})));
@@ -34,12 +72,12 @@ pub(super) fn document() -> Value {
         "paths": paths.collect::<Map<_, _>>(),
         "components": {
             "parameters": parameters.collect::<Map<_, _>>(),
-            "schemas": {"Problem": problem()},
+            "schemas": schemas::named(),
             "responses": {
                 "Problem": {
                     "description": "A failure, as RFC 9457 has it",
                     "headers": {
-                        "Retry-After": {"description": "Seconds after which to come back", "schema": {"type": "integer"}},
+                        "Retry-After": {"description": "Seconds after which to come back", "schema": {"type": "integer", "minimum": 0}},
                     },
                     "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
                 },
@@ -55,54 +93,49 @@ pub(super) fn document() -> Value {
     })
 }
 
+/// An item of a list as JSON has it.
+fn item(text: &str) -> Value {
+    text.parse::<f64>().map_or_else(|_| json!(text), |number| json!(number))
+}
+
 fn operation(route: &Route) -> Value {
     let is_query = matches!(route.answer, Answer::Rows | Answer::Groups);
     let parameters =
         route.parameters.iter().map(|name| json!({"$ref": format!("#/components/parameters/{name}")}));
     let is_open = matches!(route.answer, Answer::Live | Answer::Ready);
+    let described = |format| schemas::media_type(route.answer, format);
     let content: Map<String, Value> = match is_query {
-        true => Format::ALL.iter().map(|format| (content_type(*format).to_owned(), json!({}))).collect(),
-        false => Map::from_iter([(route.content_type.to_owned(), json!({}))]),
+        true => Format::ALL
+            .into_iter()
+            .map(|format| (content_type(format).to_owned(), described(format)))
+            .collect(),
+        false => Map::from_iter([(route.content_type.to_owned(), described(Format::Json))]),
     };
     let mut done = json!({"description": route.summary, "content": content});
     if is_query {
         done["headers"] = headers();
     }
+    let guarded = if is_open { &[] } else { FAILURES_OF_GUARDED };
+    let of_queries = if is_query || route.answer == Answer::Explanation { FAILURES_OF_QUERIES } else { &[] };
+    let failures = FAILURES.iter().chain(guarded).chain(of_queries).map(|(status, about)| {
+        (status.to_string(), json!({"$ref": "#/components/responses/Problem", "description": about}))
+    });
     json!({
         "summary": route.summary,
         "operationId": route.path.trim_matches('/').replace(['/', '.'], "_"),
         "parameters": parameters.collect::<Value>(),
         "security": if is_open { json!([]) } else { json!([{}, {"bearer": []}]) },
-        "responses": {"200": done, "default": {"$ref": "#/components/responses/Problem"}},
+        "responses": std::iter::once(("200".to_owned(), done)).chain(failures).collect::<Map<_, _>>(),
     })
 }
 
 fn headers() -> Value {
-    let header = |about: &str, kind: &str| json!({"description": about, "schema": {"type": kind}});
+    let header = |required: bool, about: &str, kind: &str| json!({"description": about, "required": required, "schema": {"type": kind}});
     json!({
-        "overlay-uid": header("The name of the result in the logs", "string"),
-        "overlay-total-rows": header("Rows, or groups, of the whole answer", "integer"),
-        "overlay-limit-reached": header("Whether there may be more than the limit has let through", "boolean"),
-        "overlay-missing-days": header("Days that a partial answer lacks", "string"),
-    })
-}
-
-fn problem() -> Value {
-    let text = |about: &str| json!({"type": "string", "description": about});
-    let list = |about: &str| json!({"type": "array", "items": {"type": "string"}, "description": about});
-    json!({
-        "type": "object",
-        "required": ["type", "title", "status", "detail"],
-        "properties": {
-            "type": text("The kind of problem, as a URN"),
-            "title": text("The kind in words"),
-            "status": {"type": "integer", "description": "The status of the answer"},
-            "detail": text("What was found, what is allowed, what to do next"),
-            "field": text("The parameter that is to blame"),
-            "limit": text("The limit's key in the configuration"),
-            "days": list("Days that could not be had, runs by first and last day"),
-            "nodes": list("Nodes that were asked in vain"),
-            "retry_after_ms": {"type": "integer", "description": "Milliseconds after which to come back"},
-        },
+        "content-disposition": header(true, "The name of a file to keep the answer in", "string"),
+        "overlay-uid": header(true, "The name of the result in the logs", "string"),
+        "overlay-total-rows": header(true, "Rows, or groups, of the whole answer", "integer"),
+        "overlay-limit-reached": header(true, "Whether there may be more than the limit has let through", "boolean"),
+        "overlay-missing-days": header(false, "Days that a partial answer lacks", "string"),
     })
 }

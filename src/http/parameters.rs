@@ -3,6 +3,7 @@
 //! Names are those of the command line (`overlay query --help`). An empty value says as little as an absent one, since forms
 //! send fields that nobody has filled in.
 
+use std::str::FromStr;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -149,7 +150,7 @@ pub(super) const PARAMETERS: [Parameter; 18] = [
         name: "bbox",
         about: "Only sites inside these degrees: MINLON,MINLAT,MAXLON,MAXLAT",
         example: "-124.5,32,-114,42",
-        schema: text,
+        schema: bbox,
         read: |asked, value| Place::from_bbox(value).map(|place| asked.place = place),
     },
     Parameter {
@@ -204,12 +205,8 @@ pub(super) const PARAMETERS: [Parameter; 18] = [
         name: "chunk-rows",
         about: "Rows of a fixed chunk; absent: as the node is configured",
         example: "500",
-        schema: count,
-        read: |asked, value| {
-            let rows = whole(value, "a number of rows");
-            let rows = rows.and_then(|rows| u32::try_from(rows).map_err(in_words));
-            set(&mut asked.chunking.chunk_rows, rows)
-        },
+        schema: count_u32,
+        read: |asked, value| set(&mut asked.chunking.chunk_rows, whole(value, "a number of rows")),
     },
     Parameter {
         name: "partial",
@@ -231,7 +228,10 @@ pub(super) const PARAMETERS: [Parameter; 18] = [
         name: "group_by",
         about: "Group by these keys, in this order, with commas between them; absent: one group",
         example: "site,day",
-        schema: text,
+        schema: || {
+            let keys = one_of(&each(&GroupKey::ALL, GroupKey::name));
+            json!({"type": "array", "items": keys, "minItems": 1, "uniqueItems": true})
+        },
         read: |asked, value| {
             let key = |word: &str| named(word.trim(), &each(&GroupKey::ALL, |key| (key.name(), key)));
             value.split(',').map(key).collect::<Result<_, _>>().map(|keys| asked.group_by = keys)
@@ -243,21 +243,17 @@ pub(super) const PARAMETERS: [Parameter; 18] = [
         example: "ndjson",
         schema: || one_of(&each(&Format::ALL, Format::name)),
         read: |asked, value| {
-            let named = match value {
-                "parquet" => Err("`parquet` is not written here: take `arrow`, from which pyarrow, DuckDB and Polars write it".to_owned()),
-                _ => named(value, &each(&Format::ALL, |format| (format.name(), format))),
-            };
-            set(&mut asked.format, named)
+            set(&mut asked.format, named(value, &each(&Format::ALL, |format| (format.name(), format))))
         },
     },
     Parameter {
         name: "timeout_ms",
         about: "Milliseconds that the whole answer may take; absent: limits.query_ms for the query, and for each chunk",
         example: "5000",
-        schema: count,
+        schema: count_u32,
         read: |asked, value| {
-            let time = whole(value, "a number of milliseconds").map(Duration::from_millis);
-            set(&mut asked.timeout, time)
+            let time = whole(value, "a number of milliseconds");
+            set(&mut asked.timeout, time.map(|milliseconds: u32| Duration::from_millis(milliseconds.into())))
         },
     },
 ];
@@ -371,8 +367,9 @@ fn bound(value: &str) -> Result<String, String> {
     Decimal::at_least(value).map(|_| value.to_owned()).map_err(in_words)
 }
 
-fn whole(value: &str, what: &str) -> Result<u64, String> {
-    let number = value.parse().ok().filter(|number| *number > 0);
+/// Not zero.
+fn whole<T: FromStr + Default + PartialEq>(value: &str, what: &str) -> Result<T, String> {
+    let number = value.parse().ok().filter(|number| *number != T::default());
     number.ok_or_else(|| format!("`{}` is not {what}: 1 or more is expected", shown(value)))
 }
 
@@ -396,12 +393,29 @@ fn decimal() -> Value {
     json!({"type": "number"})
 }
 
+/// Exactly the dates that exist.
 fn day() -> Value {
-    json!({"type": "string", "pattern": "^[0-9]{8}$"})
+    const DAYS_31: &str = "(0[13578]|1[02])(0[1-9]|[12][0-9]|3[01])";
+    const DAYS_30: &str = "(0[469]|11)(0[1-9]|[12][0-9]|30)";
+    const DAYS_28: &str = "02(0[1-9]|1[0-9]|2[0-8])";
+    const FOURTH: &str = "(0[48]|[2468][048]|[13579][26])";
+    let in_years = format!("(?!0000)[0-9]{{4}}({DAYS_31}|{DAYS_30}|{DAYS_28})");
+    let in_leap_years = format!("([0-9]{{2}}{FOURTH}|{FOURTH}00)0229");
+    json!({"type": "string", "pattern": format!("^({in_years}|{in_leap_years})$")})
+}
+
+fn bbox() -> Value {
+    let degrees = |most: u32| json!({"type": "number", "minimum": -f64::from(most), "maximum": most});
+    let corners = [degrees(180), degrees(90), degrees(180), degrees(90)];
+    json!({"type": "array", "prefixItems": corners, "items": false, "minItems": 4, "maxItems": 4})
 }
 
 fn count() -> Value {
     json!({"type": "integer", "minimum": 1})
+}
+
+fn count_u32() -> Value {
+    json!({"type": "integer", "minimum": 1, "maximum": u32::MAX})
 }
 
 fn one_of(names: &[&str]) -> Value {

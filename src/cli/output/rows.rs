@@ -20,6 +20,8 @@ pub(crate) enum Format {
     Csv,
     /// An Arrow IPC stream
     Arrow,
+    /// A Parquet file
+    Parquet,
 }
 
 impl Format {
@@ -30,6 +32,7 @@ impl Format {
             "ndjson" | "jsonl" => Some(Format::Ndjson),
             "csv" => Some(Format::Csv),
             "arrow" | "arrows" => Some(Format::Arrow),
+            "parquet" => Some(Format::Parquet),
             _ => None,
         }
     }
@@ -47,6 +50,7 @@ impl Format {
             Format::Ndjson => Some(rows::Format::Ndjson),
             Format::Csv => Some(rows::Format::Csv),
             Format::Arrow => Some(rows::Format::Arrow),
+            Format::Parquet => Some(rows::Format::Parquet),
         }
     }
 }
@@ -119,6 +123,7 @@ mod tests {
             ("JSON", Some(Format::Json)),
             ("jsonl", Some(Format::Ndjson)),
             ("arrow", Some(Format::Arrow)),
+            ("parquet", Some(Format::Parquet)),
             ("txt", None),
         ] {
             assert_eq!(Format::of_extension(extension), format);
