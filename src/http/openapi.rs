@@ -59,7 +59,7 @@ fn operation(route: &Route) -> Value {
     let is_query = matches!(route.answer, Answer::Rows | Answer::Groups);
     let parameters =
         route.parameters.iter().map(|name| json!({"$ref": format!("#/components/parameters/{name}")}));
-    let is_open = matches!(route.answer, Answer::Live | Answer::Ready);
+    let is_open = matches!(route.answer, Answer::Live | Answer::Ready | Answer::Page);
     let content: Map<String, Value> = match is_query {
         true => Format::ALL.iter().map(|format| (content_type(*format).to_owned(), json!({}))).collect(),
         false => Map::from_iter([(route.content_type.to_owned(), json!({}))]),
@@ -70,7 +70,10 @@ fn operation(route: &Route) -> Value {
     }
     json!({
         "summary": route.summary,
-        "operationId": route.path.trim_matches('/').replace(['/', '.'], "_"),
+        "operationId": match route.path.trim_matches('/') {
+            "" => "page".to_owned(),
+            path => path.replace(['/', '.'], "_"),
+        },
         "parameters": parameters.collect::<Value>(),
         "security": if is_open { json!([]) } else { json!([{}, {"bearer": []}]) },
         "responses": {"200": done, "default": {"$ref": "#/components/responses/Problem"}},
