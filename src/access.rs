@@ -2,7 +2,7 @@
 //!
 //! | verbs | with tokens | with certificates | with neither |
 //! |---|---|---|---|
-//! | health, also over HTTP | anybody | anybody | anybody |
+//! | health, also over HTTP; the page itself | anybody | anybody | anybody |
 //! | client verbs of both contracts and over HTTP, Arrow Flight, metrics, reflection | a token of role client or admin | anybody | anybody |
 //! | peer verbs | a token of role peer or admin, or else: | a certificate of a neighbour or of the node itself | from a neighbour's host or this one |
 //! | shutdown | a token of role admin | from this host | from this host |
@@ -192,7 +192,7 @@ impl Access {
 
 fn need(path: &str) -> Need {
     match path.trim_start_matches('/').split('/').next() {
-        Some("grpc.health.v1.Health" | "livez" | "readyz") => Need::Nothing,
+        Some("grpc.health.v1.Health" | "livez" | "readyz" | "" | "page") => Need::Nothing,
         Some("overlay.v1.Peer") => Need::Peer,
         _ => Need::Client,
     }

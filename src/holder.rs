@@ -204,6 +204,11 @@ impl Holder {
         self.slots.taken_slots()
     }
 
+    /// Pieces that wait for a compute slot.
+    pub fn waiting_pieces(&self) -> usize {
+        self.slots.waiting_pieces()
+    }
+
     /// Bytes of the cache of selections.
     pub fn cached_bytes(&self) -> usize {
         self.selections.bytes()

@@ -1,4 +1,5 @@
-//! What browsers and `curl` ask over HTTP, on the port of both contracts: queries, and how the node is.
+//! What browsers and `curl` ask over HTTP, on the port of both contracts: queries, pictures of them, how the node is, and a page
+//! that shows all of it.
 //!
 //! `ROUTES` and the table in `parameters` say what there is: they drive the answers, what errors name, and the OpenAPI
 //! document. Failures are problem documents ([`crate::error::Problem`]). Connections, messages on their way, tokens,
@@ -9,7 +10,9 @@
 
 mod about;
 mod openapi;
+mod page;
 mod parameters;
+mod plots;
 mod query;
 mod schemas;
 
@@ -20,7 +23,7 @@ use bytes::Bytes;
 use serde_json::Value;
 use tonic::Status;
 use tonic::body::Body;
-use tonic::codegen::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName};
+use tonic::codegen::http::header::{ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName};
 use tonic::codegen::http::{HeaderValue, Method, Request, Response, StatusCode};
 use tonic::service::Routes;
 use tower::service_fn;
@@ -51,18 +54,41 @@ enum Answer {
     Rows,
     Groups,
     Explanation,
+    Coverage,
+    CoveragePicture,
+    Map,
+    Hours,
+    Series,
     Topology,
     Metrics,
     Exposition,
     OpenApi,
     Live,
     Ready,
+    Page,
+}
+
+impl Answer {
+    /// Whether a query is planned for it.
+    fn is_of_query(self) -> bool {
+        use Answer::*;
+        matches!(self, Rows | Groups | Explanation | Coverage | CoveragePicture | Map | Hours | Series)
+    }
 }
 
 const JSON: &str = "application/json";
 const TEXT: &str = "text/plain; charset=utf-8";
 
-const ROUTES: [Route; 9] = [
+const SVG: &str = "image/svg+xml; charset=utf-8";
+
+const ROUTES: [Route; 15] = [
+    Route {
+        path: "/",
+        summary: "The page for browsers: the overlay, live, and its data on a map",
+        parameters: &[],
+        content_type: page::HTML,
+        answer: Answer::Page,
+    },
     Route {
         path: "/api/v1/query",
         summary: "The rows that match, in canonical order, as a stream",
@@ -85,9 +111,44 @@ const ROUTES: [Route; 9] = [
         answer: Answer::Explanation,
     },
     Route {
+        path: "/api/v1/coverage",
+        summary: "What becomes of each planned day of a query: who holds it, who was planned to answer, who did",
+        parameters: parameters::OF_COVERAGE,
+        content_type: JSON,
+        answer: Answer::Coverage,
+    },
+    Route {
+        path: "/api/v1/coverage.svg",
+        summary: "The same as a picture",
+        parameters: parameters::OF_COVERAGE,
+        content_type: SVG,
+        answer: Answer::CoveragePicture,
+    },
+    Route {
+        path: "/api/v1/map.svg",
+        summary: "Every site as a circle, coloured by its highest AQI, or that of an hour",
+        parameters: parameters::OF_MAP,
+        content_type: SVG,
+        answer: Answer::Map,
+    },
+    Route {
+        path: "/api/v1/hours",
+        summary: "The AQI of every site of a map, hour by hour, of one day: `from`, or `to`, or the last one",
+        parameters: parameters::OF_HOURS,
+        content_type: JSON,
+        answer: Answer::Hours,
+    },
+    Route {
+        path: "/api/v1/series.svg",
+        summary: "Mean, lowest and highest of each hour as a picture; of the AQI unless `of` says otherwise",
+        parameters: parameters::OF_SERIES,
+        content_type: SVG,
+        answer: Answer::Series,
+    },
+    Route {
         path: "/api/v1/topology",
-        summary: "The overlay as this node knows it: nodes, edges, health, days held",
-        parameters: &[],
+        summary: "The overlay as this node knows it: nodes, edges, health, load, traffic, days held",
+        parameters: &["brief"],
         content_type: JSON,
         answer: Answer::Topology,
     },
@@ -145,16 +206,19 @@ async fn answer<B>(state: &Arc<NodeState>, request: Request<B>) -> Response<Body
         return language.refusal(Status::unimplemented(why), Problem::not_found(why.to_owned()));
     }
     let path = request.uri.path();
-    let Some(route) = ROUTES.iter().find(|route| route.path == path) else {
-        return no_such_path(path).into_response();
-    };
+    let (route, part) = (ROUTES.iter().find(|route| route.path == path), page::part(path));
     let mut response = match request.method {
         Method::GET | Method::HEAD => {
             let caller = request.extensions.get::<Caller>().cloned().unwrap_or_default();
             let query = request.uri.query().unwrap_or_default();
-            let answered = route.answer(state, caller, query).await;
+            let answered = match (route, part) {
+                (Some(route), _) => route.answer(state, caller, query).await,
+                (None, Some(part)) => Ok(part.response()),
+                (None, None) => return no_such_path(path).into_response(),
+            };
             answered.unwrap_or_else(|error| Problem::of(&error).into_response())
         }
+        _ if route.is_none() && part.is_none() => return no_such_path(path).into_response(),
         Method::OPTIONS => with_status(StatusCode::NO_CONTENT),
         other => {
             let why = format!("{other} {path}: only {METHODS} are answered");
@@ -167,12 +231,13 @@ async fn answer<B>(state: &Arc<NodeState>, request: Request<B>) -> Response<Body
     }
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff"));
+    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(page::POLICY));
     response
 }
 
 /// Why nothing is asked under a path without gRPC; `None` if something is.
 pub fn refuses(path: &str) -> Option<Problem> {
-    let has = ROUTES.iter().any(|route| route.path == path);
+    let has = ROUTES.iter().any(|route| route.path == path) || page::part(path).is_some();
     (!has).then(|| no_such_path(path))
 }
 
@@ -190,18 +255,24 @@ impl Route {
     ) -> Result<Response<Body>, QueryError> {
         let asked = Asked::parse(query, self.parameters, &state.overlay.limits);
         let asked = asked.map_err(|invalid| match self.answer {
-            Answer::Rows | Answer::Groups => state.refused(invalid.into()),
+            answer if answer.is_of_query() && answer != Answer::Explanation => state.refused(invalid.into()),
             _ => invalid.into(),
         })?;
         Ok(match self.answer {
             Answer::Rows => query::rows(state, &caller, &asked).await?,
             Answer::Groups => query::groups(state, &caller, &asked).await?,
             Answer::Explanation => self.json(&query::explanation(state, &caller, &asked).await?),
-            Answer::Topology => self.json(&about::topology(state)),
+            Answer::Coverage => self.json(&plots::coverage(state, &caller, &asked).await?),
+            Answer::CoveragePicture => self.text(plots::coverage_picture(state, &caller, &asked).await?),
+            Answer::Map => self.text(plots::map(state, &caller, &asked).await?),
+            Answer::Hours => self.text(plots::hours(state, &caller, &asked).await?.to_string()),
+            Answer::Series => self.text(plots::series(state, &caller, &asked).await?),
+            Answer::Topology => self.json(&about::topology(state, asked.is_brief())),
             Answer::Metrics => self.json(&about::metrics(state)),
             Answer::Exposition => self.text(state.metrics.exposition(&state.gauges())),
             Answer::OpenApi => self.json(&openapi::document(&state.overlay.limits)),
             Answer::Live => self.text("live\n"),
+            Answer::Page => self.text(page::INDEX),
             Answer::Ready => {
                 state.serving()?;
                 self.text("ready\n")

@@ -6,8 +6,12 @@
 //! A node that failed is *suspect*, and *down* once it has failed a probe too, or says that it is not ready. It is
 //! avoided while others can answer, until a probe has had a real answer from it: a connection alone proves nothing.
 
+mod load;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+
+pub use self::load::{NodeLoad, Traffic};
 
 use crate::config::NodeId;
 use crate::day::Day;
@@ -98,6 +102,8 @@ struct Inner {
     now: Arc<Snapshot>,
     /// Why nodes are marked.
     whys: BTreeMap<NodeId, String>,
+    /// What nodes did when they last said what they hold.
+    loads: BTreeMap<NodeId, NodeLoad>,
 }
 
 /// A consistent view of a [`Directory`], for decisions that are pure.
@@ -137,6 +143,16 @@ impl Directory {
             (false, _) => {}
         }
         inner.change().inventories.insert(node, Arc::new(inventory));
+    }
+
+    /// Takes in what a node does, as it said along with its inventory.
+    pub fn hear_of_load(&self, node: &NodeId, load: NodeLoad) {
+        self.lock().loads.insert(node.clone(), load);
+    }
+
+    /// What nodes do, as each said last.
+    pub fn loads(&self) -> BTreeMap<NodeId, NodeLoad> {
+        self.lock().loads.clone()
     }
 
     /// Takes in the state that came along with an answer; forgets an inventory of another incarnation.

@@ -27,6 +27,7 @@
 //! | [`holder`] | answers for the days that this node holds, under compute slots |
 //! | [`result_set`] | the value that a client reads chunk by chunk, under a lease |
 //! | [`params`] | a filter as a JSON object, as the old contract and Arrow Flight take it (pure) |
+//! | [`plot`] | pictures as SVG: a map, a time series, a plan and its coverage (pure) |
 //! | [`plan`] | request -> plan: days, versions, prunings (pure) |
 //! | [`verb`] | the peer verbs as values |
 //! | [`inventory`] | what nodes say they hold; who is thought to be alive |
@@ -168,6 +169,7 @@ pub mod params;
 pub mod peer;
 pub mod placement;
 pub mod plan;
+pub mod plot;
 pub mod predicate;
 pub mod relay;
 pub mod result_set;

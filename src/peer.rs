@@ -8,8 +8,10 @@ pub mod check;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use prost::Message;
 use tonic::Code;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
@@ -17,6 +19,7 @@ use tonic_types::StatusExt;
 use tracing::Instrument;
 
 use crate::config::{NodeId, Overlay, Process};
+use crate::inventory::Traffic;
 use crate::outside::{self, Connect, ConnectAttempts, NeverUsed, remaining};
 use crate::proto::v1;
 use crate::security::{Bearer, Security};
@@ -44,6 +47,9 @@ pub struct Neighbour {
     attempts: ConnectAttempts,
     /// Those of the overlay.
     nodes: BTreeSet<NodeId>,
+    /// What it was asked for on behalf of clients.
+    requests: AtomicU64,
+    bytes: AtomicU64,
 }
 
 /// Why a neighbour gave no usable answer at all.
@@ -135,7 +141,20 @@ impl Neighbour {
             .max_decoding_message_size(MAX_ANSWER_BYTES)
             .max_encoding_message_size(MAX_ANSWER_BYTES);
         let nodes = overlay.processes.keys().cloned().collect();
-        Neighbour { id: process.id.clone(), address, client, attempts, nodes }
+        let (requests, bytes) = Default::default();
+        Neighbour { id: process.id.clone(), address, client, attempts, nodes, requests, bytes }
+    }
+
+    /// What it was asked for on behalf of clients: how nodes are is not counted.
+    pub fn traffic(&self) -> Traffic {
+        Traffic { requests: self.requests.load(Ordering::Relaxed), bytes: self.bytes.load(Ordering::Relaxed) }
+    }
+
+    fn count_traffic(&self, call: &Call, messages: [usize; 2]) {
+        if !call.client.is_nobody() {
+            self.requests.fetch_add(1, Ordering::Relaxed);
+            self.bytes.fetch_add(messages.iter().sum::<usize>() as u64, Ordering::Relaxed);
+        }
     }
 
     /// Asks this neighbour, and through it others, what they hold.
@@ -163,6 +182,7 @@ impl Neighbour {
             async move { client.inventory(request).await }
         };
         let reply = self.asked("overlay.v1.Peer/Inventory", items.len(), call, ask).await?;
+        self.count_traffic(call, [request.encoded_len(), reply.encoded_len()]);
         check::inventory(items, &self.nodes, reply).map_err(|what| self.bad_answer(what))
     }
 
@@ -192,6 +212,7 @@ impl Neighbour {
             async move { client.count(request).await }
         };
         let reply = self.asked("overlay.v1.Peer/Count", items.len(), call, ask).await?;
+        self.count_traffic(call, [request.encoded_len(), reply.encoded_len()]);
         check::count(spec, items, &self.nodes, reply).map_err(|what| self.bad_answer(what))
     }
 
@@ -219,6 +240,7 @@ impl Neighbour {
             async move { client.read(request).await }
         };
         let reply = self.asked("overlay.v1.Peer/Read", items.len(), call, ask).await?;
+        self.count_traffic(call, [request.encoded_len(), reply.encoded_len()]);
         check::read(items, &self.nodes, reply).map_err(|what| self.bad_answer(what))
     }
 

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use crate::admission::ClientKey;
 use crate::config::{Limits, NodeId, Overlay};
 use crate::holder::Holder;
-use crate::inventory::{Directory, Health, Snapshot};
+use crate::inventory::{Directory, Health, NodeLoad, Snapshot, Traffic};
 use crate::metrics::Metrics;
 use crate::outside::remaining;
 use crate::peer::{BEYOND, Neighbour, PeerError};
@@ -138,6 +138,8 @@ impl Verb for Inventory {
             InventoryAnswer {
                 unchanged: inventory.ready && inventory.incarnation == item.known_incarnation,
                 inventory,
+                // The service that answers knows it.
+                load: NodeLoad::default(),
             }
         };
         Answers { answers: items.into_iter().map(answer).collect(), ..Answers::default() }
@@ -179,6 +181,11 @@ impl Relay {
     /// What this node knows about the others.
     pub fn directory(&self) -> &Directory {
         &self.directory
+    }
+
+    /// What this node has asked each neighbour for.
+    pub fn traffic(&self) -> BTreeMap<NodeId, Traffic> {
+        self.neighbours.iter().map(|(id, neighbour)| (id.clone(), neighbour.traffic())).collect()
     }
 
     /// Brings items to the nodes they are addressed to, and their answers back.
@@ -491,6 +498,7 @@ impl Relay {
             nodes.into_iter().map(|node| InventoryItem { known_incarnation: known(&node), node }).collect();
         let answers = self.relay(&Inventory, items, call).await;
         for answer in answers.answers {
+            self.directory.hear_of_load(&answer.inventory.node, answer.load);
             self.directory.learn(answer.inventory, answer.unchanged);
         }
         for failure in &answers.failures {

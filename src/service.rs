@@ -365,8 +365,14 @@ impl v1::peer_server::Peer for PeerService {
             nodes_tried: wire::names(&failure.nodes_tried),
             been_at: wire::names(&failure.been_at),
         };
-        let node =
-            |answer: &crate::verb::InventoryAnswer| wire::inventory_to(&answer.inventory, answer.unchanged);
+        let node = |answer: &crate::verb::InventoryAnswer| {
+            let is_me = answer.inventory.node == self.0.process.id;
+            let load = if is_me { &self.0.load() } else { &answer.load };
+            v1::NodeInventory {
+                load: Some(wire::load_to(load)),
+                ..wire::inventory_to(&answer.inventory, answer.unchanged)
+            }
+        };
         Ok(Response::new(v1::InventoryReply {
             nodes: answers.answers.iter().map(node).collect(),
             unreachable: answers.failures.into_iter().map(unreachable).collect(),

@@ -12,6 +12,7 @@ use crate::config::{NodeId, Overlay, Process};
 use crate::coordinator::Coordinator;
 use crate::error::QueryError;
 use crate::holder::Holder;
+use crate::inventory::NodeLoad;
 use crate::metrics::{Gauges, Metrics};
 use crate::outside::Connect;
 use crate::relay::Relay;
@@ -120,6 +121,19 @@ impl NodeState {
             ("results", results),
             ("selections", self.holder.cached_bytes()),
         ]
+    }
+
+    /// What the node does now.
+    pub fn load(&self) -> NodeLoad {
+        let admission = self.coordinator.admission();
+        NodeLoad {
+            active_queries: admission.active() as u32,
+            waiting_queries: admission.waiting() as u32,
+            computing_pieces: self.holder.computing_pieces() as u32,
+            waiting_pieces: self.holder.waiting_pieces() as u32,
+            peer_requests_in_flight: self.peer_requests.taken().saturating_sub(self.probes.taken()) as u32,
+            traffic: self.relay.traffic(),
+        }
     }
 
     /// The gauges as they are now.

@@ -15,7 +15,7 @@ use crate::aggregate::{AggregateSpec, Groups};
 use crate::config::NodeId;
 use crate::day::Day;
 use crate::frame::Encoding;
-use crate::inventory::{NodeInventory, NodeState};
+use crate::inventory::{NodeInventory, NodeLoad, NodeState};
 use crate::predicate::Predicate;
 use crate::store::{Digest, Version};
 
@@ -174,6 +174,8 @@ pub struct InventoryAnswer {
     pub inventory: NodeInventory,
     /// The known incarnation still runs.
     pub unchanged: bool,
+    /// What the node does.
+    pub load: NodeLoad,
 }
 
 /// Rows of one day, encoded once by the node that holds them.

@@ -2,7 +2,7 @@
 //!
 //! Nothing is decided here. What cannot be a value is a [`Malformed`] that names the field.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::coverage::{Entry, Outcome, Served};
 use crate::day::{Day, DayRange};
 use crate::decimal::Decimal;
 use crate::frame::Encoding;
-use crate::inventory::{DayInventory, NodeInventory, NodeState};
+use crate::inventory::{DayInventory, NodeInventory, NodeLoad, NodeState, Traffic};
 use crate::plan::{ChunkingChoice, InvalidQuery, Query};
 use crate::predicate::{Place, Predicate, Words};
 use crate::proto::v1;
@@ -541,6 +541,41 @@ pub fn inventory_to(inventory: &NodeInventory, unchanged: bool) -> v1::NodeInven
         days: days.iter().map(|(day, inventory)| day_inventory_to(*day, inventory)).collect(),
         unowned_days: inventory.unowned_days.clone(),
         unchanged,
+        // What the node does is added by who answers.
+        load: None,
+    }
+}
+
+/// What a node does, as a message.
+pub fn load_to(load: &NodeLoad) -> v1::NodeLoad {
+    let traffic = |(neighbour, traffic): (&NodeId, &Traffic)| v1::Traffic {
+        neighbour: neighbour.to_string(),
+        requests: traffic.requests,
+        bytes: traffic.bytes,
+    };
+    v1::NodeLoad {
+        active_queries: load.active_queries,
+        waiting_queries: load.waiting_queries,
+        computing_pieces: load.computing_pieces,
+        waiting_pieces: load.waiting_pieces,
+        peer_requests_in_flight: load.peer_requests_in_flight,
+        traffic: load.traffic.iter().map(traffic).collect(),
+    }
+}
+
+/// What a node says that it does, as far as it is about `nodes`: it is only shown.
+pub fn load_from(message: v1::NodeLoad, nodes: &BTreeSet<NodeId>) -> NodeLoad {
+    let traffic = |traffic: &v1::Traffic| {
+        let neighbour = nodes.get(traffic.neighbour.as_str())?.clone();
+        Some((neighbour, Traffic { requests: traffic.requests, bytes: traffic.bytes }))
+    };
+    NodeLoad {
+        active_queries: message.active_queries,
+        waiting_queries: message.waiting_queries,
+        computing_pieces: message.computing_pieces,
+        waiting_pieces: message.waiting_pieces,
+        peer_requests_in_flight: message.peer_requests_in_flight,
+        traffic: message.traffic.iter().filter_map(traffic).collect(),
     }
 }
 

@@ -308,7 +308,7 @@ async fn mistakes_are_problems_that_name_what_is_allowed() {
             &["unknown parameter `colour`", "parameter, min, max", "timeout_ms"][..],
         ),
         ("query?of=value", 400, "invalid", &["unknown parameter `of`"]),
-        ("topology?limit=1", 400, "invalid", &["none is taken here"]),
+        ("metrics?limit=1", 400, "invalid", &["none is taken here"]),
         ("query?min=many", 400, "invalid", &["min: `many` is not a number"]),
         ("query?min=35&max=5", 400, "invalid", &["min 35 is above max 5"]),
         ("query?min=1&min=2", 400, "invalid", &["min comes twice"]),

@@ -103,6 +103,11 @@ impl ComputeSlots {
         self.shared.lock().granted.len()
     }
 
+    /// Pieces that wait for one.
+    pub fn waiting_pieces(&self) -> usize {
+        self.shared.lock().queue.len()
+    }
+
     fn enqueue(
         &self,
         who: &Requester,

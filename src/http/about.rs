@@ -6,21 +6,34 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use crate::config::{NodeId, Process};
-use crate::inventory::{Mark, NodeInventory};
+use crate::inventory::{Mark, NodeInventory, NodeLoad, Traffic};
 use crate::state::{NodeState, Stop};
+use crate::store::Digest;
 
-/// Nodes, edges and teams. What a node holds is what it has said of itself last; one that has not been asked is unknown.
-pub(super) fn topology(state: &NodeState) -> Value {
+/// Nodes, edges and teams. What a node holds and does is what it has said of itself last; one that has not been asked is unknown.
+pub(super) fn topology(state: &NodeState, brief: bool) -> Value {
     let (overlay, directory) = (&state.overlay, state.relay.directory());
-    let (marks, snapshot) = (directory.marks(), directory.snapshot());
+    let (marks, mut loads, snapshot) = (directory.marks(), directory.loads(), directory.snapshot());
+    loads.insert(state.process.id.clone(), state.load());
     let me = Arc::new(state.holder.inventory(0));
-    let node = |process: &Process| match process.id == state.process.id {
-        true => node(process, "up", "", Some(&me)),
-        false => {
-            let inventory = snapshot.inventories.get(&process.id);
-            let (health, why) = health(&process.id, &marks, inventory.is_some());
-            node(process, health, why, inventory)
+    let node = |process: &Process| {
+        let (health, why, inventory) = match process.id == state.process.id {
+            true => ("up", "", Some(&me)),
+            false => {
+                let inventory = snapshot.inventories.get(&process.id);
+                let (health, why) = health(&process.id, &marks, inventory.is_some());
+                (health, why, inventory)
+            }
+        };
+        let mut node = node(process, health, why, inventory);
+        node["load"] = json!(loads.get(&process.id).map(load));
+        if let Some(free) = snapshot.free_compute_slots.get(&process.id) {
+            node["free_compute_slots"] = json!(free);
         }
+        if brief {
+            node.as_object_mut().expect("a node is an object").remove("days");
+        }
+        node
     };
     let edges = overlay.processes.values().flat_map(|process| {
         let farther = process.neighbours.iter().filter(|neighbour| process.id < **neighbour);
@@ -39,6 +52,33 @@ pub(super) fn topology(state: &NodeState) -> Value {
         "teams": teams.collect::<Value>(),
         "nodes": overlay.processes.values().map(node).collect::<Value>(),
         "edges": edges.collect::<Value>(),
+    })
+}
+
+fn load(load: &NodeLoad) -> Value {
+    let traffic = |(neighbour, traffic): (&NodeId, &Traffic)| json!({"node": neighbour.to_string(), "requests": traffic.requests, "bytes": traffic.bytes});
+    json!({
+        "active_queries": load.active_queries,
+        "waiting_queries": load.waiting_queries,
+        "computing_pieces": load.computing_pieces,
+        "waiting_pieces": load.waiting_pieces,
+        "peer_requests_in_flight": load.peer_requests_in_flight,
+        "traffic": load.traffic.iter().map(traffic).collect::<Value>(),
+    })
+}
+
+/// Days with files, their rows, and a hash over their versions: nodes that hold the same have the same.
+fn held(said: &NodeInventory) -> Value {
+    let days = || said.days.iter().filter(|(_, held)| held.statistics.files > 0);
+    let versions: Vec<u8> = days()
+        .flat_map(|(day, held)| [&day.number().to_be_bytes()[..], &held.version.0[..]].concat())
+        .collect();
+    json!({
+        "days": days().count(),
+        "first_day": days().next().map(|(day, _)| day.to_string()),
+        "last_day": days().next_back().map(|(day, _)| day.to_string()),
+        "rows": days().map(|(_, held)| held.statistics.rows).sum::<u64>(),
+        "version": (days().count() > 0).then(|| Digest::of(&versions).to_string()),
     })
 }
 
@@ -73,6 +113,7 @@ fn node(process: &Process, health: &str, why: &str, said: Option<&Arc<NodeInvent
         "files": said.map(|said| said.files),
         "free_compute_slots": said.map(|said| said.free_compute_slots),
         "unowned_days": said.map(|said| &said.unowned_days),
+        "held": said.map(|said| held(said)),
         "days": days.collect::<Value>(),
     })
 }

@@ -102,7 +102,7 @@ fn operation(route: &Route) -> Value {
     let is_query = matches!(route.answer, Answer::Rows | Answer::Groups);
     let parameters =
         route.parameters.iter().map(|name| json!({"$ref": format!("#/components/parameters/{name}")}));
-    let is_open = matches!(route.answer, Answer::Live | Answer::Ready);
+    let is_open = matches!(route.answer, Answer::Live | Answer::Ready | Answer::Page);
     let described = |format| schemas::media_type(route.answer, format);
     let content: Map<String, Value> = match is_query {
         true => Format::ALL
@@ -116,13 +116,16 @@ fn operation(route: &Route) -> Value {
         done["headers"] = headers();
     }
     let guarded = if is_open { &[] } else { FAILURES_OF_GUARDED };
-    let of_queries = if is_query || route.answer == Answer::Explanation { FAILURES_OF_QUERIES } else { &[] };
+    let of_queries = if route.answer.is_of_query() { FAILURES_OF_QUERIES } else { &[] };
     let failures = FAILURES.iter().chain(guarded).chain(of_queries).map(|(status, about)| {
         (status.to_string(), json!({"$ref": "#/components/responses/Problem", "description": about}))
     });
     json!({
         "summary": route.summary,
-        "operationId": route.path.trim_matches('/').replace(['/', '.'], "_"),
+        "operationId": match route.path.trim_matches('/') {
+            "" => "page".to_owned(),
+            path => path.replace(['/', '.'], "_"),
+        },
         "parameters": parameters.collect::<Value>(),
         "security": if is_open { json!([]) } else { json!([{}, {"bearer": []}]) },
         "responses": std::iter::once(("200".to_owned(), done)).chain(failures).collect::<Map<_, _>>(),

@@ -13,6 +13,7 @@ use crate::config::{Chunking, Limits};
 use crate::day::Day;
 use crate::decimal::Decimal;
 use crate::error::shown;
+use crate::frame::Encoding;
 use crate::plan::{ChunkingChoice, InvalidQuery, Query};
 use crate::predicate::{Place, Predicate, Words};
 use crate::rows::Format;
@@ -74,6 +75,79 @@ pub(super) const OF_EXPLANATION: &[&str] = &[
     "timeout_ms",
 ];
 
+/// Of a map.
+pub(super) const OF_MAP: &[&str] = &[
+    "parameter",
+    "min",
+    "max",
+    "from",
+    "to",
+    "hour",
+    "bbox",
+    "team",
+    "site",
+    "agency",
+    "search",
+    "partial",
+    "timeout_ms",
+];
+
+/// Of the hours of a day, for who colours a map himself.
+pub(super) const OF_HOURS: &[&str] = &[
+    "parameter",
+    "min",
+    "max",
+    "from",
+    "to",
+    "bbox",
+    "team",
+    "site",
+    "agency",
+    "search",
+    "partial",
+    "timeout_ms",
+];
+
+/// Of a time series.
+pub(super) const OF_SERIES: &[&str] = &[
+    "of",
+    "parameter",
+    "min",
+    "max",
+    "from",
+    "to",
+    "bbox",
+    "team",
+    "site",
+    "agency",
+    "search",
+    "partial",
+    "timeout_ms",
+];
+
+/// Of a plan and what became of it.
+pub(super) const OF_COVERAGE: &[&str] = &[
+    "parameter",
+    "min",
+    "max",
+    "from",
+    "to",
+    "bbox",
+    "team",
+    "site",
+    "agency",
+    "search",
+    "limit",
+    "partial",
+    "timeout_ms",
+];
+
+/// What a picture shows where nothing is said: smoke.
+const SHOWN_PARAMETER: &str = "PM2.5";
+
+/// Rows of a chunk that is only drawn, as far as `limits.chunk_bytes` allows them.
+const PICTURE_CHUNK_ROWS: u32 = 20_000;
+
 /// One parameter.
 pub(super) struct Parameter {
     pub(super) name: &'static str,
@@ -107,13 +181,15 @@ pub(super) struct Asked {
     group_by: Vec<GroupKey>,
     format: Option<Format>,
     timeout: Option<Duration>,
+    hour: Option<u8>,
+    brief: bool,
 }
 
 /// Every parameter.
-pub(super) const PARAMETERS: [Parameter; 18] = [
+pub(super) const PARAMETERS: [Parameter; 20] = [
     Parameter {
         name: "parameter",
-        about: "A parameter, such as PM2.5 or OZONE, in any letter case; absent: every parameter",
+        about: "A parameter, such as PM2.5 or OZONE, in any letter case; absent: every parameter, and PM2.5 in pictures",
         example: "PM2.5",
         schema: text,
         read: |asked, value| set(&mut asked.parameter, Ok(value.to_owned())),
@@ -256,6 +332,26 @@ pub(super) const PARAMETERS: [Parameter; 18] = [
             set(&mut asked.timeout, time.map(|milliseconds: u32| Duration::from_millis(milliseconds.into())))
         },
     },
+    Parameter {
+        name: "hour",
+        about: "The hour that a map shows, UTC; absent: the highest of all",
+        example: "19",
+        schema: || json!({"type": "integer", "minimum": 0, "maximum": 23}),
+        read: |asked, value| {
+            let hour = value.parse().ok().filter(|hour| *hour < 24);
+            set(
+                &mut asked.hour,
+                hour.ok_or_else(|| format!("`{}` is not an hour: 0 to 23 is expected", shown(value))),
+            )
+        },
+    },
+    Parameter {
+        name: "brief",
+        about: "Leave out the list of days of each node",
+        example: "true",
+        schema: || json!({"type": "boolean", "default": false}),
+        read: |asked, value| named(value, &[("true", true), ("false", false)]).map(|flag| asked.brief = flag),
+    },
 ];
 
 impl Asked {
@@ -314,6 +410,54 @@ impl Asked {
         Ok(Query { aggregate, ..self.rows()? })
     }
 
+    /// The query for a picture of rows, which is of one parameter.
+    pub(super) fn picture(&self) -> Result<Query, InvalidQuery> {
+        let parameter = Some(self.shown_parameter());
+        let predicate = self.predicate_of(parameter)?;
+        // Nobody waits for a first screen: few large chunks come sooner than many small ones.
+        let chunking = ChunkingChoice {
+            strategy: Some(Chunking::Fixed),
+            chunk_rows: Some(PICTURE_CHUNK_ROWS),
+            chunk_bytes: None,
+        };
+        Ok(Query { predicate, encoding: Encoding::Arrow, limit: None, chunking, ..self.rows()? })
+    }
+
+    /// The query for a picture of every hour.
+    pub(super) fn series(&self) -> Result<Query, InvalidQuery> {
+        let aggregate = AggregateSpec { of: self.series_of(), group_by: vec![GroupKey::Day, GroupKey::Hour] };
+        Ok(Query { aggregate: Some(aggregate), ..self.picture()? })
+    }
+
+    /// What that one is of.
+    pub(super) fn series_of(&self) -> AggregateOf {
+        self.of.unwrap_or(AggregateOf::Aqi)
+    }
+
+    /// What a picture is of.
+    pub(super) fn shown_parameter(&self) -> &str {
+        self.parameter.as_deref().unwrap_or(SHOWN_PARAMETER)
+    }
+
+    /// What selects the sites of a picture, in words; empty if nothing does.
+    pub(super) fn shown_sites(&self) -> String {
+        let texts = [("site", &self.site), ("agency", &self.agency), ("site or agency", &self.search)];
+        let said = texts
+            .into_iter()
+            .filter_map(|(what, text)| Some(format!("{what} with `{}`", shown(text.as_deref()?))));
+        said.collect::<Vec<_>>().join(", ")
+    }
+
+    /// The hour that a map shows; `None`: the highest of all.
+    pub(super) fn hour(&self) -> Option<u8> {
+        self.hour
+    }
+
+    /// Whether the days of nodes are left out.
+    pub(super) fn is_brief(&self) -> bool {
+        self.brief
+    }
+
     /// How the answer is written.
     pub(super) fn format(&self) -> Format {
         self.format.unwrap_or(Format::Ndjson)
@@ -325,8 +469,12 @@ impl Asked {
     }
 
     fn predicate(&self) -> Result<Predicate, InvalidQuery> {
+        self.predicate_of(self.parameter.as_deref())
+    }
+
+    fn predicate_of(&self, parameter: Option<&str>) -> Result<Predicate, InvalidQuery> {
         let words = Words {
-            parameter: self.parameter.as_deref(),
+            parameter,
             min: self.min.as_deref(),
             max: self.max.as_deref(),
             place: self.place,

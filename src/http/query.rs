@@ -39,7 +39,17 @@ const SCANNED_ROWS_PER_RECORD: u64 = 2000;
 const SCANNED_ROWS_PER_PARQUET_ROW: u64 = 1000;
 
 /// The chunks of a result that are still to come, or why there are no more.
-type Chunks = BoxStream<'static, Result<ChunkRead, Status>>;
+type Chunks = BoxStream<'static, Result<ChunkRead, QueryError>>;
+
+/// A query that was answered, and whose chunks are read.
+pub(super) struct Opened {
+    /// What it was answered with.
+    pub(super) answered: Answered,
+    /// The first is there. The result set is given up with them.
+    pub(super) chunks: Chunks,
+    /// Who pays for what is made of them.
+    pub(super) client: ClientKey,
+}
 
 /// Answers with rows.
 pub(super) async fn rows(
@@ -112,24 +122,12 @@ async fn answer(
     asked: &Asked,
     query: Query,
 ) -> Result<Response<Body>, QueryError> {
-    state.serving().map_err(|error| state.refused(error))?;
-    let (owner, client) = service::asker(&caller.identity, "")?;
-    let until = asked.timeout().map(|timeout| Instant::now() + timeout);
     let columns = frame::json_keys(query.aggregate.as_ref());
     let schema = frame::schema_before(query.encoding, query.aggregate.as_ref());
-    let asking = Asking {
-        query,
-        client: client.clone(),
-        owner: owner.clone(),
-        request_id: String::new(),
-        deadline: state.deadline(asked.timeout()),
-    };
-    let answered = state.coordinator.query(asking).await?;
-    let uid = answered.uid.clone();
-    let lease = Lease { coordinator: state.coordinator.clone(), uid, owner, client: client.clone() };
-    let chunks = chunks(state.clone(), caller, lease, &answered, until).await?;
+    let Opened { answered, chunks, client } = open(state, caller, asked, query).await?;
     let format = asked.format();
     let writer = RowWriter::start(format, Vec::new(), columns, &schema).expect("writing to memory succeeds");
+    let chunks = chunks.map(|chunk| chunk.map_err(|error| error.to_status())).boxed();
     let chunks = until_idle(chunks, state.overlay.limits.idle_stream()).boxed();
     let writing = Writing {
         coordinator: state.coordinator.clone(),
@@ -144,6 +142,30 @@ async fn answer(
     let body =
         Body::new(http_body_util::StreamBody::new(body.map(|bytes| bytes.map(http_body::Frame::data))));
     Ok(with_head(with_type(content_type(format), body), format, &answered))
+}
+
+/// Asks a query, and for its first chunk.
+pub(super) async fn open(
+    state: &Arc<NodeState>,
+    caller: &Caller,
+    asked: &Asked,
+    query: Query,
+) -> Result<Opened, QueryError> {
+    state.serving().map_err(|error| state.refused(error))?;
+    let (owner, client) = service::asker(&caller.identity, "")?;
+    let until = asked.timeout().map(|timeout| Instant::now() + timeout);
+    let asking = Asking {
+        query,
+        client: client.clone(),
+        owner: owner.clone(),
+        request_id: String::new(),
+        deadline: state.deadline(asked.timeout()),
+    };
+    let answered = state.coordinator.query(asking).await?;
+    let uid = answered.uid.clone();
+    let lease = Lease { coordinator: state.coordinator.clone(), uid, owner, client: client.clone() };
+    let chunks = chunks(state.clone(), caller, lease, &answered, until).await?;
+    Ok(Opened { answered, chunks, client })
 }
 
 /// A result set that nobody reads once this is dropped.
@@ -181,7 +203,7 @@ async fn chunks(
         Some((_, chunk)) => Some(chunk?),
         None => None,
     };
-    let rest = chunks.map(|(_, chunk)| chunk.map_err(|error| error.to_status()));
+    let rest = chunks.map(|(_, chunk)| chunk);
     // The place and the result set are given back when the client has taken everything, is gone, or takes nothing any more.
     let chunks = stream::iter(first.map(Ok)).chain(rest).map(move |chunk| {
         let _held = (&place, &lease);
@@ -196,7 +218,7 @@ struct Writing {
     client: ClientKey,
     result_set: Arc<ResultSet>,
     format: Format,
-    chunks: Chunks,
+    chunks: BoxStream<'static, Result<ChunkRead, Status>>,
     /// Of the next chunk.
     index: u32,
     /// `None` at the end.

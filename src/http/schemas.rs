@@ -24,10 +24,13 @@ pub(super) fn media_type(answer: Answer, format: Format) -> Value {
         // Bytes have no schema.
         (Answer::Rows | Answer::Groups, Format::Arrow | Format::Parquet) => return json!({}),
         (Answer::Explanation, _) => reference("Explanation"),
+        (Answer::Coverage, _) => reference("Coverage"),
+        (Answer::Hours, _) => reference("Hours"),
         (Answer::Topology, _) => reference("Topology"),
         (Answer::Metrics, _) => reference("Metrics"),
         (Answer::OpenApi, _) => json!({"type": "object"}),
-        (Answer::Exposition | Answer::Live | Answer::Ready, _) => json!({"type": "string"}),
+        (Answer::CoveragePicture | Answer::Map | Answer::Series, _) => text("A picture, as SVG"),
+        (Answer::Exposition | Answer::Live | Answer::Ready | Answer::Page, _) => json!({"type": "string"}),
     };
     json!({"schema": schema})
 }
@@ -38,6 +41,8 @@ pub(super) fn named() -> Value {
         "Observation": observation(),
         "Group": group(),
         "Explanation": explanation(),
+        "Coverage": coverage(),
+        "Hours": hours(),
         "Topology": topology(),
         "Metrics": metrics(),
         "Problem": problem(),
@@ -103,6 +108,66 @@ fn explanation() -> Value {
     ])
 }
 
+fn coverage() -> Value {
+    let kinds = ["served", "pruned", "no_data", "beyond_limit", "missing"];
+    let outcome = json!({
+        "type": "object",
+        "required": ["kind"],
+        "properties": {
+            "kind": {"type": "string", "enum": kinds},
+            "node": node(),
+            "attempt": count("1 for the first holder that was asked"),
+            "version": text("A hash over the day's rows"),
+            "rows_matched": count("Rows that match"),
+            "rows_taken": count("Those of them that are in the result"),
+            "by": text("The statistic that rules it out"),
+            "why": text("Why it is missing"),
+            "nodes_tried": list("Nodes that were asked in vain", node()),
+        },
+    });
+    let planned = object(&[
+        ("day", day("A planned day")),
+        ("team", text("Whose day it is")),
+        ("holders", list("Nodes that hold it, nearest first", node())),
+        ("planned", or_null("string", "The holder that was to be asked")),
+        ("outcome", outcome),
+    ]);
+    let milliseconds = |about| json!({"type": "number", "minimum": 0, "description": about});
+    let hop = object(&[
+        ("node", node()),
+        ("queue_ms", milliseconds("Waiting for compute slots")),
+        ("scan_ms", milliseconds("Scanning")),
+        ("encode_ms", milliseconds("Encoding")),
+        ("rows_scanned", count("Rows scanned")),
+        ("bytes", count("Bytes encoded")),
+        ("attempts", count("Requests to neighbours")),
+        ("elapsed_ms", milliseconds("From request to answer")),
+    ]);
+    object(&[
+        ("query", text("The query in words")),
+        ("total_rows", count("Rows of the result")),
+        ("limit_reached", flag("Whether the limit is full")),
+        ("rows_to_scan", count("What it was planned to cost")),
+        ("waited_ms", milliseconds("Waiting for admission")),
+        ("limiting_factor", text("What made it wait; empty if nothing did")),
+        ("elapsed_ms", milliseconds("From question to answer")),
+        ("hops", list("Where the time went; none of a result from the cache", hop)),
+        ("missing_days", list("Days that a partial result lacks", day("A day"))),
+        ("days", list("Every planned day", planned)),
+    ])
+}
+
+fn hours() -> Value {
+    let aqi = json!({"type": "array", "items": {"type": ["integer", "null"]}, "description": "By site"});
+    let hour = object(&[("hour", count("Of the day, UTC")), ("aqi", aqi)]);
+    object(&[
+        ("day", or_null("string", "The day")),
+        ("parameter", text("What is measured")),
+        ("hours", list("Those that have rows", hour)),
+        ("sites", list("Ids, as the circles of a map have them", text("A site"))),
+    ])
+}
+
 fn topology() -> Value {
     let team = object(&[
         ("name", text("Its name")),
@@ -115,7 +180,33 @@ fn topology() -> Value {
         ("rows", count("Its rows")),
         ("rejected_rows", count("Rows that do not parse")),
     ]);
-    let member = object(&[
+    let traffic = object(&[
+        ("node", node()),
+        ("requests", count("Requests sent there on behalf of clients, since it started")),
+        ("bytes", count("Bytes of these and their answers")),
+    ]);
+    let load = json!({
+        "oneOf": [{"type": "null"}, object(&[
+            ("active_queries", count("Queries that run")),
+            ("waiting_queries", count("Queries that wait for a slot")),
+            ("computing_pieces", count("Pieces of work that run")),
+            ("waiting_pieces", count("Pieces of work that wait for a slot")),
+            ("peer_requests_in_flight", count("Requests of neighbours")),
+            ("traffic", list("What it has asked its neighbours for", traffic)),
+        ])],
+        "description": "What it was doing when it was heard from last",
+    });
+    let held_in_all = json!({
+        "oneOf": [{"type": "null"}, object(&[
+            ("days", count("Days with files")),
+            ("first_day", or_null("string", "The first of them")),
+            ("last_day", or_null("string", "The last of them")),
+            ("rows", count("Their rows")),
+            ("version", or_null("string", "A hash over their versions")),
+        ])],
+        "description": "What it holds in all",
+    });
+    let mut member = object(&[
         ("id", node()),
         ("role", json!({"type": "string", "enum": ["leader", "team_leader", "worker"]})),
         ("team", text("Its team")),
@@ -131,8 +222,10 @@ fn topology() -> Value {
             "unowned_days",
             json!({"type": ["array", "null"], "items": {"type": "string"}, "description": "Days on its disk that no team owns"}),
         ),
-        ("days", list("Days that it holds", held)),
+        ("load", load),
+        ("held", held_in_all),
     ]);
+    member["properties"]["days"] = list("Days that it holds, unless the answer is to be brief", held);
     let edge = json!({"type": "array", "items": node(), "minItems": 2, "maxItems": 2});
     object(&[
         ("node", node()),

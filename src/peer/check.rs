@@ -53,7 +53,8 @@ pub fn inventory(
             statistics::check(held)
                 .map_err(|what| format!("the statistics of day {day} at node `{}`: {what}", item.node))?;
         }
-        answers.answers.push(InventoryAnswer { inventory, unchanged: message.unchanged });
+        let load = wire::load_from(message.load.unwrap_or_default(), nodes);
+        answers.answers.push(InventoryAnswer { inventory, unchanged: message.unchanged, load });
     }
     for failure in reply.unreachable {
         let item = asked.take(failure.node.clone())?.clone();

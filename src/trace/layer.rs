@@ -16,7 +16,7 @@ use tracing::{Instrument, Span};
 use super::{CARRIED, TraceContext, answered, failed, is_on};
 
 /// What clients ask; it begins a trace where they have begun none.
-const BEGINS: [&str; 11] = [
+const BEGINS: [&str; 16] = [
     "/overlay.v1.Overlay/Query",
     "/overlay.v1.Overlay/GetChunk",
     "/overlay.v1.Overlay/StreamChunks",
@@ -28,6 +28,11 @@ const BEGINS: [&str; 11] = [
     "/api/v1/query",
     "/api/v1/aggregate",
     "/api/v1/explain",
+    "/api/v1/coverage",
+    "/api/v1/coverage.svg",
+    "/api/v1/map.svg",
+    "/api/v1/hours",
+    "/api/v1/series.svg",
 ];
 
 /// What neighbours ask, and clients beside queries; a part of its caller's trace, else of none.

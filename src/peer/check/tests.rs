@@ -224,6 +224,20 @@ fn statistics_that_contradict_each_other_are_refused() {
     }
 }
 
+/// It is only shown, and kept: no more than there are nodes.
+#[test]
+fn traffic_with_strangers_is_left_out() {
+    let traffic = |neighbour: &str| v1::Traffic { neighbour: neighbour.to_owned(), requests: 2, bytes: 3 };
+    let known = nodes().iter().next().unwrap().clone();
+    let load = v1::NodeLoad {
+        active_queries: 1,
+        traffic: vec![traffic(&known), traffic("nobody"), traffic(&known)],
+        ..v1::NodeLoad::default()
+    };
+    let load = wire::load_from(load, &nodes());
+    assert_eq!((load.active_queries, load.traffic.len(), load.traffic[&known].bytes), (1, 1, 3));
+}
+
 #[test]
 fn nobody_is_put_off_for_longer_than_an_hour() {
     let cause = v1::FailureCause::Overloaded.into();

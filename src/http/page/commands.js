@@ -1,0 +1,59 @@
+// The same query for a command line, for Python, and for curl.
+
+/** A word as a shell takes it. */
+const quoted = (text) => (/^[\w.,:\/-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
+
+const isSecure = (location) => location.protocol === "https:";
+
+export function shell(asked, location, withToken) {
+  const words = ["overlay", "query", quoted(asked.parameter ?? "-")];
+  if (asked.min !== undefined || asked.max !== undefined) words.push(quoted(asked.min ?? "-"), quoted(asked.max ?? "-"));
+  words.push("--leader", location.host);
+  for (const name of ["from", "to", "bbox", "team", "site", "agency", "search", "limit"]) {
+    if (asked[name] !== undefined) words.push(`--${name}`, quoted(asked[name]));
+  }
+  if (asked.partial === "true") words.push("--partial");
+  if (isSecure(location)) words.push("--ca", "ca.pem");
+  if (withToken) words.push("--token-file", "client.token");
+  return words.join(" ");
+}
+
+/** The command of a flight: other names, and numbers where they are numbers. */
+function command(asked) {
+  const made = {};
+  const text = { parameter: "parameter", team: "team", site: "site", agency: "agency", search: "text" };
+  const numbers = { min: "min_value", max: "max_value", limit: "limit" };
+  for (const [name, key] of Object.entries(text)) if (asked[name] !== undefined) made[key] = asked[name];
+  for (const [name, key] of Object.entries(numbers)) if (asked[name] !== undefined) made[key] = Number(asked[name]);
+  for (const [name, key] of [["from", "date_start"], ["to", "date_end"]]) if (asked[name] !== undefined) made[key] = asked[name];
+  if (asked.bbox !== undefined) {
+    [made.lon_min, made.lat_min, made.lon_max, made.lat_max] = asked.bbox.split(",").map(Number);
+  }
+  if (asked.partial === "true") made.allow_partial = true;
+  return JSON.stringify(made);
+}
+
+export function python(asked, location, withToken) {
+  const json = command(asked);
+  // Without what single quotes would have to escape, JSON reads better in them.
+  const text = /['\\]/.test(json) ? JSON.stringify(json) : `'${json}'`;
+  const options = withToken ? ", options" : "";
+  const [scheme, trust] = isSecure(location) ? ["grpc+tls", ', tls_root_certs=open("ca.pem", "rb").read()'] : ["grpc", ""];
+  return [
+    "import pyarrow as pa",
+    "from pyarrow import flight  # pip install pyarrow pandas",
+    "",
+    ...(withToken ? ['options = flight.FlightCallOptions(headers=[(b"authorization", b"Bearer TOKEN")])'] : []),
+    `client = flight.connect("${scheme}://${location.host}"${trust})`,
+    `command = ${text}`,
+    `info = client.get_flight_info(flight.FlightDescriptor.for_command(command)${options})`,
+    `frame = pa.concat_tables(client.do_get(part.ticket${options}).read_all() for part in info.endpoints).to_pandas()`,
+  ].join("\n");
+}
+
+export function curl(asked, location, withToken) {
+  const trust = isSecure(location) ? " --cacert ca.pem" : "";
+  const header = withToken ? " -H 'authorization: Bearer TOKEN'" : "";
+  const query = new URLSearchParams({ ...asked, format: "csv" });
+  return `curl -s${trust}${header} ${quoted(`${location.origin}/api/v1/query?${query}`)} > observations.csv`;
+}

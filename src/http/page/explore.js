@@ -1,0 +1,234 @@
+// A query: asked, and its answer shown as a map, a time series, a plan with its coverage, rows, and commands.
+
+import { ask, askJson, askPicture, byId, bytes, element, fillTable, hasToken, iso, number, say, url } from "./node.js";
+import { lastLook } from "./overlay.js";
+import { openMap, sites, whenChosen } from "./map.js";
+import { curl, python, shell } from "./commands.js";
+
+const ROWS_SHOWN = 50;
+const COLUMNS = {
+  timestamp: "Time", site_name: "Site", parameter: "Parameter", value: "#Value", unit: "Unit", aqi: "#AQI", category: "#Category",
+  agency_name: "Agency", latitude: "#Latitude", longitude: "#Longitude", full_aqs_id: "AQS id",
+};
+
+let opened = false;
+let running = new AbortController();
+let seriesSite = "";
+
+export function openExplore() {
+  if (opened) return;
+  const topology = lastLook();
+  if (topology === undefined) {
+    document.addEventListener("topology", openExplore, { once: true });
+    return;
+  }
+  if (byId("explore").hidden) return;
+  opened = true;
+  prepare(topology);
+  run();
+  suggest();
+}
+
+/** The form knows teams and days; it starts with the last month that has data. */
+function prepare(topology) {
+  const [first, last] = extent(topology);
+  for (const name of ["from", "to"]) [byId(name).min, byId(name).max] = [iso(first), iso(last)];
+  const month = `${last.slice(0, 6)}01`;
+  byId("from").value = iso(month > first ? month : first);
+  byId("to").value = iso(last);
+  byId("team").append(...topology.teams.map((team) => element("option", { value: team.name }, team.name)));
+}
+
+/** The first and the last day that anybody owns. */
+function extent(topology) {
+  const owned = topology.teams.filter((team) => team.last_day !== null);
+  return [owned.map((team) => team.first_day).sort()[0], owned.map((team) => team.last_day).sort().at(-1)];
+}
+
+/** What the form says, by the names of the node; without what says nothing. */
+function query() {
+  const said = Object.fromEntries(new FormData(byId("query")));
+  const day = (name) => said[name].replaceAll("-", "");
+  const asked = { ...said, from: day("from"), to: day("to") };
+  return Object.fromEntries(Object.entries(asked).map(([name, value]) => [name, value.trim()]).filter(([, value]) => value !== ""));
+}
+
+/** Without names of `left`: pictures take no limit. */
+function without(asked, ...left) {
+  return Object.fromEntries(Object.entries(asked).filter(([name]) => !left.includes(name)));
+}
+
+async function run() {
+  // Nothing is known of teams and days yet; the first look asks.
+  if (lastLook() === undefined) return;
+  running.abort();
+  running = new AbortController();
+  const { signal } = running;
+  const asked = query();
+  commands(asked);
+  seriesSite = "";
+  const answer = byId("answer");
+  answer.dataset.state = "running";
+  answer.textContent = "asking …";
+  byId("explore").setAttribute("aria-busy", "true");
+  try {
+    await coverage(asked, answer, signal);
+    await Promise.all([map(asked, signal), series(asked, signal), rows(asked, signal)]);
+  } catch (problem) {
+    if (problem.name === "AbortError") return;
+    answer.dataset.state = "failed";
+    answer.textContent = problem.message;
+  }
+  byId("explore").removeAttribute("aria-busy");
+}
+
+async function coverage(asked, answer, signal) {
+  const found = await askJson("/api/v1/coverage", asked, signal);
+  const served = found.days.filter((day) => day.outcome.kind === "served");
+  const nodes = [...new Set(served.map((day) => day.outcome.node))].sort();
+  const parts = [
+    `${number(found.total_rows)} rows${found.limit_reached ? " (limit reached)" : ""} in ${Math.round(found.elapsed_ms)} ms`,
+    found.hops.length === 0 ? "from the cache" : `of ${number(found.rows_to_scan)} scanned`,
+    `${served.length} of ${found.days.length} days answered by ${nodes.join(", ") || "nobody"}`,
+  ];
+  if (found.missing_days.length > 0) parts.push(`missing: ${found.missing_days.join(", ")}`);
+  if (found.waited_ms >= 1) parts.push(`waited ${Math.round(found.waited_ms)} ms for ${found.limiting_factor}`);
+  answer.dataset.state = found.missing_days.length > 0 ? "partial" : "done";
+  answer.replaceChildren(...parts.map((part) => element("span", {}, part)));
+  const rows = found.days.map((day) => {
+    const outcome = day.outcome;
+    const why = outcome.by ?? outcome.why ?? (outcome.node ? `by ${outcome.node}` : "");
+    return [
+      iso(day.day), day.team, day.holders.join(", "), day.planned ?? "–", outcome.kind.replace("_", " "), why,
+      outcome.attempt ?? "–", outcome.rows_matched ?? "–", element("code", {}, outcome.version?.slice(0, 8) ?? "–"),
+    ];
+  });
+  const columns = ["Day", "Team", "Holders", "Planned", "Outcome", "How", "#Attempt", "#Rows", "Version"];
+  fillTable(byId("coverage-table"), "What became of each planned day", columns, rows);
+  const hops = found.hops.map((hop) => [
+    hop.node, Math.round(hop.elapsed_ms), hop.queue_ms, hop.scan_ms, hop.encode_ms, hop.rows_scanned, bytes(hop.bytes), hop.attempts,
+  ]);
+  const times = ["Node", "#Elapsed ms", "#Queue ms", "#Scan ms", "#Encode ms", "#Rows scanned", "#Bytes", "#Attempts"];
+  fillTable(byId("hops-table"), "Where the time of the query went; empty if it came from the cache", times, hops);
+  byId("coverage").replaceChildren(await askPicture("/api/v1/coverage.svg", asked, signal));
+}
+
+async function map(asked, signal) {
+  const days = planned(asked);
+  await openMap(without(asked, "limit"), days, signal);
+  const names = [...new Set(sites().map((site) => site.name))].sort();
+  byId("sites").replaceChildren(...names.map((name) => element("option", { value: name })));
+}
+
+/** Every day of the query that somebody owns. */
+function planned(asked) {
+  const topology = lastLook();
+  const teams = topology.teams.filter((team) => team.last_day !== null && (asked.team ?? team.name) === team.name);
+  const days = [];
+  for (const team of teams) {
+    const first = asked.from > team.first_day ? asked.from : team.first_day;
+    const last = asked.to < team.last_day ? asked.to : team.last_day;
+    const [end, day] = [new Date(`${iso(last)}T00:00Z`), new Date(`${iso(first)}T00:00Z`)];
+    for (; day <= end; day.setUTCDate(day.getUTCDate() + 1)) days.push(day.toISOString().slice(0, 10).replaceAll("-", ""));
+  }
+  return days.sort();
+}
+
+function seriesQuery(asked) {
+  const of = byId("series-of").value;
+  return { ...without(asked, "limit"), of, ...(seriesSite === "" ? {} : { site: seriesSite }) };
+}
+
+async function series(asked, signal) {
+  const chip = byId("series-site");
+  [chip.hidden, byId("series-all").hidden] = [seriesSite === "", seriesSite === ""];
+  chip.textContent = seriesSite;
+  byId("series").replaceChildren(await askPicture("/api/v1/series.svg", seriesQuery(asked), signal));
+  if (byId("series-details").open) await seriesTable();
+}
+
+async function seriesTable() {
+  const asked = { parameter: "PM2.5", ...seriesQuery(query()), group_by: "day,hour", format: "json" };
+  const hours = await askJson("/api/v1/aggregate", asked);
+  const rows = hours.map((hour) => [`${iso(hour.date)} ${String(hour.hour).padStart(2, "0")}:00`, hour.count, hour.min, hour.mean, hour.max]);
+  fillTable(byId("series-table"), "Hours of the time series", ["Hour, UTC", "#Rows", "#Lowest", "#Mean", "#Highest"], rows);
+}
+
+async function rows(asked, signal) {
+  const limit = Math.min(Number(asked.limit ?? ROWS_SHOWN) || ROWS_SHOWN, ROWS_SHOWN);
+  const response = await ask("/api/v1/query", { ...asked, limit, format: "json" }, signal);
+  const found = await response.json();
+  byId("rows-said").textContent = found.length === 0 ? "No row matches." : `The first ${number(found.length)}, in the order of day, file and row.`;
+  const cells = found.map((row) => Object.keys(COLUMNS).map((name) => row[name] ?? "–"));
+  fillTable(byId("rows"), "Rows", Object.values(COLUMNS), cells);
+}
+
+function commands(asked) {
+  byId("shell").textContent = shell(asked, location, hasToken());
+  byId("python").textContent = python(asked, location, hasToken());
+  byId("curl").textContent = curl(asked, location, hasToken());
+  for (const link of byId("downloads").querySelectorAll("a")) {
+    link.href = url("/api/v1/query", { ...asked, format: link.dataset.format });
+  }
+}
+
+/** Names to choose from, and the formats that this node writes. */
+async function suggest() {
+  try {
+    const document_ = await askJson("/api/v1/openapi.json");
+    const formats = document_.components.parameters.format.schema.enum;
+    const links = formats.map((format) => element("a", { class: "button", "data-format": format, href: "#", download: `observations.${format}` }, format));
+    byId("downloads").append(...links);
+    commands(query());
+    const agencies = await askJson("/api/v1/aggregate", { group_by: "agency", format: "json", parameter: query().parameter });
+    byId("agencies").replaceChildren(...agencies.map((agency) => element("option", { value: agency.agency_name })));
+  } catch {
+    // Nothing is suggested then.
+  }
+}
+
+/** A link shows no token: what needs one is fetched, and then kept as a file. */
+async function download(event) {
+  const link = event.target.closest("a[data-format]");
+  if (link === null || !hasToken()) return;
+  event.preventDefault();
+  const file = URL.createObjectURL(await (await ask(link.getAttribute("href"))).blob());
+  const saved = element("a", { href: file, download: link.download });
+  saved.click();
+  setTimeout(() => URL.revokeObjectURL(file), 60_000);
+}
+
+async function showSeries(site) {
+  seriesSite = site;
+  try {
+    await series(query(), running.signal);
+    say(site === "" ? "Time series of all sites" : `Time series of ${site}`);
+  } catch (problem) {
+    if (problem.name !== "AbortError") byId("series").replaceChildren(element("p", { class: "muted" }, problem.message));
+  }
+}
+
+byId("query").addEventListener("submit", (event) => {
+  event.preventDefault();
+  run();
+});
+byId("downloads").addEventListener("click", (event) => download(event).catch((problem) => say(problem.message)));
+byId("series-of").addEventListener("change", () => showSeries(seriesSite));
+byId("series-all").addEventListener("click", () => showSeries(""));
+byId("series-details").addEventListener("toggle", () => byId("series-details").open && seriesTable().catch((problem) => say(problem.message)));
+whenChosen(showSeries);
+
+for (const button of document.querySelectorAll("[data-copies]")) {
+  button.addEventListener("click", async () => {
+    const text = byId(button.dataset.copies);
+    try {
+      await navigator.clipboard.writeText(text.textContent);
+      say("Copied");
+      button.textContent = "Copied";
+      setTimeout(() => (button.textContent = "Copy"), 1500);
+    } catch {
+      // Not over plain HTTP from another host: then it is marked, to be copied by hand.
+      getSelection().selectAllChildren(text);
+    }
+  });
+}

@@ -1,0 +1,189 @@
+// The overlay, live: one look at what the node knows twice a second.
+//
+// The node asks the others every `limits.probe_ms` (one second), so that a node that dies is seen within one and a half.
+
+import { askJson, byId, bytes, element, fillTable, number, renew, say } from "./node.js";
+import { drawGraph } from "./graph.js";
+
+const EVERY_MS = 500;
+/** Rates are those of this time: loads come once a second, so less would flicker. */
+const WINDOW_MS = 3000;
+const MOST_EVENTS = 30;
+
+let looks = [];
+let known = new Map();
+let timer;
+/** The look that the next one follows: there is one line of them. */
+let current;
+
+export function openOverlay() {
+  draw();
+}
+
+/** Looks at once, and on from there. */
+export function lookNow() {
+  clearTimeout(timer);
+  look();
+}
+
+/** What was seen last; `undefined` before. */
+export function lastLook() {
+  return looks.at(-1)?.topology;
+}
+
+async function look() {
+  const [began, mine] = [performance.now(), (current = Symbol())];
+  try {
+    const topology = await askJson("/api/v1/topology", { brief: true });
+    looks.push({ at: began, topology });
+    looks = looks.filter((look) => began - look.at <= WINDOW_MS);
+    note(topology);
+    connection("live", `node ${topology.node}, live`);
+    document.dispatchEvent(new CustomEvent("topology", { detail: topology }));
+    draw();
+  } catch (problem) {
+    if (problem.status !== 401) connection("lost", problem.message);
+    else connection("waiting", "a token is needed");
+  }
+  if (mine !== current) return;
+  const next = Math.max(0, EVERY_MS - (performance.now() - began));
+  timer = setTimeout(look, next);
+}
+
+function connection(state, text) {
+  const pill = byId("connection");
+  if (pill.dataset.state === state && pill.textContent === text) return;
+  if (state === "lost" && pill.dataset.state !== "lost") say(`Connection lost: ${text}`);
+  pill.dataset.state = state;
+  pill.textContent = text;
+}
+
+/** Keeps what changed since the last look. */
+function note(topology) {
+  byId("served-by").textContent = `${topology.node}, version ${topology.version}`;
+  for (const node of topology.nodes) {
+    const before = known.get(node.id);
+    known.set(node.id, { health: node.health, incarnation: node.incarnation });
+    if (before === undefined) continue;
+    if (before.health !== node.health) {
+      event(`Node ${node.id} is ${node.health}`, node.why);
+    } else if (before.incarnation && node.incarnation && before.incarnation !== node.incarnation) {
+      event(`Node ${node.id} was started again`, "");
+    }
+  }
+}
+
+function event(what, why) {
+  say(what);
+  const list = byId("events");
+  list.querySelector(".muted")?.remove();
+  const time = new Date().toLocaleTimeString("en-GB");
+  const line = element("li", {}, element("time", {}, time), ` ${what}`);
+  if (why) line.append(element("span", { class: "why" }, why));
+  list.prepend(line);
+  while (list.children.length > MOST_EVENTS) list.lastElementChild.remove();
+}
+
+function draw() {
+  const topology = lastLook();
+  if (topology === undefined || byId("overlay").hidden) return;
+  const nodes = topology.nodes.map((node) => ({ ...node, load: isSilent(node) ? null : node.load }));
+  const edges = topology.edges.map(([a, b]) => ({ a, b, ...traffic(a, b) }));
+  tiles(nodes, edges);
+  drawGraph(byId("graph"), nodes, edges);
+  nodeTable(nodes);
+  edgeTable(edges);
+}
+
+/** What a node does that does not answer is not known. */
+export const isSilent = (node) => node.health === "down" || node.health === "unknown";
+
+/** Requests and bytes a second between two nodes, whoever asked, and since they started. */
+function traffic(a, b) {
+  const sum = (look) => {
+    const total = { requests: 0, bytes: 0 };
+    for (const [from, to] of [[a, b], [b, a]]) {
+      const load = look.topology.nodes.find((node) => node.id === from)?.load;
+      const with_ = load?.traffic.find((traffic) => traffic.node === to);
+      total.requests += with_?.requests ?? 0;
+      total.bytes += with_?.bytes ?? 0;
+    }
+    return total;
+  };
+  const [first, last] = [looks[0], looks.at(-1)];
+  const [before, now] = [sum(first), sum(last)];
+  const seconds = Math.max((last.at - first.at) / 1000, 0.5);
+  const rate = (name) => Math.max(0, now[name] - before[name]) / seconds;
+  return { requestRate: rate("requests"), byteRate: rate("bytes"), requests: now.requests, bytes: now.bytes };
+}
+
+function tiles(nodes, edges) {
+  const up = nodes.filter((node) => node.health === "up").length;
+  const sum = (name) => nodes.reduce((total, node) => total + (node.load?.[name] ?? 0), 0);
+  const versions = new Map();
+  for (const node of nodes) {
+    if (node.held?.version) versions.set(`${node.team} ${node.held.version}`, node.team);
+  }
+  const teams = new Set(versions.values());
+  const shown = [
+    ["Nodes up", `${up} of ${nodes.length}`, up === nodes.length ? "good" : "bad"],
+    ["Queries active", number(sum("active_queries"))],
+    ["Queries waiting", number(sum("waiting_queries"))],
+    ["Pieces computing", `${number(sum("computing_pieces"))}, ${number(sum("waiting_pieces"))} waiting`],
+    ["Between nodes", `${bytes(edges.reduce((total, edge) => total + edge.byteRate, 0))}/s`],
+    ["Versions of the data", versions.size === teams.size ? "equal" : `${versions.size} in ${teams.size} teams`],
+  ];
+  renew(
+    byId("tiles"),
+    shown.map(([name, value, state]) =>
+      element("div", { class: "tile", "data-state": state ?? "" }, element("dt", {}, name), element("dd", {}, value)),
+    ),
+  );
+  const rows = nodes.map((node) => node.held?.rows ?? 0).reduce((most, rows) => Math.max(most, rows), 0);
+  byId("overlay-summary").textContent = `${nodes.length} nodes, ${edges.length} edges, up to ${number(rows)} rows at a node`;
+}
+
+function nodeTable(nodes) {
+  const rows = nodes.map((node) => {
+    const load = node.load;
+    const free = node.free_compute_slots ?? "";
+    return [
+      node.id,
+      element("span", { class: "health", "data-health": node.health, title: node.why }, node.health),
+      node.role.replace("_", " "),
+      node.team,
+      load ? load.active_queries : "–",
+      load ? load.waiting_queries : "–",
+      load ? `${load.computing_pieces} / ${load.waiting_pieces}` : "–",
+      load ? load.peer_requests_in_flight : "–",
+      isSilent(node) ? "–" : free,
+      daysHeld(node),
+      node.held?.rows ?? "–",
+      element("code", {}, node.held?.version?.slice(0, 8) ?? "–"),
+      node.address,
+    ];
+  });
+  const columns = ["Node", "Health", "Role", "Team", "#Active", "#Waiting", "#Pieces run / wait", "#For neighbours", "#Free slots", "Days", "#Rows", "Version", "Address"];
+  fillTable(byId("nodes"), "Every node: health, load, queue, days and version of its data", columns, rows);
+}
+
+/** `8, 2020-08-10 to 2020-08-20`. */
+export function daysHeld(node) {
+  const held = node.held;
+  if (!held) return "unknown";
+  if (held.days === 0) return "none";
+  const short = (day) => `${day.slice(4, 6)}-${day.slice(6)}`;
+  return `${held.days}, ${short(held.first_day)} to ${short(held.last_day)}`;
+}
+
+function edgeTable(edges) {
+  const rows = edges.map((edge) => [
+    `${edge.a} – ${edge.b}`,
+    edge.requestRate < 0.05 ? "0" : edge.requestRate.toFixed(1),
+    `${bytes(edge.byteRate)}/s`,
+    edge.requests,
+    bytes(edge.bytes),
+  ]);
+  const columns = ["Edge", "#Requests/s", "#Bytes", "#Requests in all", "#Bytes in all"];
+  fillTable(byId("edges"), "Traffic of each edge on behalf of clients", columns, rows);
+}

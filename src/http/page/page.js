@@ -1,0 +1,46 @@
+// Which view is shown, and whether the node wants a token.
+
+import { byId, hasToken, keepToken, whenUnauthenticated } from "./node.js";
+import { openExplore } from "./explore.js";
+import { lookNow, openOverlay } from "./overlay.js";
+
+const VIEWS = { overlay: openOverlay, explore: openExplore };
+
+function show() {
+  const wanted = location.hash.slice(1);
+  if (wanted === "main") return byId("main").focus();
+  const view = wanted in VIEWS ? wanted : "overlay";
+  for (const name of Object.keys(VIEWS)) {
+    byId(name).hidden = name !== view;
+    const link = byId(`to-${name}`);
+    if (name === view) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  }
+  document.title = `${byId(`${view}-title`).textContent} · Air-quality overlay`;
+  // Not to the view's own place: that lies behind the header.
+  scrollTo(0, 0);
+  VIEWS[view]();
+}
+
+whenUnauthenticated((detail) => {
+  const form = byId("token-form");
+  if (form.hidden) {
+    form.hidden = false;
+    byId("token").focus();
+  }
+  byId("token-problem").textContent = hasToken() ? detail : "";
+});
+
+byId("token-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  keepToken(byId("token").value.trim());
+  byId("token").value = "";
+  byId("token-form").hidden = true;
+  lookNow();
+  show();
+});
+
+window.addEventListener("hashchange", show);
+// Whichever view is shown first: both need to know the nodes.
+lookNow();
+show();
