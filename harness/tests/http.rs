@@ -927,7 +927,7 @@ fn assert_described(at: &str, document: &Value, schema: &Value, value: &Value) {
     };
     match value {
         Value::Object(members) => {
-            let Some(described) = schema["properties"].as_object() else { return };
+            let Some(described) = described(schema, members) else { return };
             let names =
                 |names: &serde_json::Map<String, Value>| names.keys().cloned().collect::<BTreeSet<_>>();
             assert_eq!(names(members), names(described), "{at}: answered, and described");
@@ -940,6 +940,18 @@ fn assert_described(at: &str, document: &Value, schema: &Value, value: &Value) {
         }
         _ => {}
     }
+}
+
+/// The members that a schema describes, of several alternatives those of the one with this `kind`, or the only one that is an
+/// object; `None` of one that describes no members.
+fn described<'a>(
+    schema: &'a Value,
+    members: &serde_json::Map<String, Value>,
+) -> Option<&'a serde_json::Map<String, Value>> {
+    let Some(several) = schema["oneOf"].as_array() else { return schema["properties"].as_object() };
+    let mut objects = several.iter().filter_map(|one| one["properties"].as_object());
+    let kind = members.get("kind");
+    objects.find(|described| kind.is_none_or(|kind| described["kind"]["const"] == *kind))
 }
 
 fn in_parentheses<'a>(problem: &'a Value, before: &str) -> BTreeSet<&'a str> {

@@ -109,22 +109,26 @@ fn explanation() -> Value {
 }
 
 fn coverage() -> Value {
-    let kinds = ["served", "pruned", "no_data", "beyond_limit", "missing"];
-    let outcome = json!({
-        "type": "object",
-        "required": ["kind"],
-        "properties": {
-            "kind": {"type": "string", "enum": kinds},
-            "node": node(),
-            "attempt": count("1 for the first holder that was asked"),
-            "version": text("A hash over the day's rows"),
-            "rows_matched": count("Rows that match"),
-            "rows_taken": count("Those of them that are in the result"),
-            "by": text("The statistic that rules it out"),
-            "why": text("Why it is missing"),
-            "nodes_tried": list("Nodes that were asked in vain", node()),
-        },
-    });
+    let kind = |name: &str| ("kind", json!({"const": name}));
+    let version = || ("version", text("A hash over the day's rows"));
+    let outcome = json!({"oneOf": [
+        object(&[
+            kind("served"),
+            ("node", node()),
+            ("attempt", count("1 for the first holder that was asked")),
+            version(),
+            ("rows_matched", count("Rows that match")),
+            ("rows_taken", count("Those of them that are in the result")),
+        ]),
+        object(&[kind("pruned"), ("by", text("The statistic that rules it out")), version()]),
+        object(&[kind("no_data"), ("node", node())]),
+        object(&[kind("beyond_limit")]),
+        object(&[
+            kind("missing"),
+            ("why", text("Why")),
+            ("nodes_tried", list("Nodes that were asked in vain", node())),
+        ]),
+    ]});
     let planned = object(&[
         ("day", day("A planned day")),
         ("team", text("Whose day it is")),
