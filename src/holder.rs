@@ -167,13 +167,22 @@ impl Holder {
             data.incarnation += 1;
             data.unowned_days = unowned_days;
         }
-        let (keep, most_bytes) = self.keep_replaced;
+        let (keep, _) = self.keep_replaced;
         for replaced in data.store.replaced() {
             data.replaced_until.entry(replaced).or_insert(now + keep);
         }
-        data.forget_replaced(now, most_bytes);
         self.set_data(data);
         others
+    }
+
+    /// Lets go of replaced data that no result set can need any more, or that find no room; whether there were some.
+    pub fn forget_replaced(&self, now: Instant) -> bool {
+        let Some(before) = self.data().filter(|data| !data.replaced_until.is_empty()) else { return false };
+        let mut data = (*before).clone();
+        data.forget_replaced(now, self.keep_replaced.1);
+        let are_fewer = data.replaced_until.len() < before.replaced_until.len();
+        self.set_data(data);
+        are_fewer
     }
 
     fn set_data(&self, data: Data) {

@@ -22,7 +22,7 @@ use crate::store::{DayStatistics, Version};
 pub struct NodeInventory {
     /// The node.
     pub node: NodeId,
-    /// Which start of the process this is; another number after every restart.
+    /// Which start of the process this is, and which data since: a larger number after every restart and with all new data.
     pub incarnation: u64,
     /// Whether its data are loaded.
     pub ready: bool,
@@ -54,7 +54,7 @@ pub struct DayInventory {
 pub struct NodeState {
     /// The node that answered.
     pub node: NodeId,
-    /// Which start of its process.
+    /// Which start of its process, and which data since.
     pub incarnation: u64,
     /// Compute slots that nobody uses.
     pub free_compute_slots: u32,
@@ -134,6 +134,11 @@ impl Directory {
         }
         inner.hear_of_slots(&node, inventory.free_compute_slots);
         let known = inner.now.inventories.get(&node);
+        if known.is_some_and(|known| known.incarnation > inventory.incarnation) {
+            // It was overtaken on its way by a newer one; or the clock of a node that was restarted went back. It is asked again.
+            inner.change().inventories.remove(&node);
+            return;
+        }
         let known = known.filter(|known| known.incarnation == inventory.incarnation);
         match (unchanged, known) {
             (true, Some(known)) if known.draining == inventory.draining => return,

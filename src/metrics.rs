@@ -157,6 +157,7 @@ pub struct Metrics {
     rejected_rows: Gauge,
     replaced_days: Counter,
     pending_days: Gauge,
+    failed_looks: Gauge,
 }
 
 /// What is read from the node at the moment it is asked.
@@ -246,6 +247,7 @@ impl Default for Metrics {
             rejected_rows: Gauge::default(),
             replaced_days: Counter::default(),
             pending_days: Gauge::default(),
+            failed_looks: Gauge::default(),
             registry: Registry::default(),
         };
         registry.register("queries", "Queries by outcome", metrics.queries.clone());
@@ -370,12 +372,22 @@ impl Default for Metrics {
             "Days whose files have changed and are not loaded yet",
             metrics.pending_days.clone(),
         );
+        registry.register(
+            "failed_looks",
+            "Looks at the files of the dataset that failed, one after the other, up to now",
+            metrics.failed_looks.clone(),
+        );
         Metrics { registry, ..metrics }
     }
 }
 
 impl Metrics {
-    /// Takes note of a look at the files of a dataset that is watched.
+    /// Takes note of how many looks in a row have failed.
+    pub fn looked(&self, failed_looks: u32) {
+        self.failed_looks.set(failed_looks.into());
+    }
+
+    /// Takes note of what a look at the files of a dataset came to.
     pub fn watched(&self, replaced_days: usize, pending_days: usize) {
         self.replaced_days.inc_by(replaced_days as u64);
         self.pending_days.set(pending_days as i64);

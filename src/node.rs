@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arrow_flight::flight_service_server::FlightServiceServer;
@@ -516,22 +516,26 @@ async fn load_data(
 ) -> Result<(), NodeError> {
     set_health(&health, tonic_health::ServingStatus::NotServing).await;
     let progress = Arc::new(progress);
-    // Before anything is loaded, so that whatever is written meanwhile is noticed.
-    let watched = dataset.as_ref().filter(|dataset| dataset.watch);
-    let watcher = watched.map(|dataset| Watcher::new(dataset.root.clone(), state.holder.placed().clone()));
     let options = dataset.as_ref().map(|dataset| dataset.options);
     let (reporting, loading_state) = (progress.clone(), state.clone());
     let job = move || {
         let report = |at: LoadProgress| drop(reporting.send_replace(Loading::Running(at)));
-        load_placed(&loading_state, dataset, &report)
+        // Before anything is loaded, so that whatever is written meanwhile is noticed.
+        let watched = dataset.as_ref().filter(|dataset| dataset.watch);
+        let placed = || loading_state.holder.placed().clone();
+        let watcher = watched.map(|dataset| Watcher::new(dataset.root.clone(), placed()));
+        load_placed(&loading_state, dataset, &report)?;
+        Ok::<_, LoadError>(watcher)
     };
     // Loading is charged to nobody.
-    let loaded = state.holder.compute().run(0, job).await;
-    if let Err(error) = loaded {
-        let error = NodeError::Load { node: state.process.id.clone(), why: error.to_string() };
-        progress.send_replace(Loading::Failed(error.clone()));
-        return Err(error);
-    }
+    let watcher = match state.holder.compute().run(0, job).await {
+        Ok(watcher) => watcher,
+        Err(error) => {
+            let error = NodeError::Load { node: state.process.id.clone(), why: error.to_string() };
+            progress.send_replace(Loading::Failed(error.clone()));
+            return Err(error);
+        }
+    };
     set_health(&health, tonic_health::ServingStatus::Serving).await;
     tracing::info!(node = %state.process.id, "ready");
     progress.send_replace(Loading::Ready);
@@ -578,40 +582,39 @@ fn unowned(state: &NodeState, days: &[Day]) -> Vec<String> {
 }
 
 /// Looks at the files again and again, and takes new data when they are whole.
-async fn keep_up(
-    state: &Arc<NodeState>,
-    mut watcher: Watcher,
-    options: LoadOptions,
-) -> Result<(), NodeError> {
+async fn keep_up(state: &Arc<NodeState>, watcher: Watcher, options: LoadOptions) -> Result<(), NodeError> {
     // Beside queries, which need the cores more.
     let options = LoadOptions { threads: 1, ..options };
-    let mut failures = 0u32;
+    let watcher = Arc::new(Mutex::new(watcher));
+    let mut failed_looks = 0u32;
     loop {
         tokio::time::sleep(state.overlay.limits.watch()).await;
         let Some(store) = state.holder.store() else { continue };
-        let look = tokio::task::spawn_blocking(move || {
-            let looked = watcher.look(&store, &options);
-            (watcher, looked)
-        });
-        let looked = look.await.map_err(|panicked| NodeError::Serve {
-            node: state.process.id.clone(),
-            why: format!("watching the dataset: {panicked}"),
-        })?;
-        watcher = looked.0;
-        match looked.1 {
+        let looking = watcher.clone();
+        let look = move || {
+            let mut watcher = looking.lock().unwrap_or_else(PoisonError::into_inner);
+            watcher.look(&store, &options).map_err(|error| error.to_string())
+        };
+        // Data that break the loader are no reason to end: the node keeps what it has.
+        let looked = tokio::task::spawn_blocking(look).await;
+        let looked = looked.unwrap_or_else(|panicked| Err(panicked.to_string()));
+        let is_memory_free = match looked {
             Ok(reloaded) => {
-                failures = 0;
-                if take_new_data(state, reloaded) {
-                    // The data that this look began with are gone by now, too.
-                    let _ = tokio::task::spawn_blocking(outside::give_back_memory).await;
-                }
+                failed_looks = 0;
+                take_new_data(state, reloaded)
             }
             Err(error) => {
-                failures += 1;
-                if failures.is_power_of_two() {
-                    tracing::warn!(node = %state.process.id, %error, "cannot look for new data");
+                failed_looks += 1;
+                if failed_looks.is_power_of_two() {
+                    tracing::warn!(node = %state.process.id, error, "cannot look for new data");
                 }
+                state.holder.forget_replaced(Instant::now())
             }
+        };
+        state.metrics.looked(failed_looks);
+        if is_memory_free {
+            // The data that this look began with are gone by now, too.
+            let _ = tokio::task::spawn_blocking(outside::give_back_memory).await;
         }
     }
 }
@@ -626,10 +629,8 @@ fn take_new_data(state: &NodeState, reloaded: Reloaded) -> bool {
         tracing::warn!(%node, %row, "row rejected");
     }
     let unowned = unowned(state, &reloaded.others);
-    let (pending, loaded) = (reloaded.pending, !reloaded.days.is_empty());
-    let replaced_bytes = || state.holder.store().map_or(0, |store| store.replaced_bytes());
-    let before = replaced_bytes();
-    let days = state.holder.replace(reloaded, unowned, Instant::now());
+    let (now, pending, is_loaded) = (Instant::now(), reloaded.pending, !reloaded.days.is_empty());
+    let days = state.holder.replace(reloaded, unowned, now);
     state.metrics.watched(days.len(), pending);
     if !days.is_empty() {
         let days: Vec<String> = days.iter().map(Day::to_string).collect();
@@ -637,7 +638,7 @@ fn take_new_data(state: &NodeState, reloaded: Reloaded) -> bool {
     }
     // What this node knows of itself, as others learn it from its answers.
     state.relay.directory().heard_from(&state.holder.state());
-    loaded || replaced_bytes() < before
+    state.holder.forget_replaced(now) || is_loaded
 }
 
 /// Keeps the addresses of the hosts that are written as names.

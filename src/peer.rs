@@ -150,10 +150,11 @@ impl Neighbour {
         Traffic { requests: self.requests.load(Ordering::Relaxed), bytes: self.bytes.load(Ordering::Relaxed) }
     }
 
-    fn count_traffic(&self, call: &Call, messages: [usize; 2]) {
+    fn count_traffic(&self, call: &Call, request: &impl Message, reply: &impl Message) {
         if !call.client.is_nobody() {
+            let bytes = request.encoded_len() + reply.encoded_len();
             self.requests.fetch_add(1, Ordering::Relaxed);
-            self.bytes.fetch_add(messages.iter().sum::<usize>() as u64, Ordering::Relaxed);
+            self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         }
     }
 
@@ -182,7 +183,7 @@ impl Neighbour {
             async move { client.inventory(request).await }
         };
         let reply = self.asked("overlay.v1.Peer/Inventory", items.len(), call, ask).await?;
-        self.count_traffic(call, [request.encoded_len(), reply.encoded_len()]);
+        self.count_traffic(call, &request, &reply);
         check::inventory(items, &self.nodes, reply).map_err(|what| self.bad_answer(what))
     }
 
@@ -212,7 +213,7 @@ impl Neighbour {
             async move { client.count(request).await }
         };
         let reply = self.asked("overlay.v1.Peer/Count", items.len(), call, ask).await?;
-        self.count_traffic(call, [request.encoded_len(), reply.encoded_len()]);
+        self.count_traffic(call, &request, &reply);
         check::count(spec, items, &self.nodes, reply).map_err(|what| self.bad_answer(what))
     }
 
@@ -240,7 +241,7 @@ impl Neighbour {
             async move { client.read(request).await }
         };
         let reply = self.asked("overlay.v1.Peer/Read", items.len(), call, ask).await?;
-        self.count_traffic(call, [request.encoded_len(), reply.encoded_len()]);
+        self.count_traffic(call, &request, &reply);
         check::read(items, &self.nodes, reply).map_err(|what| self.bad_answer(what))
     }
 

@@ -222,6 +222,33 @@ impl Store {
         self.replaced.extend(before.map(|before| ((day, before.version), before)));
     }
 
+    /// Leaves out the sites and measures that no row has any more, if they are more than half of their table.
+    ///
+    /// The others get other codes: who reads by those of before keeps the store of before.
+    pub(crate) fn compact(&mut self) {
+        let mut sites = vec![false; self.sites().len()];
+        let mut measures = vec![false; self.measures().len()];
+        for batch in self.days.values().chain(self.replaced.values()) {
+            batch.site.iter().for_each(|code| sites[*code as usize] = true);
+            batch.measure.iter().for_each(|code| measures[usize::from(*code)] = true);
+        }
+        let is_sparse = |used: &[bool]| used.iter().filter(|used| **used).count() * 2 < used.len();
+        if !is_sparse(&sites) && !is_sparse(&measures) {
+            return;
+        }
+        let (site_codes, measure_codes) = (codes_of_used(&sites), codes_of_used(&measures));
+        for batch in self.days.values_mut().chain(self.replaced.values_mut()) {
+            let batch = Arc::make_mut(batch);
+            batch.site.iter_mut().for_each(|code| *code = site_codes[*code as usize]);
+            batch.measure.iter_mut().for_each(|code| *code = measure_codes[usize::from(*code)] as u16);
+        }
+        self.tables = Arc::new(Tables {
+            sites: only_used(self.sites(), &sites),
+            measures: only_used(self.measures(), &measures),
+            ..Tables::default()
+        });
+    }
+
     /// Lets go of replaced data.
     pub fn forget_replaced(&mut self, day: Day, version: Version) {
         self.replaced.remove(&(day, version));
@@ -269,8 +296,26 @@ impl Store {
             + measures.sum::<usize>()
     }
 
-    /// Bytes of the columns of replaced data.
+    /// Bytes of replaced data: of their columns, and of what is said of their files.
     pub fn replaced_bytes(&self) -> usize {
-        self.replaced.values().map(|batch| batch.bytes()).sum()
+        let of_files = |batch: &DayBatch| -> usize {
+            batch.files.iter().map(|file| size_of::<FileSummary>() + file.stem.len()).sum()
+        };
+        self.replaced.values().map(|batch| size_of::<DayBatch>() + batch.bytes() + of_files(batch)).sum()
     }
+}
+
+/// By old code, the new one: each used one stands behind those before it.
+fn codes_of_used(used: &[bool]) -> Vec<u32> {
+    let mut next = 0;
+    let code = |used: &bool| {
+        let code = next;
+        next += u32::from(*used);
+        code
+    };
+    used.iter().map(code).collect()
+}
+
+fn only_used<T: Clone>(items: &[T], used: &[bool]) -> Vec<T> {
+    items.iter().zip(used).filter(|(_, used)| **used).map(|(item, _)| item.clone()).collect()
 }

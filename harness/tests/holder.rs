@@ -129,13 +129,13 @@ async fn replaced_data_are_read_and_counted_again_but_not_counted_anew() {
 
 #[tokio::test]
 async fn replaced_data_are_kept_as_long_as_a_result_set_may_be() {
-    let ages = json!({"query_ms": 1000, "result_ttl_ms": 5000, "result_max_age_ms": 5000});
+    let ages = json!({"query_ms": 1000, "result_ttl_ms": 5000, "result_max_age_ms": 5000, "probe_ms": 100});
     let held = Held::new(ages);
     let start = Instant::now();
     held.replace(start);
-    held.look(start + Duration::from_millis(5999));
+    held.look(start + Duration::from_millis(6199));
     assert_eq!(held.read_first_row().await, 1);
-    held.look(start + Duration::from_millis(6000));
+    held.look(start + Duration::from_millis(6200));
     assert_eq!(held.read_first_row().await, 0);
     assert_eq!(held.holder.store().unwrap().replaced_bytes(), 0);
 }
@@ -232,12 +232,14 @@ impl Held {
         let loaded = load_over(store, root.path(), &days, &LoadOptions::default(), &|_| ()).unwrap();
         let days = [(self.day, loaded.rejected)].into();
         self.holder.replace(Reloaded { store: loaded.store, days, ..Reloaded::default() }, Vec::new(), now);
+        self.holder.forget_replaced(now);
     }
 
     /// As when no file has changed.
     fn look(&self, now: Instant) {
         let store = Store::clone(&self.holder.store().unwrap());
         self.holder.replace(Reloaded { store, ..Reloaded::default() }, Vec::new(), now);
+        self.holder.forget_replaced(now);
     }
 
     /// Reads the day's first row, for the client that reads.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use overlay::client::{Client, QueryResult};
+use overlay::client::{Client, ClientError, QueryResult};
 use overlay::frame::Encoding;
 use overlay::plan::Query;
 use overlay_harness::answer::{self, assert_equal_rows};
@@ -19,6 +19,7 @@ use overlay_harness::oracle::{GroupKey, Measure, Oracle, OracleQuery, numericall
 use overlay_harness::skip::{real_dataset, skipped};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tonic::Code;
 
 /// Two days of either team.
 const DAYS: [u32; 4] = [20200814, 20200820, 20200821, 20200824];
@@ -64,10 +65,15 @@ async fn memory_of_real_data_that_are_replaced_comes_back() {
         let gone = wait_until(WITHIN, async || (replaced_bytes(holder).await == 0.0).then_some(()));
         gone.await.expect("the old data go");
     }
+    // The memory of the last node goes back after its data.
+    let back = wait_until(WITHIN, async || {
+        let after = memory(&cluster);
+        (meanwhile.saturating_sub(after) as f64 * 1e6 > most / 2.0).then_some(after)
+    });
+    let after = back.await.expect("memory comes back");
     eprintln!(
-        "resident {before} MB before, {meanwhile} MB with {:.0} MB of replaced data, {} MB when they are gone",
-        most / 1e6,
-        memory(&cluster)
+        "resident {before} MB before, {meanwhile} MB with {:.0} MB of replaced data, {after} MB when they are gone",
+        most / 1e6
     );
 }
 
@@ -184,9 +190,15 @@ async fn result_set_of_data_that_had_to_go_is_lost() {
     let result = client.query(&rows_query(Some(25))).await.unwrap();
     data.change(0);
     // Whoever holds the day takes the new file at a time of its own: the last one decides.
-    let lost = wait_until(WITHIN, async || client.chunk(&result, 0).await.err());
-    let error = lost.await.expect("the old data are gone").to_string();
-    assert!(error.contains("20200814"), "{error}");
+    let lost = wait_until(WITHIN, async || {
+        let refused = client.chunk(&result, 0).await.err()?;
+        matches!(&refused, ClientError::Status { status, .. } if status.code() != Code::Unavailable)
+            .then_some(refused)
+    });
+    let error = lost.await.expect("the old data are gone");
+    let ClientError::Status { status, .. } = &error else { panic!("{error}") };
+    assert_eq!(status.code(), Code::DataLoss, "{error}");
+    assert!(status.message().contains("20200814"), "{error}");
 }
 
 // What the tests above are made of.

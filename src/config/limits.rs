@@ -294,8 +294,9 @@ impl Limits {
         Duration::from_millis(self.watch_ms)
     }
 
-    /// How long replaced data are kept: as long as a result set may be, whose query may have begun just before.
+    /// How long replaced data are kept: as long as a result set may be, whose query may have begun just before they were
+    /// replaced, or been answered from the cache of a node that had not heard of it, which asks at every probe.
     pub fn replaced(&self) -> Duration {
-        self.result_max_age() + self.query()
+        self.result_max_age() + self.query() + 2 * self.probe()
     }
 }

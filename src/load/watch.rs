@@ -26,6 +26,8 @@ pub struct Watcher {
     loaded: BTreeMap<Day, Files>,
     /// Days that are not as they were loaded.
     changed: BTreeMap<Day, Changed>,
+    /// Days that the last look found replaced and kept.
+    replaced: usize,
 }
 
 /// The files of a day.
@@ -61,7 +63,7 @@ impl Watcher {
     /// Watches the days `placed` under `root`. To be made before they are loaded: what changes from then on is noticed.
     pub fn new(root: PathBuf, placed: BTreeSet<Day>) -> Self {
         let loaded = placed.iter().map(|day| (*day, files(&root, *day))).collect();
-        Watcher { root, placed, loaded, changed: BTreeMap::new() }
+        Watcher { root, placed, loaded, changed: BTreeMap::new(), replaced: 0 }
     }
 
     /// Looks once, and loads the days of `store` that have changed since they were loaded and are whole.
@@ -85,6 +87,12 @@ impl Watcher {
                 Ok(_) => {}
                 Err(error) => reloaded.failed.push((day, error)),
             }
+        }
+        // Only data that come or go leave sites behind that no row has.
+        let replaced = reloaded.store.replaced().count();
+        if !reloaded.days.is_empty() || replaced != self.replaced {
+            self.replaced = replaced;
+            reloaded.store.compact();
         }
         reloaded.pending = self.changed.len();
         Ok(reloaded)
@@ -123,7 +131,7 @@ fn files(root: &Path, day: Day) -> Files {
     let look = |entry: io::Result<fs::DirEntry>| {
         let path = entry.ok()?.path();
         stem(path.file_name()?.to_str()?)?;
-        let found = fs::metadata(&path).ok().filter(|found| !found.is_dir())?;
+        let found = fs::metadata(&path).ok().filter(Metadata::is_file)?;
         Some((path, Look(found)))
     };
     let entries = fs::read_dir(root.join(day.to_string()));

@@ -226,3 +226,27 @@ fn data_that_come_back_replace_what_replaced_them() {
     assert_eq!(replaced.len(), 1, "the one in between");
     assert_ne!(replaced[0].1, before);
 }
+
+/// A delivery with many wrong sites is not paid for ever after.
+#[test]
+fn sites_that_no_row_has_any_more_are_left_out() {
+    let mut watched = Watched::new(&[("20200810/a.csv", &(row(DAY, "1", "A") + &row(DAY, "2", "B")))]);
+    let wrong: String = (0..100).map(|number| row("20200811", "3", &format!("wrong {number}"))).collect();
+    watched.write("20200811/a.csv", wrong);
+    watched.look();
+    watched.look();
+    assert_eq!(watched.store.sites().len(), 102);
+    watched.write("20200811/a.csv", row("20200811", "4", "B"));
+    watched.look();
+    watched.look();
+    assert_eq!(watched.store.sites().len(), 102, "the replaced day has them");
+    let replaced: Vec<_> = watched.store.replaced().collect();
+    replaced.into_iter().for_each(|(day, version)| watched.store.forget_replaced(day, version));
+    watched.look();
+    let names: Vec<&str> = watched.store.sites().iter().map(|site| &*site.site_name).collect();
+    assert_eq!(names, ["A", "B"]);
+    let sites =
+        |batch: &DayBatch| -> Vec<&str> { batch.site.iter().map(|code| names[*code as usize]).collect() };
+    assert_eq!(sites(watched.day(DAY).unwrap()), ["A", "B"]);
+    assert_eq!(sites(watched.day("20200811").unwrap()), ["B"]);
+}
