@@ -28,6 +28,8 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 PORTS, PORTS_WITH_TOKENS = 20850, 20860
 TOKEN = "a-token-of-an-analyst"
+# Names of which one is part of another, or that two sites share: latitude, longitude, name, hours.
+ALIKE = ((39.123456, -117.654321, "Alike", 2), (39.5, -117.1, "Alike", 3), (38.7, -116.9, "Alike Too", 5))
 HOSTILE = "<script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'>\"&"
 FIRST, LAST = "20200901", "20200924"
 MOST_BYTES = 500_000
@@ -203,12 +205,18 @@ class Data:
 
 
 def dataset(scratch, root):
-    """The bundled data, and a site with a name that is no name."""
+    """The bundled data, a site with a name that is no name, and sites with names alike."""
     copied = scratch / "data"
     shutil.copytree(root, copied)
     row = ["40.5", "-118.5", "2020-09-01T01:00", "PM2.5", "300.1", "UG/M3", "300.1", "350", "6", HOSTILE, HOSTILE, "999", "840999"]
     with (copied / FIRST / f"{FIRST}-01.csv").open("a", newline="", encoding="utf-8") as lines:
         csv.writer(lines, quoting=csv.QUOTE_ALL).writerow(row)
+    for lat, lon, name, hours in ALIKE:
+        for hour in range(1, 1 + hours):
+            time_ = f"2020-09-01T{hour:02}:00"
+            row = [lat, lon, time_, "PM2.5", "12.1", "UG/M3", "12.1", "50", "1", name, "Same Agency", "998", "840998"]
+            with (copied / FIRST / f"{FIRST}-01.csv").open("a", newline="", encoding="utf-8") as lines:
+                csv.writer(lines, quoting=csv.QUOTE_ALL).writerow(row)
     return copied
 
 
@@ -294,6 +302,21 @@ return [...document.querySelectorAll('input, select, button, [role=group], [role
   return element.offsetParent && !label;
 }).map(element => element.outerHTML.slice(0, 80))"""
     expect("controls without a label", page.run(unlabelled), [])
+
+
+def check_sites_alike(page):
+    """The series of a site is its own, whatever others are called."""
+    page.run("document.getElementById('series-details').open = true")
+    counted = """
+const numbers = [...document.querySelectorAll('#series-table tbody tr td:nth-child(2)')].map(cell => Number(cell.textContent.replaceAll(',', '')));
+return document.getElementById('series-site').textContent === arguments[0] && numbers.reduce((sum, number) => sum + number, 0) === arguments[1]"""
+    for lat, lon, name, hours in ALIKE:
+        page.run("""
+const [lat, lon] = arguments;
+document.querySelector(`#map circle[data-lat="${lat}"][data-lon="${lon}"]`).dispatchEvent(new MouseEvent('click', {bubbles: true}))""", str(lat), str(lon))
+        expect(f"rows of the one {name} at {lat}", page.until("the rows of one site", counted, name, hours) is not None)
+    page.run("document.getElementById('series-details').open = false; document.getElementById('series-all').click()")
+    page.until("all sites again", "return document.getElementById('series-site').hidden")
 
 
 def check_names(page):
@@ -434,6 +457,7 @@ def main():
         check_player(page, data, legend)
         check_keyboard(page)
         check_direct(page)
+        check_sites_alike(page)
         check_names(page)
         check_commands(page, command, data)
         check_looks(page)

@@ -13,7 +13,8 @@ const COLUMNS = {
 
 let opened = false;
 let running = new AbortController();
-let seriesSite = "";
+/** The site that the time series is of; `null`: all of them. */
+let seriesSite = null;
 
 export function openExplore() {
   if (opened) return;
@@ -66,7 +67,7 @@ async function run() {
   const { signal } = running;
   const asked = query();
   commands(asked);
-  seriesSite = "";
+  seriesSite = null;
   const answer = byId("answer");
   answer.dataset.state = "running";
   answer.textContent = "asking …";
@@ -135,14 +136,21 @@ function planned(asked) {
 }
 
 function seriesQuery(asked) {
-  const of = byId("series-of").value;
-  return { ...without(asked, "limit"), of, ...(seriesSite === "" ? {} : { site: seriesSite }) };
+  return { ...without(asked, "limit"), of: byId("series-of").value, ...(seriesSite === null ? {} : onlyOf(seriesSite)) };
+}
+
+/** Just this site: its name is part of others' names, and others may have the same; they stand elsewhere. */
+function onlyOf({ name, agency, latitude, longitude }) {
+  const only = { bbox: [longitude, latitude, longitude, latitude].join() };
+  if (name !== "") only.site = name;
+  if (agency !== "") only.agency = agency;
+  return only;
 }
 
 async function series(asked, signal) {
   const chip = byId("series-site");
-  [chip.hidden, byId("series-all").hidden] = [seriesSite === "", seriesSite === ""];
-  chip.textContent = seriesSite;
+  [chip.hidden, byId("series-all").hidden] = [seriesSite === null, seriesSite === null];
+  chip.textContent = seriesSite?.name ?? "";
   byId("series").replaceChildren(await askPicture("/api/v1/series.svg", seriesQuery(asked), signal));
   if (byId("series-details").open) await seriesTable();
 }
@@ -202,7 +210,7 @@ async function showSeries(site) {
   seriesSite = site;
   try {
     await series(query(), running.signal);
-    say(site === "" ? "Time series of all sites" : `Time series of ${site}`);
+    say(site === null ? "Time series of all sites" : `Time series of ${site.name}`);
   } catch (problem) {
     if (problem.name !== "AbortError") byId("series").replaceChildren(element("p", { class: "muted" }, problem.message));
   }
@@ -214,7 +222,7 @@ byId("query").addEventListener("submit", (event) => {
 });
 byId("downloads").addEventListener("click", (event) => download(event).catch((problem) => say(problem.message)));
 byId("series-of").addEventListener("change", () => showSeries(seriesSite));
-byId("series-all").addEventListener("click", () => showSeries(""));
+byId("series-all").addEventListener("click", () => showSeries(null));
 byId("series-details").addEventListener("toggle", () => byId("series-details").open && seriesTable().catch((problem) => say(problem.message)));
 whenChosen(showSeries);
 

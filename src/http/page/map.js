@@ -27,7 +27,7 @@ let playing;
 let onChoose = () => {};
 let asking;
 
-/** Calls back with the name of a site that was chosen. */
+/** Calls back with a site that was chosen: its name, agency and degrees. */
 export function whenChosen(callback) {
   onChoose = callback;
 }
@@ -45,14 +45,15 @@ export async function openMap(query, wanted, signal) {
   return circles.size;
 }
 
-/** Name, agency of each site on the map. */
+/** Name, agency, degrees of each site on the map. */
 export function sites() {
   return [...circles.values()].map(saidOf);
 }
 
 const saidOf = (circle) => {
   const [name, agency] = circle.querySelector("title").textContent.split("\n");
-  return { name, agency };
+  // Degrees stay the words of the node: no digit of them is lost here.
+  return { name, agency, latitude: circle.dataset.lat, longitude: circle.dataset.lon };
 };
 
 /** The hours of a day, asked for once. */
@@ -227,7 +228,7 @@ byId("map").addEventListener("keydown", (event) => {
     event.preventDefault();
     describe(next(directions[event.key]));
   } else if (event.key === "Enter" && chosen !== null) {
-    onChoose(saidOf(circles.get(chosen)).name);
+    onChoose(saidOf(circles.get(chosen)));
   }
 });
 byId("map").addEventListener("pointerover", (event) => {
@@ -241,5 +242,5 @@ byId("map").addEventListener("click", (event) => {
   const id = event.target.dataset?.site;
   if (id === undefined) return;
   describe(id);
-  onChoose(saidOf(event.target).name);
+  onChoose(saidOf(event.target));
 });
