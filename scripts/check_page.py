@@ -34,6 +34,8 @@ HOSTILE = "<script>window.hacked = 1</script><img src=x onerror='window.hacked =
 FIRST, LAST = "20200901", "20200924"
 MOST_BYTES = 500_000
 SEEN_WITHIN = 2.0
+# What hangs fails only when the page has lost its patience.
+HANG_SEEN_WITHIN = 3.0
 CATEGORIES = (50, 100, 150, 200, 300, 32767)
 FLAGS = (
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
@@ -403,6 +405,27 @@ new MutationObserver(() => {
     expect("every day is answered", "24 of 24 days answered by" in page.text("answer"))
 
 
+def check_own_death(page, overlay):
+    """The node that serves the page hangs, goes on, and is killed."""
+    page.run("location.hash = 'overlay'")
+    page.until("A is up", "return document.querySelector('[data-node=A][data-health=up]') !== null")
+    for what, sent, most in (("hang", signal.SIGSTOP, HANG_SEEN_WITHIN), ("death", signal.SIGKILL, SEEN_WITHIN)):
+        page.run("delete window.seen.A")
+        pid = overlay.pid("A")
+        os.kill(pid, sent)
+        began = time.time()
+        seen = page.until(f"A's {what} is seen", "return window.seen.A", within=10)
+        if seen:
+            expect_at_most(f"{what} of A, which serves the page, is seen after", seen / 1000 - began, most, "s")
+        expect("of the others nothing is known", page.run("return document.querySelectorAll('[data-node][data-health=unknown]').length"), 5)
+        expect("the tiles say so", page.run("return document.querySelector('#tiles dd').textContent"), "unknown")
+        expect("and the line of events", page.run("return document.querySelector('#events li').textContent.includes('Node A is down')"))
+        if sent == signal.SIGSTOP:
+            page.picture("overlay-hang")
+            os.kill(pid, signal.SIGCONT)
+            page.until("A is up again", "return document.querySelector('[data-node=A][data-health=up]') !== null")
+
+
 def check_direct(page):
     """Whichever view is opened first."""
     page.driver.get("about:blank")
@@ -468,6 +491,8 @@ def main():
         own = (f"{page.origin}/", "data:image/svg+xml;base64,")
         strangers = {request["url"] for request in page.requests.values() if not request["url"].startswith(own)}
         expect("requests to others", sorted(strangers), [])
+        # Last of all, for what is refused comes to the console.
+        check_own_death(page, overlay)
         check_tokens(scratch, command, root, pictures)
     finally:
         if page:

@@ -37,7 +37,7 @@ export async function ask(path, parameters = {}, signal = undefined) {
     response = await fetch(url(path, parameters), { headers, signal, cache: "no-store" });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Problem(0, "the node does not answer");
+    throw new Problem(0, error.name === "TimeoutError" ? "the node does not answer in time" : "the node does not answer");
   }
   if (response.ok) return response;
   let detail = `${response.status} ${response.statusText}`;
