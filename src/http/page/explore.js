@@ -13,6 +13,10 @@ const COLUMNS = {
 
 let opened = false;
 let running = new AbortController();
+/** What the last run asked: the form may say something else by now. */
+let askedLast = {};
+/** The time series has its own, for sites are clicked faster than some are answered: the last click counts. */
+let drawing = new AbortController();
 /** The site that the time series is of; `null`: all of them. */
 let seriesSite = null;
 
@@ -63,9 +67,10 @@ async function run() {
   // Nothing is known of teams and days yet; the first look asks.
   if (lastLook() === undefined) return;
   running.abort();
+  drawing.abort();
   running = new AbortController();
   const { signal } = running;
-  const asked = query();
+  const asked = (askedLast = query());
   commands(asked);
   seriesSite = null;
   const answer = byId("answer");
@@ -74,13 +79,13 @@ async function run() {
   byId("explore").setAttribute("aria-busy", "true");
   try {
     await coverage(asked, answer, signal);
-    await Promise.all([map(asked, signal), series(asked, signal), rows(asked, signal)]);
+    await Promise.all([map(asked, signal), series(asked), rows(asked, signal)]);
   } catch (problem) {
     if (problem.name === "AbortError") return;
     answer.dataset.state = "failed";
     answer.textContent = problem.message;
   }
-  byId("explore").removeAttribute("aria-busy");
+  if (!signal.aborted) byId("explore").removeAttribute("aria-busy");
 }
 
 async function coverage(asked, answer, signal) {
@@ -147,17 +152,24 @@ function onlyOf({ name, agency, latitude, longitude }) {
   return only;
 }
 
-async function series(asked, signal) {
+/** Draws the time series, instead of whichever is still asked for. */
+async function series(asked) {
+  drawing.abort();
+  drawing = new AbortController();
+  const { signal } = drawing;
   const chip = byId("series-site");
   [chip.hidden, byId("series-all").hidden] = [seriesSite === null, seriesSite === null];
   chip.textContent = seriesSite?.name ?? "";
-  byId("series").replaceChildren(await askPicture("/api/v1/series.svg", seriesQuery(asked), signal));
-  if (byId("series-details").open) await seriesTable();
+  const picture = await askPicture("/api/v1/series.svg", seriesQuery(asked), signal);
+  signal.throwIfAborted();
+  byId("series").replaceChildren(picture);
+  if (byId("series-details").open) await seriesTable(asked, signal);
 }
 
-async function seriesTable() {
-  const asked = { parameter: "PM2.5", ...seriesQuery(query()), group_by: "day,hour", format: "json" };
-  const hours = await askJson("/api/v1/aggregate", asked);
+async function seriesTable(asked, signal) {
+  const hourly = { parameter: "PM2.5", ...seriesQuery(asked), group_by: "day,hour", format: "json" };
+  const hours = await askJson("/api/v1/aggregate", hourly, signal);
+  signal.throwIfAborted();
   const rows = hours.map((hour) => [`${iso(hour.date)} ${String(hour.hour).padStart(2, "0")}:00`, hour.count, hour.min, hour.mean, hour.max]);
   fillTable(byId("series-table"), "Hours of the time series", ["Hour, UTC", "#Rows", "#Lowest", "#Mean", "#Highest"], rows);
 }
@@ -209,7 +221,7 @@ async function download(event) {
 async function showSeries(site) {
   seriesSite = site;
   try {
-    await series(query(), running.signal);
+    await series(askedLast);
     say(site === null ? "Time series of all sites" : `Time series of ${site.name}`);
   } catch (problem) {
     if (problem.name !== "AbortError") byId("series").replaceChildren(element("p", { class: "muted" }, problem.message));
@@ -223,7 +235,10 @@ byId("query").addEventListener("submit", (event) => {
 byId("downloads").addEventListener("click", (event) => download(event).catch((problem) => say(problem.message)));
 byId("series-of").addEventListener("change", () => showSeries(seriesSite));
 byId("series-all").addEventListener("click", () => showSeries(null));
-byId("series-details").addEventListener("toggle", () => byId("series-details").open && seriesTable().catch((problem) => say(problem.message)));
+byId("series-details").addEventListener("toggle", () => {
+  if (!byId("series-details").open) return;
+  seriesTable(askedLast, drawing.signal).catch((problem) => problem.name === "AbortError" || say(problem.message));
+});
 whenChosen(showSeries);
 
 for (const button of document.querySelectorAll("[data-copies]")) {
