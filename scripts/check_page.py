@@ -275,6 +275,15 @@ def check_player(page, data, legend):
     stopped = page.text("moment")
     time.sleep(0.6)
     expect("it stays where it was paused", page.text("moment"), stopped)
+    # Play, pause, play at once is one play: frames come no faster than one does.
+    page.run("""
+window.frames_ = 0;
+new MutationObserver(() => window.frames_ += 1).observe(document.getElementById('moment'), {childList: true});
+const play = document.getElementById('play');
+for (let click = 0; click < 3; click += 1) play.click();
+setTimeout(() => { play.click(); window.framesEnded = true; }, 1500)""")
+    page.until("a second and a half of play", "return window.framesEnded")
+    expect_at_most("frames of it", page.run("return window.frames_"), 8, "frames")
     page.run("document.getElementById('map-details').open = true")
     page.until("the table of sites", "return document.querySelectorAll('#map-table tbody tr').length === arguments[0]", len(data.sites))
 

@@ -23,7 +23,8 @@ let kept = new Map();
 let circles = new Map();
 let shown = { day: 0, hour: 0, data: null };
 let chosen = null;
-let playing;
+/** Of whoever plays now: a loop that finds another one here, or none, has ended. */
+let playing = null;
 let onChoose = () => {};
 let asking;
 
@@ -41,7 +42,9 @@ export async function openMap(query, wanted, signal) {
   circles = new Map([...picture.querySelectorAll("circle[data-site]")].map((circle) => [circle.dataset.site, circle]));
   const day = byId("day");
   [day.max, day.value, day.disabled] = [Math.max(days.length - 1, 0), 0, days.length < 2];
-  await show(0, 0, signal);
+  const first = await hoursOf(0, signal);
+  asking = Symbol();
+  put(0, 0, first);
   return circles.size;
 }
 
@@ -69,13 +72,15 @@ function hoursOf(index, signal) {
   return kept.get(day);
 }
 
-/** Shows an hour of a day; hours count those that the day has, from 0, or from its end if negative. */
-async function show(day, hour, signal) {
+/** Shows an hour of a day, counted among those that the day has; not if something else, or nothing, is wanted by then. */
+async function show(day, hour, isWanted = () => true) {
   const mine = (asking = Symbol());
-  const data = await hoursOf(day, signal);
-  if (mine !== asking) return;
+  const data = await hoursOf(day);
+  if (mine === asking && isWanted()) put(day, hour, data);
+}
+
+function put(day, hour, data) {
   const count = data?.hours.length ?? 0;
-  if (hour < 0) hour += count;
   hour = Math.min(Math.max(hour, 0), Math.max(count - 1, 0));
   shown = { day, hour, data };
   colour();
@@ -125,7 +130,7 @@ function colour() {
   for (const [, circle] of bad) circle.parentNode.append(circle);
   legend(counts, circles.size - counts.reduce((sum, count) => sum + count, 0));
   if (chosen !== null) describe(chosen);
-  if (byId("map-details").open && playing === undefined) table();
+  if (byId("map-details").open && playing === null) table();
 }
 
 function legend(counts, without) {
@@ -182,34 +187,35 @@ function next([dx, dy]) {
   return best;
 }
 
-async function step() {
+async function step(isWanted) {
   const isLast = shown.hour + 1 >= (shown.data?.hours.length ?? 0);
-  if (!isLast) return show(shown.day, shown.hour + 1);
+  if (!isLast) return show(shown.day, shown.hour + 1, isWanted);
   if (shown.day + 1 >= days.length) return stop();
-  return show(shown.day + 1, 0);
+  return show(shown.day + 1, 0, isWanted);
 }
 
-function play() {
+async function play() {
+  const mine = (playing = Symbol());
+  const isMine = () => playing === mine;
   const isAtEnd = shown.day + 1 >= days.length && shown.hour + 1 >= (shown.data?.hours.length ?? 0);
   const button = byId("play");
   button.setAttribute("aria-pressed", "true");
   button.textContent = "Pause";
   byId("site-said").setAttribute("aria-live", "off");
-  const tick = async () => {
-    const began = performance.now();
-    try {
-      await step();
-    } catch {
-      stop();
+  try {
+    if (isAtEnd) await show(0, 0, isMine);
+    while (isMine()) {
+      const began = performance.now();
+      await step(isMine);
+      await new Promise((goOn) => setTimeout(goOn, Math.max(0, FRAME_MS - (performance.now() - began))));
     }
-    if (playing !== undefined) playing = setTimeout(tick, Math.max(0, FRAME_MS - (performance.now() - began)));
-  };
-  playing = setTimeout(isAtEnd ? () => show(0, 0).then(tick, stop) : tick, 0);
+  } catch {
+    if (isMine()) stop();
+  }
 }
 
 function stop() {
-  clearTimeout(playing);
-  playing = undefined;
+  playing = null;
   const button = byId("play");
   button.setAttribute("aria-pressed", "false");
   button.textContent = "Play";
@@ -217,7 +223,7 @@ function stop() {
   if (byId("map-details").open) table();
 }
 
-byId("play").addEventListener("click", () => (playing === undefined ? play() : stop()));
+byId("play").addEventListener("click", () => (playing === null ? play() : stop()));
 byId("day").addEventListener("input", (event) => show(Number(event.target.value), shown.hour).catch(() => {}));
 byId("hour").addEventListener("input", (event) => show(shown.day, Number(event.target.value)).catch(() => {}));
 byId("map-details").addEventListener("toggle", () => byId("map-details").open && table());
