@@ -366,6 +366,27 @@ def check_names(page):
     page.until("an answer", ANSWERED, "done")
 
 
+def check_refusal(page):
+    """Nothing of the last answer stays beside the commands of a query that failed; one card that fails leaves the others."""
+    page.run("document.getElementById('min').value = 'many'; document.getElementById('query').requestSubmit()")
+    page.until("a refusal", ANSWERED, "failed")
+    left = "return document.querySelectorAll('#map circle, #series polyline, #coverage rect, #rows td, #coverage-table td').length"
+    expect("what is left of the last answer", page.run(left), 0)
+    why = page.text("answer")
+    expect("each card says why", page.run("return ['map', 'series', 'coverage', 'rows-said'].map(id => document.getElementById(id).innerText)"), [why] * 4)
+    page.run("""
+const ask = window.fetch;
+window.fetch = async (...words) => {
+  if (!words[0].includes('coverage.svg')) return ask(...words);
+  window.fetch = ask;
+  return new Response(JSON.stringify({detail: 'too many days'}), {status: 400});
+};
+document.getElementById('min').value = ''; document.getElementById('query').requestSubmit()""")
+    page.until("an answer", ANSWERED, "done")
+    expect("the card that failed says why", page.text("coverage"), "too many days")
+    expect("the others are there", page.run(left.replace("#coverage rect, ", "")) > 100)
+
+
 def check_commands(page, command, data):
     words = shlex.split(page.text("shell"))
     expect("the command line is one of overlay", words[:2], ["overlay", "query"])
@@ -524,6 +545,7 @@ def main():
         strangers = {request["url"] for request in page.requests.values() if not request["url"].startswith(own)}
         expect("requests to others", sorted(strangers), [])
         # Last of all, for what is refused comes to the console.
+        check_refusal(page)
         check_own_death(page, overlay)
         check_tokens(scratch, command, root, pictures)
     finally:

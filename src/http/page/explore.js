@@ -2,7 +2,7 @@
 
 import { ask, askJson, askPicture, byId, bytes, element, fillTable, hasToken, iso, number, say, url } from "./node.js";
 import { lastLook } from "./overlay.js";
-import { openMap, sites, whenChosen } from "./map.js";
+import { closeMap, openMap, sites, whenChosen } from "./map.js";
 import { curl, python, shell } from "./commands.js";
 
 const ROWS_SHOWN = 50;
@@ -77,15 +77,35 @@ async function run() {
   answer.dataset.state = "running";
   answer.textContent = "asking …";
   byId("explore").setAttribute("aria-busy", "true");
-  try {
-    await coverage(asked, answer, signal);
-    await Promise.all([map(asked, signal), series(asked), rows(asked, signal)]);
-  } catch (problem) {
-    if (problem.name === "AbortError") return;
+  const why = (problem) => element("p", { class: "muted" }, problem.message);
+  const tables = ["coverage-table", "hops-table", "rows", "series-table"];
+  // First of all, for the others then find their rows in the cache.
+  await unless(coverage(asked, answer, signal), (problem) => {
     answer.dataset.state = "failed";
     answer.textContent = problem.message;
-  }
+    // Nothing of the last answer stays beside the commands of this query.
+    for (const table of tables) byId(table).replaceChildren();
+  });
+  if (signal.aborted) return;
+  await Promise.all([
+    unless(coveragePicture(asked, signal), (problem) => byId("coverage").replaceChildren(why(problem))),
+    unless(map(asked, signal), (problem) => closeMap(problem.message)),
+    drawSeries(),
+    unless(rows(asked, signal), (problem) => {
+      byId("rows-said").textContent = problem.message;
+      byId("rows").replaceChildren();
+    }),
+  ]);
   if (!signal.aborted) byId("explore").removeAttribute("aria-busy");
+}
+
+/** Each part of an answer fails on its own: this one's problem is shown, unless nobody waits for it any more. */
+async function unless(part, show) {
+  try {
+    await part;
+  } catch (problem) {
+    if (problem.name !== "AbortError") show(problem);
+  }
 }
 
 async function coverage(asked, answer, signal) {
@@ -116,6 +136,9 @@ async function coverage(asked, answer, signal) {
   ]);
   const times = ["Node", "#Elapsed ms", "#Queue ms", "#Scan ms", "#Encode ms", "#Rows scanned", "#Bytes", "#Attempts"];
   fillTable(byId("hops-table"), "Where the time of the query went; empty if it came from the cache", times, hops);
+}
+
+async function coveragePicture(asked, signal) {
   byId("coverage").replaceChildren(await askPicture("/api/v1/coverage.svg", asked, signal));
 }
 
@@ -218,14 +241,17 @@ async function download(event) {
   setTimeout(() => URL.revokeObjectURL(file), 60_000);
 }
 
-async function showSeries(site) {
+function drawSeries(saying = "") {
+  const drawn = series(askedLast).then(() => saying && say(saying));
+  return unless(drawn, (problem) => {
+    byId("series").replaceChildren(element("p", { class: "muted" }, problem.message));
+    byId("series-table").replaceChildren();
+  });
+}
+
+function showSeries(site) {
   seriesSite = site;
-  try {
-    await series(askedLast);
-    say(site === null ? "Time series of all sites" : `Time series of ${site.name}`);
-  } catch (problem) {
-    if (problem.name !== "AbortError") byId("series").replaceChildren(element("p", { class: "muted" }, problem.message));
-  }
+  return drawSeries(site === null ? "Time series of all sites" : `Time series of ${site.name}`);
 }
 
 byId("query").addEventListener("submit", (event) => {

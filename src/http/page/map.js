@@ -16,10 +16,10 @@ const NO_VALUE = "#9AA7B2";
 const FRAME_MS = 220;
 /** Days whose hours are kept: 30 days of 1,000 sites take about two megabytes. */
 const MOST_DAYS_KEPT = 30;
+const HOW_TO_CHOOSE = byId("site-said").textContent;
 
-let parameters = {};
-let days = [];
-let kept = new Map();
+/** The query of the map, its days, and the hours of those that were asked for. */
+let opened = { parameters: {}, days: [], kept: new Map() };
 let circles = new Map();
 let shown = { day: 0, hour: 0, data: null };
 let chosen = null;
@@ -33,19 +33,31 @@ export function whenChosen(callback) {
   onChoose = callback;
 }
 
-/** Draws the map of a query anew; `wanted` are its days. */
+/** Draws the map of a query anew; `wanted` are its days. What was there stays, with its own days, until all of the new is. */
 export async function openMap(query, wanted, signal) {
+  const made = { parameters: query, days: wanted, kept: new Map() };
+  const [picture, first] = await Promise.all([askPicture("/api/v1/map.svg", query, signal), hoursOf(0, made, signal)]);
+  signal.throwIfAborted();
+  swap(made, picture, first);
+}
+
+/** Leaves nothing of the last map, but why there is no other. */
+export function closeMap(why) {
+  swap({ parameters: {}, days: [], kept: new Map() }, element("p", { class: "muted" }, why), null);
+  byId("moment").textContent = "";
+}
+
+function swap(made, picture, first) {
   stop();
-  [parameters, days, kept, chosen] = [query, wanted, new Map(), null];
-  const picture = await askPicture("/api/v1/map.svg", query, signal);
+  // Whatever is still on its way belongs to the map before.
+  asking = Symbol();
+  [opened, chosen] = [made, null];
   byId("map").replaceChildren(picture);
   circles = new Map([...picture.querySelectorAll("circle[data-site]")].map((circle) => [circle.dataset.site, circle]));
   const day = byId("day");
-  [day.max, day.value, day.disabled] = [Math.max(days.length - 1, 0), 0, days.length < 2];
-  const first = await hoursOf(0, signal);
-  asking = Symbol();
+  [day.max, day.value, day.disabled] = [Math.max(made.days.length - 1, 0), 0, made.days.length < 2];
+  byId("site-said").textContent = circles.size === 0 ? "" : HOW_TO_CHOOSE;
   put(0, 0, first);
-  return circles.size;
 }
 
 /** Name, agency, degrees of each site on the map. */
@@ -60,7 +72,7 @@ const saidOf = (circle) => {
 };
 
 /** The hours of a day, asked for once. */
-function hoursOf(index, signal) {
+function hoursOf(index, { parameters, days, kept } = opened, signal = undefined) {
   const day = days[index];
   if (day === undefined) return Promise.resolve(null);
   if (!kept.has(day)) {
@@ -87,7 +99,8 @@ function put(day, hour, data) {
   const [daySlider, hourSlider] = [byId("day"), byId("hour")];
   daySlider.value = day;
   [hourSlider.max, hourSlider.value, hourSlider.disabled] = [Math.max(count - 1, 0), hour, count < 2];
-  daySlider.setAttribute("aria-valuetext", days[day] === undefined ? "no day" : iso(days[day]));
+  const date = opened.days[day];
+  daySlider.setAttribute("aria-valuetext", date === undefined ? "no day" : iso(date));
   hourSlider.setAttribute("aria-valuetext", count === 0 ? "no hour" : `${clock()} UTC`);
   byId("moment").textContent = momentSaid();
   hoursOf(day + 1).catch(() => {});
@@ -96,7 +109,7 @@ function put(day, hour, data) {
 const clock = () => `${String(shown.data.hours[shown.hour].hour).padStart(2, "0")}:00`;
 
 function momentSaid() {
-  const day = days[shown.day];
+  const day = opened.days[shown.day];
   if (day === undefined) return "no day of the data lies between these dates";
   const parameter = shown.data?.parameter ?? "";
   if (!shown.data?.hours.length) return `${iso(day)}: no ${parameter} was measured that matches`;
@@ -190,14 +203,14 @@ function next([dx, dy]) {
 async function step(isWanted) {
   const isLast = shown.hour + 1 >= (shown.data?.hours.length ?? 0);
   if (!isLast) return show(shown.day, shown.hour + 1, isWanted);
-  if (shown.day + 1 >= days.length) return stop();
+  if (shown.day + 1 >= opened.days.length) return stop();
   return show(shown.day + 1, 0, isWanted);
 }
 
 async function play() {
   const mine = (playing = Symbol());
   const isMine = () => playing === mine;
-  const isAtEnd = shown.day + 1 >= days.length && shown.hour + 1 >= (shown.data?.hours.length ?? 0);
+  const isAtEnd = shown.day + 1 >= opened.days.length && shown.hour + 1 >= (shown.data?.hours.length ?? 0);
   const button = byId("play");
   button.setAttribute("aria-pressed", "true");
   button.textContent = "Pause";
@@ -220,6 +233,7 @@ function stop() {
   button.setAttribute("aria-pressed", "false");
   button.textContent = "Play";
   byId("site-said").setAttribute("aria-live", "polite");
+  // It was not kept up to date while it would have changed four times a second.
   if (byId("map-details").open) table();
 }
 

@@ -101,7 +101,7 @@ export function fillTable(table, caption, columns, rows) {
   const head = (name, index) => element("th", { scope: "col", ...style(index) }, name.replace("#", ""));
   const body = rows.map((row) => element("tr", {}, ...row.map(cell)));
   const names = columns.join();
-  if (table.dataset.columns !== names || table.caption.textContent !== caption) {
+  if (table.tBodies.length === 0 || table.dataset.columns !== names || table.caption.textContent !== caption) {
     table.dataset.columns = names;
     table.replaceChildren(
       element("caption", { class: "visually-hidden" }, caption),
