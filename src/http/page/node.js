@@ -46,7 +46,8 @@ export async function ask(path, parameters = {}, signal = undefined) {
   } catch {
     // It is no problem document: the status has to do.
   }
-  if (response.status === 401) onUnauthenticated(detail);
+  // An answer may come late: what it says of the token that was is not said of the one that is.
+  if (response.status === 401 && token === sessionStorage.getItem(TOKEN)) onUnauthenticated(detail);
   throw new Problem(response.status, detail);
 }
 

@@ -50,8 +50,12 @@ async function look() {
     draw();
   } catch (problem) {
     if (mine !== current) return;
-    if (problem.status !== 401) lose(problem);
-    else connection("waiting", "a token is needed");
+    if (problem.status === 401) {
+      connection("waiting", "a token is needed");
+      // Asking again makes no token good: whoever enters another one looks at once.
+      return;
+    }
+    lose(problem);
   }
   const next = Math.max(0, EVERY_MS - (performance.now() - began));
   timer = setTimeout(look, next);
