@@ -1,6 +1,6 @@
 // A query: asked, and its answer shown as a map, a time series, a plan with its coverage, rows, and commands.
 
-import { ask, askJson, askPicture, byId, bytes, element, fillTable, hasToken, iso, number, say, url } from "./node.js";
+import { ask, askJson, askPicture, byId, bytes, complain, element, fillTable, hasToken, iso, number, orComplain, say, url } from "./node.js";
 import { lastLook } from "./overlay.js";
 import { closeMap, openMap, sites, whenChosen } from "./map.js";
 import { curl, python, shell } from "./commands.js";
@@ -12,6 +12,7 @@ const COLUMNS = {
 };
 
 let opened = false;
+let isSuggested = false;
 let running = new AbortController();
 /** What the last run asked: the form may say something else by now. */
 let askedLast = {};
@@ -31,7 +32,6 @@ export function openExplore() {
   opened = true;
   prepare(topology);
   run();
-  suggest();
 }
 
 /** The form knows teams and days; it starts with the last month that has data. */
@@ -72,6 +72,9 @@ async function run() {
   const { signal } = running;
   const asked = (askedLast = query());
   commands(asked);
+  complain("");
+  // Again, as long as it failed.
+  if (!isSuggested) suggest();
   seriesSite = null;
   const answer = byId("answer");
   answer.dataset.state = "running";
@@ -186,7 +189,7 @@ async function series(asked) {
   const picture = await askPicture("/api/v1/series.svg", seriesQuery(asked), signal);
   signal.throwIfAborted();
   byId("series").replaceChildren(picture);
-  if (byId("series-details").open) await seriesTable(asked, signal);
+  if (byId("series-details").open) await orComplain("The hours of the time series", seriesTable(asked, signal));
 }
 
 async function seriesTable(asked, signal) {
@@ -217,16 +220,19 @@ function commands(asked) {
 
 /** Names to choose from, and the formats that this node writes. */
 async function suggest() {
+  isSuggested = true;
   try {
     const document_ = await askJson("/api/v1/openapi.json");
     const formats = document_.components.parameters.format.schema.enum;
     const links = formats.map((format) => element("a", { class: "button", "data-format": format, href: "#", download: `observations.${format}` }, format));
+    for (const old of byId("downloads").querySelectorAll("a")) old.remove();
     byId("downloads").append(...links);
-    commands(query());
+    commands(askedLast);
     const agencies = await askJson("/api/v1/aggregate", { group_by: "agency", format: "json", parameter: query().parameter });
     byId("agencies").replaceChildren(...agencies.map((agency) => element("option", { value: agency.agency_name })));
-  } catch {
-    // Nothing is suggested then.
+  } catch (problem) {
+    isSuggested = false;
+    complain(`The formats and agencies to choose from: ${problem.message}`);
   }
 }
 
@@ -258,12 +264,12 @@ byId("query").addEventListener("submit", (event) => {
   event.preventDefault();
   run();
 });
-byId("downloads").addEventListener("click", (event) => download(event).catch((problem) => say(problem.message)));
+byId("downloads").addEventListener("click", (event) => orComplain("The download", download(event)));
 byId("series-of").addEventListener("change", () => showSeries(seriesSite));
 byId("series-all").addEventListener("click", () => showSeries(null));
 byId("series-details").addEventListener("toggle", () => {
   if (!byId("series-details").open) return;
-  seriesTable(askedLast, drawing.signal).catch((problem) => problem.name === "AbortError" || say(problem.message));
+  orComplain("The hours of the time series", seriesTable(askedLast, drawing.signal));
 });
 whenChosen(showSeries);
 

@@ -1,6 +1,6 @@
 // The map: drawn by the node once, for all days asked for; coloured here, hour by hour.
 
-import { askJson, askPicture, byId, element, fillTable, iso, number } from "./node.js";
+import { askJson, askPicture, byId, complain, element, fillTable, iso, number, orComplain } from "./node.js";
 
 /** The categories of the air quality index, as the node has them. */
 export const CATEGORIES = [
@@ -222,8 +222,10 @@ async function play() {
       await step(isMine);
       await new Promise((goOn) => setTimeout(goOn, Math.max(0, FRAME_MS - (performance.now() - began))));
     }
-  } catch {
-    if (isMine()) stop();
+  } catch (problem) {
+    if (!isMine()) return;
+    stop();
+    complain(`The next hour of the map: ${problem.message}`);
   }
 }
 
@@ -238,8 +240,8 @@ function stop() {
 }
 
 byId("play").addEventListener("click", () => (playing === null ? play() : stop()));
-byId("day").addEventListener("input", (event) => show(Number(event.target.value), shown.hour).catch(() => {}));
-byId("hour").addEventListener("input", (event) => show(shown.day, Number(event.target.value)).catch(() => {}));
+byId("day").addEventListener("input", (event) => orComplain("This day of the map", show(Number(event.target.value), shown.hour)));
+byId("hour").addEventListener("input", (event) => orComplain("This hour of the map", show(shown.day, Number(event.target.value))));
 byId("map-details").addEventListener("toggle", () => byId("map-details").open && table());
 
 byId("map").addEventListener("keydown", (event) => {

@@ -124,6 +124,22 @@ export function say(text) {
   byId("status").textContent = text;
 }
 
+/** Shows everybody what went wrong, until something else is tried; an empty text takes it away. */
+export function complain(text) {
+  byId("complaint").hidden = text === "";
+  byId("complaint").textContent = text;
+}
+
+/** Complains of what fails, unless nobody waits for it any more. */
+export async function orComplain(what, trying) {
+  complain("");
+  try {
+    await trying;
+  } catch (problem) {
+    if (problem.name !== "AbortError") complain(`${what}: ${problem.message}`);
+  }
+}
+
 const NUMBERS = new Intl.NumberFormat("en", { maximumFractionDigits: 2 });
 export const number = (value) => NUMBERS.format(value);
 
