@@ -392,6 +392,20 @@ def check_commands(page, command, data):
     expect("the command line is one of overlay", words[:2], ["overlay", "query"])
     done = subprocess.run([command, *words[1:]], capture_output=True, text=True, check=True)
     expect("rows of the command line", done.stdout.count("\n"), data.rows)
+    curl = shlex.split(page.text("curl"))
+    if shutil.which(curl[0]):
+        with tempfile.TemporaryDirectory() as folder:
+            subprocess.run(curl, cwd=folder, check=True)
+            expect("rows of curl", (Path(folder) / "observations.csv").read_text().count("\n") - 1, data.rows)
+    made = page.driver.execute_async_script("""
+const [done] = arguments;
+import('/page/commands.js').then(({shell, python}) => {
+  const asked = {parameter: 'PM2.5', site: '-18 West', bbox: '-120,30,-110,40'};
+  const location = {protocol: 'https:', host: '[2001:db8::1]', port: '', origin: 'https://[2001:db8::1]'};
+  done([shell(asked, location, false), python(asked, location, false)]);
+})""")
+    expect("words with a hyphen in front", [word for word in shlex.split(made[0]) if "West" in word or "bbox" in word], ["--bbox=-120,30,-110,40", "--site=-18 West"])
+    expect("the port that an address leaves out", "--leader=[2001:db8::1]:443" in shlex.split(made[0]) and "[2001:db8::1]:443\"" in made[1])
     link = page.run("return document.querySelector('#downloads a[data-format=csv]').href")
     with urllib.request.urlopen(link) as answer:
         expect("rows of the download", answer.read().decode().count("\n") - 1, data.rows)
