@@ -30,6 +30,8 @@ PORTS, PORTS_WITH_TOKENS = 20850, 20860
 TOKEN = "a-token-of-an-analyst"
 # Names of which one is part of another, or that two sites share: latitude, longitude, name, hours.
 ALIKE = ((39.123456, -117.654321, "Alike", 2), (39.5, -117.1, "Alike", 3), (38.7, -116.9, "Alike Too", 5))
+# Two at one place.
+NEIGHBOURS = ((38.2, -116.2, "Upstairs", 1), (38.2, -116.2, "Next Door", 4))
 HOSTILE = "<script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'>\"&"
 FIRST, LAST = "20200901", "20200924"
 MOST_BYTES = 500_000
@@ -213,7 +215,7 @@ def dataset(scratch, root):
     row = ["40.5", "-118.5", "2020-09-01T01:00", "PM2.5", "300.1", "UG/M3", "300.1", "350", "6", HOSTILE, HOSTILE, "999", "840999"]
     with (copied / FIRST / f"{FIRST}-01.csv").open("a", newline="", encoding="utf-8") as lines:
         csv.writer(lines, quoting=csv.QUOTE_ALL).writerow(row)
-    for lat, lon, name, hours in ALIKE:
+    for lat, lon, name, hours in (*ALIKE, *NEIGHBOURS):
         for hour in range(1, 1 + hours):
             time_ = f"2020-09-01T{hour:02}:00"
             row = [lat, lon, time_, "PM2.5", "12.1", "UG/M3", "12.1", "50", "1", name, "Same Agency", "998", "840998"]
@@ -307,7 +309,7 @@ def check_keyboard(page):
     expect("the series is of the site that was said", (said or "").startswith(name))
     page.until("its picture", "return document.querySelector('#series title')?.textContent.includes('site with')")
     unlabelled = """
-return [...document.querySelectorAll('input, select, button, [role=group], [role=region], nav, svg[role=img]')].filter(element => {
+return [...document.querySelectorAll('input, select, button, [role=application], [role=group], [role=region], nav, svg[role=img]')].filter(element => {
   const label = element.labels?.length || element.ariaLabel || element.getAttribute('aria-labelledby') || element.querySelector('title')
     || element.innerText?.trim();
   return element.offsetParent && !label;
@@ -349,8 +351,27 @@ for (const lat of [slow, fast]) document.querySelector(`#map circle[data-lat="${
     expect("the last click's series is shown", "PM2.5" in title and "Alike Too" not in title)
     expect("its table, too", page.run(counted, ALIKE[0][2], ALIKE[0][3]))
     page.run("document.getElementById('parameter').value = 'PM2.5'")
+    both_reached(page)
+    page.run("document.getElementById('map-details').open = true")
+    page.until("a button for each site", "return document.querySelectorAll('#map-table button').length === document.querySelectorAll('#map circle[data-site]').length")
+    page.run("document.querySelector(`#map-table button[aria-label$=\"${arguments[0]}\"]`).click()", NEIGHBOURS[1][2])
+    expect("a button's series", page.until("the rows of the button's site", counted, *NEIGHBOURS[1][2:]) is not None)
+    page.run("document.getElementById('map-details').open = false")
     page.run("document.getElementById('series-details').open = false; document.getElementById('series-all').click()")
     page.until("all sites again", "return document.getElementById('series-site').hidden")
+
+
+def both_reached(page):
+    """Two sites at one place, with arrow keys from one to the other and back."""
+    page.run("document.getElementById('map').focus()")
+    page.run("""
+const at = [...document.querySelectorAll(`#map circle[data-lat="${arguments[0]}"]`)].sort((a, b) => a.dataset.site < b.dataset.site ? -1 : 1);
+at[0].dispatchEvent(new MouseEvent('pointerover', {bubbles: true}))""", str(NEIGHBOURS[0][0]))
+    said = []
+    for key in (Keys.ARROW_RIGHT, Keys.ARROW_LEFT):
+        page.press(key)
+        said.append(page.text("site-said").split(" (")[0])
+    expect("both sites of one place are reached", sorted(said), sorted(name for _, _, name, _ in NEIGHBOURS))
 
 
 def check_names(page):

@@ -166,10 +166,14 @@ function table() {
   const rows = [...circles].map(([id, circle]) => {
     const aqi = now.get(id) ?? null;
     const { name, agency } = saidOf(circle);
-    return [name, agency, aqi, aqi === null ? "none" : CATEGORIES[categoryOf(aqi)].name];
+    return [name, agency, aqi, aqi === null ? "none" : CATEGORIES[categoryOf(aqi)].name, id];
   });
+  const cells = ([name, agency, aqi, category, id]) => {
+    const button = element("button", { type: "button", class: "small", "data-site": id, "aria-label": `Time series of ${name || "a site without a name"}` }, "Show");
+    return [name, agency, aqi ?? "–", category, button];
+  };
   rows.sort((a, b) => (b[2] ?? -1) - (a[2] ?? -1) || a[0].localeCompare(b[0]));
-  fillTable(byId("map-table"), momentSaid(), ["Site", "Agency", "#AQI", "Category"], rows.map((row) => [row[0], row[1], row[2] ?? "–", row[3]]));
+  fillTable(byId("map-table"), momentSaid(), ["Site", "Agency", "#AQI", "Category", "Series"], rows.map(cells));
 }
 
 function aqiSaid(id) {
@@ -186,16 +190,23 @@ function describe(id) {
   byId("site-said").textContent = `${name} (${agency}): ${aqiSaid(id)}`;
 }
 
-/** The nearest site in a direction: what lies aside counts twice. */
+/**
+ * The nearest site in a direction: what lies aside counts twice. Sites at one place follow each other by their ids, on the way
+ * right or down up from the least, so that none is passed over.
+ */
 function next([dx, dy]) {
   const at = (circle) => [Number(circle.getAttribute("cx")), Number(circle.getAttribute("cy"))];
   if (chosen === null) return circles.keys().next().value;
   const [x, y] = at(circles.get(chosen));
+  const isBefore = (id, other) => (dx + dy > 0 ? id < other : id > other);
   let [best, nearest] = [chosen, Infinity];
   for (const [id, circle] of circles) {
     const [cx, cy] = at(circle);
     const [ahead, aside] = [(cx - x) * dx + (cy - y) * dy, Math.abs((cx - x) * dy) + Math.abs((cy - y) * dx)];
-    if (ahead > 0 && ahead + 2 * aside < nearest) [best, nearest] = [id, ahead + 2 * aside];
+    const isSamePlace = cx === x && cy === y;
+    if (isSamePlace ? !isBefore(chosen, id) : ahead <= 0) continue;
+    const far = ahead + 2 * aside;
+    if (far < nearest || (far === nearest && isBefore(id, best))) [best, nearest] = [id, far];
   }
   return best;
 }
@@ -243,6 +254,13 @@ byId("play").addEventListener("click", () => (playing === null ? play() : stop()
 byId("day").addEventListener("input", (event) => orComplain("This day of the map", show(Number(event.target.value), shown.hour)));
 byId("hour").addEventListener("input", (event) => orComplain("This hour of the map", show(shown.day, Number(event.target.value))));
 byId("map-details").addEventListener("toggle", () => byId("map-details").open && table());
+
+byId("map-table").addEventListener("click", (event) => {
+  const id = event.target.dataset?.site;
+  if (id === undefined) return;
+  describe(id);
+  onChoose(saidOf(circles.get(id)));
+});
 
 byId("map").addEventListener("keydown", (event) => {
   const directions = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
