@@ -136,22 +136,28 @@ export const isSilent = (node) => node.health === "down" || node.health === "unk
 
 /** Requests and bytes a second between two nodes, whoever asked, and since they started. */
 function traffic(a, b) {
-  const sum = (look) => {
-    const total = { requests: 0, bytes: 0 };
-    for (const [from, to] of [[a, b], [b, a]]) {
-      const load = look.topology.nodes.find((node) => node.id === from)?.load;
-      const with_ = load?.traffic.find((traffic) => traffic.node === to);
-      total.requests += with_?.requests ?? 0;
-      total.bytes += with_?.bytes ?? 0;
-    }
-    return total;
-  };
+
   if (lost !== null) return { requestRate: null, byteRate: null, requests: null, bytes: null };
   const [first, last] = [looks[0], looks.at(-1)];
-  const [before, now] = [sum(first), sum(last)];
   const seconds = Math.max((last.at - first.at) / 1000, 0.5);
-  const rate = (name) => Math.max(0, now[name] - before[name]) / seconds;
-  return { requestRate: rate("requests"), byteRate: rate("bytes"), requests: now.requests, bytes: now.bytes };
+  const all = { requestRate: 0, byteRate: 0, requests: 0, bytes: 0 };
+  for (const [from, to] of [[a, b], [b, a]]) {
+    const [before, now] = [sent(first, from, to), sent(last, from, to)];
+    all.requests += now?.requests ?? 0;
+    all.bytes += now?.bytes ?? 0;
+    // What was sent before anybody knew of it is no rate.
+    if (before === null || now === null) continue;
+    all.requestRate += Math.max(0, now.requests - before.requests) / seconds;
+    all.byteRate += Math.max(0, now.bytes - before.bytes) / seconds;
+  }
+  return all;
+}
+
+/** What a node had sent to another at a look; `null` if its load was not known then. */
+function sent(look, from, to) {
+  const load = look.topology.nodes.find((node) => node.id === from)?.load ?? null;
+  if (load === null) return null;
+  return load.traffic.find((traffic) => traffic.node === to) ?? { requests: 0, bytes: 0 };
 }
 
 function tiles(topology, nodes, edges) {
