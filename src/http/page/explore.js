@@ -10,6 +10,7 @@ const COLUMNS = {
   timestamp: "Time", site_name: "Site", parameter: "Parameter", value: "#Value", unit: "Unit", aqi: "#AQI", category: "#Category",
   agency_name: "Agency", latitude: "#Latitude", longitude: "#Longitude", full_aqs_id: "AQS id",
 };
+const DEGREES = ["latitude", "longitude"];
 
 let opened = false;
 let isSuggested = false;
@@ -205,7 +206,9 @@ async function rows(asked, signal) {
   const response = await ask("/api/v1/query", { ...asked, limit, format: "json" }, signal);
   const found = await response.json();
   byId("rows-said").textContent = found.length === 0 ? "No row matches." : `The first ${number(found.length)}, in the order of day, file and row.`;
-  const cells = found.map((row) => Object.keys(COLUMNS).map((name) => row[name] ?? "–"));
+  // Two digits of a degree are a kilometre.
+  const shown = (name, value) => (DEGREES.includes(name) && typeof value === "number" ? value.toFixed(6) : value ?? "–");
+  const cells = found.map((row) => Object.keys(COLUMNS).map((name) => shown(name, row[name])));
   fillTable(byId("rows"), "Rows", Object.values(COLUMNS), cells);
 }
 
