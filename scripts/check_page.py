@@ -64,6 +64,16 @@ def expect_at_most(what, found, most, unit):
     print(f"{'ok     ' if ok else 'FAILED '} {what}: {found:,.6g} {unit}, at most {most:,.6g}", flush=True)
 
 
+SCREEN = """
+const [width, dark] = arguments;
+return (width === null ? innerWidth > 1000 : innerWidth === width) && matchMedia('(prefers-color-scheme: dark)').matches === dark"""
+# The graph is drawn anew with the next look.
+DRAWN = """
+const [graph, view] = [document.getElementById('graph'), document.getElementById(arguments[0])];
+if (view.hidden || view.hasAttribute('aria-busy')) return false;
+return arguments[0] !== 'overlay' || Number(graph.firstElementChild?.dataset.room) === graph.clientWidth"""
+
+
 class Overlay:
     """Six processes, ended with this."""
 
@@ -161,7 +171,7 @@ class Page:
         else:
             metrics = {"width": width, "height": 844, "deviceScaleFactor": 2, "mobile": True}
             self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-        time.sleep(0.7)
+        self.until("the screen as it is to be", SCREEN, width, dark)
 
     def read_logs(self):
         """Takes in what the browser has logged since."""
@@ -440,7 +450,7 @@ def check_looks(page):
         page.emulate(width, dark)
         for view in ("overlay", "explore"):
             page.run("location.hash = arguments[0]", view)
-            time.sleep(0.8)
+            page.until(f"{view}, {name}: it is drawn for this screen", DRAWN, view)
             if width:
                 expect(f"{view}, {name}: nothing beside the screen", page.run("return document.documentElement.scrollWidth"), width)
             page.picture(f"{view}-{name}")
