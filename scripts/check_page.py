@@ -28,10 +28,16 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 PORTS, PORTS_WITH_TOKENS = 20850, 20860
 TOKEN = "a-token-of-an-analyst"
+# Names of which one is part of another, or that two sites share: latitude, longitude, name, hours.
+ALIKE = ((39.123456, -117.654321, "Alike", 2), (39.5, -117.1, "Alike", 3), (38.7, -116.9, "Alike Too", 5))
+# Two at one place.
+NEIGHBOURS = ((38.2, -116.2, "Upstairs", 1), (38.2, -116.2, "Next Door", 4))
 HOSTILE = "<script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'>\"&"
 FIRST, LAST = "20200901", "20200924"
 MOST_BYTES = 500_000
 SEEN_WITHIN = 2.0
+# What hangs fails only when the page has lost its patience.
+HANG_SEEN_WITHIN = 3.0
 CATEGORIES = (50, 100, 150, 200, 300, 32767)
 FLAGS = (
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
@@ -56,6 +62,16 @@ def expect_at_most(what, found, most, unit):
     ok = found <= most
     passed, failed = passed + ok, failed + (not ok)
     print(f"{'ok     ' if ok else 'FAILED '} {what}: {found:,.6g} {unit}, at most {most:,.6g}", flush=True)
+
+
+SCREEN = """
+const [width, dark] = arguments;
+return (width === null ? innerWidth > 1000 : innerWidth === width) && matchMedia('(prefers-color-scheme: dark)').matches === dark"""
+# The graph is drawn anew with the next look.
+DRAWN = """
+const [graph, view] = [document.getElementById('graph'), document.getElementById(arguments[0])];
+if (view.hidden || view.hasAttribute('aria-busy')) return false;
+return arguments[0] !== 'overlay' || Number(graph.firstElementChild?.dataset.room) === graph.clientWidth"""
 
 
 class Overlay:
@@ -155,7 +171,7 @@ class Page:
         else:
             metrics = {"width": width, "height": 844, "deviceScaleFactor": 2, "mobile": True}
             self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-        time.sleep(0.7)
+        self.until("the screen as it is to be", SCREEN, width, dark)
 
     def read_logs(self):
         """Takes in what the browser has logged since."""
@@ -203,12 +219,18 @@ class Data:
 
 
 def dataset(scratch, root):
-    """The bundled data, and a site with a name that is no name."""
+    """The bundled data, a site with a name that is no name, and sites with names alike."""
     copied = scratch / "data"
     shutil.copytree(root, copied)
     row = ["40.5", "-118.5", "2020-09-01T01:00", "PM2.5", "300.1", "UG/M3", "300.1", "350", "6", HOSTILE, HOSTILE, "999", "840999"]
     with (copied / FIRST / f"{FIRST}-01.csv").open("a", newline="", encoding="utf-8") as lines:
         csv.writer(lines, quoting=csv.QUOTE_ALL).writerow(row)
+    for lat, lon, name, hours in (*ALIKE, *NEIGHBOURS):
+        for hour in range(1, 1 + hours):
+            time_ = f"2020-09-01T{hour:02}:00"
+            row = [lat, lon, time_, "PM2.5", "12.1", "UG/M3", "12.1", "50", "1", name, "Same Agency", "998", "840998"]
+            with (copied / FIRST / f"{FIRST}-01.csv").open("a", newline="", encoding="utf-8") as lines:
+                csv.writer(lines, quoting=csv.QUOTE_ALL).writerow(row)
     return copied
 
 
@@ -265,6 +287,15 @@ def check_player(page, data, legend):
     stopped = page.text("moment")
     time.sleep(0.6)
     expect("it stays where it was paused", page.text("moment"), stopped)
+    # Play, pause, play at once is one play: frames come no faster than one does.
+    page.run("""
+window.frames_ = 0;
+new MutationObserver(() => window.frames_ += 1).observe(document.getElementById('moment'), {childList: true});
+const play = document.getElementById('play');
+for (let click = 0; click < 3; click += 1) play.click();
+setTimeout(() => { play.click(); window.framesEnded = true; }, 1500)""")
+    page.until("a second and a half of play", "return window.framesEnded")
+    expect_at_most("frames of it", page.run("return window.frames_"), 8, "frames")
     page.run("document.getElementById('map-details').open = true")
     page.until("the table of sites", "return document.querySelectorAll('#map-table tbody tr').length === arguments[0]", len(data.sites))
 
@@ -288,12 +319,69 @@ def check_keyboard(page):
     expect("the series is of the site that was said", (said or "").startswith(name))
     page.until("its picture", "return document.querySelector('#series title')?.textContent.includes('site with')")
     unlabelled = """
-return [...document.querySelectorAll('input, select, button, [role=group], [role=region], nav, svg[role=img]')].filter(element => {
+return [...document.querySelectorAll('input, select, button, [role=application], [role=group], [role=region], nav, svg[role=img]')].filter(element => {
   const label = element.labels?.length || element.ariaLabel || element.getAttribute('aria-labelledby') || element.querySelector('title')
     || element.innerText?.trim();
   return element.offsetParent && !label;
 }).map(element => element.outerHTML.slice(0, 80))"""
     expect("controls without a label", page.run(unlabelled), [])
+
+
+def check_sites_alike(page):
+    """The series of a site is its own, whatever others are called."""
+    page.run("document.getElementById('series-details').open = true")
+    counted = """
+const numbers = [...document.querySelectorAll('#series-table tbody tr td:nth-child(2)')].map(cell => Number(cell.textContent.replaceAll(',', '')));
+return document.getElementById('series-site').textContent === arguments[0] && numbers.reduce((sum, number) => sum + number, 0) === arguments[1]"""
+    for lat, lon, name, hours in ALIKE:
+        page.run("""
+const [lat, lon] = arguments;
+document.querySelector(`#map circle[data-lat="${lat}"][data-lon="${lon}"]`).dispatchEvent(new MouseEvent('click', {bubbles: true}))""", str(lat), str(lon))
+        expect(f"rows of the one {name} at {lat}", page.until("the rows of one site", counted, name, hours) is not None)
+    # The first picture comes later than the second: the second click counts, whatever the form says meanwhile.
+    page.run("""
+const [slow, fast] = arguments;
+const ask = window.fetch;
+let delay = 700;
+window.fetch = async (...words) => {
+  if (!words[0].includes('series.svg')) return ask(...words);
+  const mine = delay;
+  delay = 0;
+  const answer = await ask(words[0], {...words[1], signal: undefined});
+  await new Promise(done => setTimeout(done, mine));
+  if (mine > 0) window.fetch = ask;
+  if (mine > 0) setTimeout(() => window.lateCame = true, 200);
+  return answer;
+};
+document.getElementById('parameter').value = 'OZONE';
+for (const lat of [slow, fast]) document.querySelector(`#map circle[data-lat="${lat}"]`).dispatchEvent(new MouseEvent('click', {bubbles: true}));
+""", str(ALIKE[2][0]), str(ALIKE[0][0]))
+    page.until("the late answer has come", "return window.lateCame")
+    title = page.run("return document.querySelector('#series title').textContent")
+    expect("the last click's series is shown", "PM2.5" in title and "Alike Too" not in title)
+    expect("its table, too", page.run(counted, ALIKE[0][2], ALIKE[0][3]))
+    page.run("document.getElementById('parameter').value = 'PM2.5'")
+    both_reached(page)
+    page.run("document.getElementById('map-details').open = true")
+    page.until("a button for each site", "return document.querySelectorAll('#map-table button').length === document.querySelectorAll('#map circle[data-site]').length")
+    page.run("document.querySelector(`#map-table button[aria-label$=\"${arguments[0]}\"]`).click()", NEIGHBOURS[1][2])
+    expect("a button's series", page.until("the rows of the button's site", counted, *NEIGHBOURS[1][2:]) is not None)
+    page.run("document.getElementById('map-details').open = false")
+    page.run("document.getElementById('series-details').open = false; document.getElementById('series-all').click()")
+    page.until("all sites again", "return document.getElementById('series-site').hidden")
+
+
+def both_reached(page):
+    """Two sites at one place, with arrow keys from one to the other and back."""
+    page.run("document.getElementById('map').focus()")
+    page.run("""
+const at = [...document.querySelectorAll(`#map circle[data-lat="${arguments[0]}"]`)].sort((a, b) => a.dataset.site < b.dataset.site ? -1 : 1);
+at[0].dispatchEvent(new MouseEvent('pointerover', {bubbles: true}))""", str(NEIGHBOURS[0][0]))
+    said = []
+    for key in (Keys.ARROW_RIGHT, Keys.ARROW_LEFT):
+        page.press(key)
+        said.append(page.text("site-said").split(" (")[0])
+    expect("both sites of one place are reached", sorted(said), sorted(name for _, _, name, _ in NEIGHBOURS))
 
 
 def check_names(page):
@@ -309,11 +397,46 @@ def check_names(page):
     page.until("an answer", ANSWERED, "done")
 
 
+def check_refusal(page):
+    """Nothing of the last answer stays beside the commands of a query that failed; one card that fails leaves the others."""
+    page.run("document.getElementById('min').value = 'many'; document.getElementById('query').requestSubmit()")
+    page.until("a refusal", ANSWERED, "failed")
+    left = "return document.querySelectorAll('#map circle, #series polyline, #coverage rect, #rows td, #coverage-table td').length"
+    expect("what is left of the last answer", page.run(left), 0)
+    why = page.text("answer")
+    expect("each card says why", page.run("return ['map', 'series', 'coverage', 'rows-said'].map(id => document.getElementById(id).innerText)"), [why] * 4)
+    page.run("""
+const ask = window.fetch;
+window.fetch = async (...words) => {
+  if (!words[0].includes('coverage.svg')) return ask(...words);
+  window.fetch = ask;
+  return new Response(JSON.stringify({detail: 'too many days'}), {status: 400});
+};
+document.getElementById('min').value = ''; document.getElementById('query').requestSubmit()""")
+    page.until("an answer", ANSWERED, "done")
+    expect("the card that failed says why", page.text("coverage"), "too many days")
+    expect("the others are there", page.run(left.replace("#coverage rect, ", "")) > 100)
+
+
 def check_commands(page, command, data):
     words = shlex.split(page.text("shell"))
     expect("the command line is one of overlay", words[:2], ["overlay", "query"])
     done = subprocess.run([command, *words[1:]], capture_output=True, text=True, check=True)
     expect("rows of the command line", done.stdout.count("\n"), data.rows)
+    curl = shlex.split(page.text("curl"))
+    if shutil.which(curl[0]):
+        with tempfile.TemporaryDirectory() as folder:
+            subprocess.run(curl, cwd=folder, check=True)
+            expect("rows of curl", (Path(folder) / "observations.csv").read_text().count("\n") - 1, data.rows)
+    made = page.driver.execute_async_script("""
+const [done] = arguments;
+import('/page/commands.js').then(({shell, python}) => {
+  const asked = {parameter: 'PM2.5', site: '-18 West', bbox: '-120,30,-110,40'};
+  const location = {protocol: 'https:', host: '[2001:db8::1]', port: '', origin: 'https://[2001:db8::1]'};
+  done([shell(asked, location, false), python(asked, location, false)]);
+})""")
+    expect("words with a hyphen in front", [word for word in shlex.split(made[0]) if "West" in word or "bbox" in word], ["--bbox=-120,30,-110,40", "--site=-18 West"])
+    expect("the port that an address leaves out", "--leader=[2001:db8::1]:443" in shlex.split(made[0]) and "[2001:db8::1]:443\"" in made[1])
     link = page.run("return document.querySelector('#downloads a[data-format=csv]').href")
     with urllib.request.urlopen(link) as answer:
         expect("rows of the download", answer.read().decode().count("\n") - 1, data.rows)
@@ -327,7 +450,7 @@ def check_looks(page):
         page.emulate(width, dark)
         for view in ("overlay", "explore"):
             page.run("location.hash = arguments[0]", view)
-            time.sleep(0.8)
+            page.until(f"{view}, {name}: it is drawn for this screen", DRAWN, view)
             if width:
                 expect(f"{view}, {name}: nothing beside the screen", page.run("return document.documentElement.scrollWidth"), width)
             page.picture(f"{view}-{name}")
@@ -378,6 +501,27 @@ new MutationObserver(() => {
     page.run("location.hash = 'explore'; document.getElementById('min').value = '1'; document.getElementById('query').requestSubmit()")
     page.until("an answer without them", ANSWERED, "done")
     expect("every day is answered", "24 of 24 days answered by" in page.text("answer"))
+
+
+def check_own_death(page, overlay):
+    """The node that serves the page hangs, goes on, and is killed."""
+    page.run("location.hash = 'overlay'")
+    page.until("A is up", "return document.querySelector('[data-node=A][data-health=up]') !== null")
+    for what, sent, most in (("hang", signal.SIGSTOP, HANG_SEEN_WITHIN), ("death", signal.SIGKILL, SEEN_WITHIN)):
+        page.run("delete window.seen.A")
+        pid = overlay.pid("A")
+        os.kill(pid, sent)
+        began = time.time()
+        seen = page.until(f"A's {what} is seen", "return window.seen.A", within=10)
+        if seen:
+            expect_at_most(f"{what} of A, which serves the page, is seen after", seen / 1000 - began, most, "s")
+        expect("of the others nothing is known", page.run("return document.querySelectorAll('[data-node][data-health=unknown]').length"), 5)
+        expect("the tiles say so", page.run("return document.querySelector('#tiles dd').textContent"), "unknown")
+        expect("and the line of events", page.run("return document.querySelector('#events li').textContent.includes('Node A is down')"))
+        if sent == signal.SIGSTOP:
+            page.picture("overlay-hang")
+            os.kill(pid, signal.SIGCONT)
+            page.until("A is up again", "return document.querySelector('[data-node=A][data-health=up]') !== null")
 
 
 def check_direct(page):
@@ -434,6 +578,7 @@ def main():
         check_player(page, data, legend)
         check_keyboard(page)
         check_direct(page)
+        check_sites_alike(page)
         check_names(page)
         check_commands(page, command, data)
         check_looks(page)
@@ -444,6 +589,9 @@ def main():
         own = (f"{page.origin}/", "data:image/svg+xml;base64,")
         strangers = {request["url"] for request in page.requests.values() if not request["url"].startswith(own)}
         expect("requests to others", sorted(strangers), [])
+        # Last of all, for what is refused comes to the console.
+        check_refusal(page)
+        check_own_death(page, overlay)
         check_tokens(scratch, command, root, pictures)
     finally:
         if page:

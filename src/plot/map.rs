@@ -47,8 +47,9 @@ pub struct Map {
 }
 
 impl Map {
-    /// The picture. Each site is a circle with its id in `data-site`, and in its title a line each for name, agency and index;
-    /// the worse the air, the larger it is, and the later it is drawn.
+    /// The picture. Each site is a circle with its id in `data-site`, its degrees in `data-lat` and `data-lon` with every digit
+    /// of the data, so that one can ask for just this place, and in its title a line each for name, agency and index; the worse
+    /// the air, the larger it is, and the later it is drawn.
     pub fn svg(&self) -> String {
         let bounds = Bounds::of(self.sites.iter().map(|(site, _)| (site.latitude, site.longitude)));
         let view = View::new(bounds.unwrap_or(Bounds {
@@ -78,9 +79,11 @@ impl Map {
                 None => (3, NO_VALUE.to_owned(), "no AQI".to_owned()),
             };
             let (id, name, agency) = (escaped(&site.id), escaped(&site.name), escaped(&site.agency));
+            let (lat, lon) = (site.latitude, site.longitude);
             writeln!(
                 circles,
-                "<circle data-site=\"{id}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"{radius}\" fill=\"{colour}\">\
+                "<circle data-site=\"{id}\" data-lat=\"{lat}\" data-lon=\"{lon}\" cx=\"{x:.1}\" cy=\"{y:.1}\" \
+                 r=\"{radius}\" fill=\"{colour}\">\
                  <title>{name}\n{agency}\n{says}</title></circle>"
             )
             .expect("writing to memory succeeds");

@@ -5,12 +5,16 @@ const quoted = (text) => (/^[\w.,:\/-]+$/.test(text) ? text : `'${text.replaceAl
 
 const isSecure = (location) => location.protocol === "https:";
 
+/** Where the node listens: an address leaves out the port that its scheme has anyway, a client of the command line wants it. */
+const hostAndPort = (location) => (location.port === "" ? `${location.host}:${isSecure(location) ? 443 : 80}` : location.host);
+
 export function shell(asked, location, withToken) {
   const words = ["overlay", "query", quoted(asked.parameter ?? "-")];
   if (asked.min !== undefined || asked.max !== undefined) words.push(quoted(asked.min ?? "-"), quoted(asked.max ?? "-"));
-  words.push("--leader", location.host);
+  words.push(`--leader=${quoted(hostAndPort(location))}`);
   for (const name of ["from", "to", "bbox", "team", "site", "agency", "search", "limit"]) {
-    if (asked[name] !== undefined) words.push(`--${name}`, quoted(asked[name]));
+    // In one word, for a value may start with a hyphen, as longitudes of the west do.
+    if (asked[name] !== undefined) words.push(`--${name}=${quoted(asked[name])}`);
   }
   if (asked.partial === "true") words.push("--partial");
   if (isSecure(location)) words.push("--ca", "ca.pem");
@@ -44,7 +48,7 @@ export function python(asked, location, withToken) {
     "from pyarrow import flight  # pip install pyarrow pandas",
     "",
     ...(withToken ? ['options = flight.FlightCallOptions(headers=[(b"authorization", b"Bearer TOKEN")])'] : []),
-    `client = flight.connect("${scheme}://${location.host}"${trust})`,
+    `client = flight.connect("${scheme}://${hostAndPort(location)}"${trust})`,
     `command = ${text}`,
     `info = client.get_flight_info(flight.FlightDescriptor.for_command(command)${options})`,
     `frame = pa.concat_tables(client.do_get(part.ticket${options}).read_all() for part in info.endpoints).to_pandas()`,
@@ -52,8 +56,10 @@ export function python(asked, location, withToken) {
 }
 
 export function curl(asked, location, withToken) {
+  // Quiet as a script wants it, but not about failures: a problem document is no observations.
+  const quiet = "--fail --silent --show-error --output observations.csv";
   const trust = isSecure(location) ? " --cacert ca.pem" : "";
   const header = withToken ? " -H 'authorization: Bearer TOKEN'" : "";
   const query = new URLSearchParams({ ...asked, format: "csv" });
-  return `curl -s${trust}${header} ${quoted(`${location.origin}/api/v1/query?${query}`)} > observations.csv`;
+  return `curl ${quiet}${trust}${header} ${quoted(`${location.origin}/api/v1/query?${query}`)}`;
 }

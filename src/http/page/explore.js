@@ -1,8 +1,8 @@
 // A query: asked, and its answer shown as a map, a time series, a plan with its coverage, rows, and commands.
 
-import { ask, askJson, askPicture, byId, bytes, element, fillTable, hasToken, iso, number, say, url } from "./node.js";
+import { ask, askJson, askPicture, byId, bytes, complain, element, fillTable, hasToken, iso, number, orComplain, say, url } from "./node.js";
 import { lastLook } from "./overlay.js";
-import { openMap, sites, whenChosen } from "./map.js";
+import { closeMap, openMap, sites, whenChosen } from "./map.js";
 import { curl, python, shell } from "./commands.js";
 
 const ROWS_SHOWN = 50;
@@ -10,10 +10,17 @@ const COLUMNS = {
   timestamp: "Time", site_name: "Site", parameter: "Parameter", value: "#Value", unit: "Unit", aqi: "#AQI", category: "#Category",
   agency_name: "Agency", latitude: "#Latitude", longitude: "#Longitude", full_aqs_id: "AQS id",
 };
+const DEGREES = ["latitude", "longitude"];
 
 let opened = false;
+let isSuggested = false;
 let running = new AbortController();
-let seriesSite = "";
+/** What the last run asked: the form may say something else by now. */
+let askedLast = {};
+/** The time series has its own, for sites are clicked faster than some are answered: the last click counts. */
+let drawing = new AbortController();
+/** The site that the time series is of; `null`: all of them. */
+let seriesSite = null;
 
 export function openExplore() {
   if (opened) return;
@@ -26,7 +33,6 @@ export function openExplore() {
   opened = true;
   prepare(topology);
   run();
-  suggest();
 }
 
 /** The form knows teams and days; it starts with the last month that has data. */
@@ -62,24 +68,48 @@ async function run() {
   // Nothing is known of teams and days yet; the first look asks.
   if (lastLook() === undefined) return;
   running.abort();
+  drawing.abort();
   running = new AbortController();
   const { signal } = running;
-  const asked = query();
+  const asked = (askedLast = query());
   commands(asked);
-  seriesSite = "";
+  complain("");
+  // Again, as long as it failed.
+  if (!isSuggested) suggest();
+  seriesSite = null;
   const answer = byId("answer");
   answer.dataset.state = "running";
   answer.textContent = "asking …";
   byId("explore").setAttribute("aria-busy", "true");
-  try {
-    await coverage(asked, answer, signal);
-    await Promise.all([map(asked, signal), series(asked, signal), rows(asked, signal)]);
-  } catch (problem) {
-    if (problem.name === "AbortError") return;
+  const why = (problem) => element("p", { class: "muted" }, problem.message);
+  const tables = ["coverage-table", "hops-table", "rows", "series-table"];
+  // First of all, for the others then find their rows in the cache.
+  await unless(coverage(asked, answer, signal), (problem) => {
     answer.dataset.state = "failed";
     answer.textContent = problem.message;
+    // Nothing of the last answer stays beside the commands of this query.
+    for (const table of tables) byId(table).replaceChildren();
+  });
+  if (signal.aborted) return;
+  await Promise.all([
+    unless(coveragePicture(asked, signal), (problem) => byId("coverage").replaceChildren(why(problem))),
+    unless(map(asked, signal), (problem) => closeMap(problem.message)),
+    drawSeries(),
+    unless(rows(asked, signal), (problem) => {
+      byId("rows-said").textContent = problem.message;
+      byId("rows").replaceChildren();
+    }),
+  ]);
+  if (!signal.aborted) byId("explore").removeAttribute("aria-busy");
+}
+
+/** Each part of an answer fails on its own: this one's problem is shown, unless nobody waits for it any more. */
+async function unless(part, show) {
+  try {
+    await part;
+  } catch (problem) {
+    if (problem.name !== "AbortError") show(problem);
   }
-  byId("explore").removeAttribute("aria-busy");
 }
 
 async function coverage(asked, answer, signal) {
@@ -110,6 +140,9 @@ async function coverage(asked, answer, signal) {
   ]);
   const times = ["Node", "#Elapsed ms", "#Queue ms", "#Scan ms", "#Encode ms", "#Rows scanned", "#Bytes", "#Attempts"];
   fillTable(byId("hops-table"), "Where the time of the query went; empty if it came from the cache", times, hops);
+}
+
+async function coveragePicture(asked, signal) {
   byId("coverage").replaceChildren(await askPicture("/api/v1/coverage.svg", asked, signal));
 }
 
@@ -135,21 +168,35 @@ function planned(asked) {
 }
 
 function seriesQuery(asked) {
-  const of = byId("series-of").value;
-  return { ...without(asked, "limit"), of, ...(seriesSite === "" ? {} : { site: seriesSite }) };
+  return { ...without(asked, "limit"), of: byId("series-of").value, ...(seriesSite === null ? {} : onlyOf(seriesSite)) };
 }
 
-async function series(asked, signal) {
+/** Just this site: its name is part of others' names, and others may have the same; they stand elsewhere. */
+function onlyOf({ name, agency, latitude, longitude }) {
+  const only = { bbox: [longitude, latitude, longitude, latitude].join() };
+  if (name !== "") only.site = name;
+  if (agency !== "") only.agency = agency;
+  return only;
+}
+
+/** Draws the time series, instead of whichever is still asked for. */
+async function series(asked) {
+  drawing.abort();
+  drawing = new AbortController();
+  const { signal } = drawing;
   const chip = byId("series-site");
-  [chip.hidden, byId("series-all").hidden] = [seriesSite === "", seriesSite === ""];
-  chip.textContent = seriesSite;
-  byId("series").replaceChildren(await askPicture("/api/v1/series.svg", seriesQuery(asked), signal));
-  if (byId("series-details").open) await seriesTable();
+  [chip.hidden, byId("series-all").hidden] = [seriesSite === null, seriesSite === null];
+  chip.textContent = seriesSite?.name ?? "";
+  const picture = await askPicture("/api/v1/series.svg", seriesQuery(asked), signal);
+  signal.throwIfAborted();
+  byId("series").replaceChildren(picture);
+  if (byId("series-details").open) await orComplain("The hours of the time series", seriesTable(asked, signal));
 }
 
-async function seriesTable() {
-  const asked = { parameter: "PM2.5", ...seriesQuery(query()), group_by: "day,hour", format: "json" };
-  const hours = await askJson("/api/v1/aggregate", asked);
+async function seriesTable(asked, signal) {
+  const hourly = { parameter: "PM2.5", ...seriesQuery(asked), group_by: "day,hour", format: "json" };
+  const hours = await askJson("/api/v1/aggregate", hourly, signal);
+  signal.throwIfAborted();
   const rows = hours.map((hour) => [`${iso(hour.date)} ${String(hour.hour).padStart(2, "0")}:00`, hour.count, hour.min, hour.mean, hour.max]);
   fillTable(byId("series-table"), "Hours of the time series", ["Hour, UTC", "#Rows", "#Lowest", "#Mean", "#Highest"], rows);
 }
@@ -159,7 +206,9 @@ async function rows(asked, signal) {
   const response = await ask("/api/v1/query", { ...asked, limit, format: "json" }, signal);
   const found = await response.json();
   byId("rows-said").textContent = found.length === 0 ? "No row matches." : `The first ${number(found.length)}, in the order of day, file and row.`;
-  const cells = found.map((row) => Object.keys(COLUMNS).map((name) => row[name] ?? "–"));
+  // Two digits of a degree are a kilometre.
+  const shown = (name, value) => (DEGREES.includes(name) && typeof value === "number" ? value.toFixed(6) : value ?? "–");
+  const cells = found.map((row) => Object.keys(COLUMNS).map((name) => shown(name, row[name])));
   fillTable(byId("rows"), "Rows", Object.values(COLUMNS), cells);
 }
 
@@ -174,16 +223,19 @@ function commands(asked) {
 
 /** Names to choose from, and the formats that this node writes. */
 async function suggest() {
+  isSuggested = true;
   try {
     const document_ = await askJson("/api/v1/openapi.json");
     const formats = document_.components.parameters.format.schema.enum;
     const links = formats.map((format) => element("a", { class: "button", "data-format": format, href: "#", download: `observations.${format}` }, format));
+    for (const old of byId("downloads").querySelectorAll("a")) old.remove();
     byId("downloads").append(...links);
-    commands(query());
+    commands(askedLast);
     const agencies = await askJson("/api/v1/aggregate", { group_by: "agency", format: "json", parameter: query().parameter });
     byId("agencies").replaceChildren(...agencies.map((agency) => element("option", { value: agency.agency_name })));
-  } catch {
-    // Nothing is suggested then.
+  } catch (problem) {
+    isSuggested = false;
+    complain(`The formats and agencies to choose from: ${problem.message}`);
   }
 }
 
@@ -198,24 +250,30 @@ async function download(event) {
   setTimeout(() => URL.revokeObjectURL(file), 60_000);
 }
 
-async function showSeries(site) {
+function drawSeries(saying = "") {
+  const drawn = series(askedLast).then(() => saying && say(saying));
+  return unless(drawn, (problem) => {
+    byId("series").replaceChildren(element("p", { class: "muted" }, problem.message));
+    byId("series-table").replaceChildren();
+  });
+}
+
+function showSeries(site) {
   seriesSite = site;
-  try {
-    await series(query(), running.signal);
-    say(site === "" ? "Time series of all sites" : `Time series of ${site}`);
-  } catch (problem) {
-    if (problem.name !== "AbortError") byId("series").replaceChildren(element("p", { class: "muted" }, problem.message));
-  }
+  return drawSeries(site === null ? "Time series of all sites" : `Time series of ${site.name}`);
 }
 
 byId("query").addEventListener("submit", (event) => {
   event.preventDefault();
   run();
 });
-byId("downloads").addEventListener("click", (event) => download(event).catch((problem) => say(problem.message)));
+byId("downloads").addEventListener("click", (event) => orComplain("The download", download(event)));
 byId("series-of").addEventListener("change", () => showSeries(seriesSite));
-byId("series-all").addEventListener("click", () => showSeries(""));
-byId("series-details").addEventListener("toggle", () => byId("series-details").open && seriesTable().catch((problem) => say(problem.message)));
+byId("series-all").addEventListener("click", () => showSeries(null));
+byId("series-details").addEventListener("toggle", () => {
+  if (!byId("series-details").open) return;
+  orComplain("The hours of the time series", seriesTable(askedLast, drawing.signal));
+});
 whenChosen(showSeries);
 
 for (const button of document.querySelectorAll("[data-copies]")) {

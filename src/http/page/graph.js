@@ -6,11 +6,14 @@ import { daysHeld } from "./overlay.js";
 const GAP = 10;
 /** Narrower cards leave out what is in the table anyway. */
 const NARROW = 150;
+/** Words fit into no less: wider layers are moved sideways. */
+const LEAST = 110;
 
 export function drawGraph(container, nodes, edges) {
-  const width = Math.max(container.clientWidth, 300);
+  const room = container.clientWidth;
   const layers = layered(nodes, edges);
   const most = Math.max(...layers.map((layer) => layer.length));
+  const width = Math.max(room, most * (LEAST + GAP) + GAP);
   const card = Math.min(230, (width - GAP * (most + 1)) / most);
   const [cardHeight, layerHeight] = card < NARROW ? [118, 176] : [112, 190];
   const height = layers.length * layerHeight - (layerHeight - cardHeight) + 2 * GAP;
@@ -27,14 +30,15 @@ export function drawGraph(container, nodes, edges) {
   const title = `${nodes.length} nodes and ${edges.length} edges. ${nodes.map((node) => `${node.id}: ${node.health}`).join(", ")}`;
   const picture = shape(
     "svg",
-    { viewBox: `0 0 ${width} ${height}`, role: "img", width, height },
+    { viewBox: `0 0 ${width} ${height}`, role: "img", width, height, "data-room": room },
     shape("title", {}, title),
     ...edges.filter((edge) => place.has(edge.a) && place.has(edge.b)).map((edge) => line(edge, place, down)),
     ...nodes.map((node) => cardOf(node, place.get(node.id), card, cardHeight)),
     ...edges.filter((edge) => edge.byteRate > 0).map((edge) => label(edge, place)),
   );
   const old = container.firstElementChild;
-  if (old?.getAttribute("viewBox") === picture.getAttribute("viewBox")) renew(old, [...picture.children]);
+  const isAlike = old && ["viewBox", "data-room"].every((name) => old.getAttribute(name) === picture.getAttribute(name));
+  if (isAlike) renew(old, [...picture.children]);
   else container.replaceChildren(picture);
 }
 

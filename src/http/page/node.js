@@ -37,7 +37,7 @@ export async function ask(path, parameters = {}, signal = undefined) {
     response = await fetch(url(path, parameters), { headers, signal, cache: "no-store" });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Problem(0, "the node does not answer");
+    throw new Problem(0, error.name === "TimeoutError" ? "the node does not answer in time" : "the node does not answer");
   }
   if (response.ok) return response;
   let detail = `${response.status} ${response.statusText}`;
@@ -46,7 +46,8 @@ export async function ask(path, parameters = {}, signal = undefined) {
   } catch {
     // It is no problem document: the status has to do.
   }
-  if (response.status === 401) onUnauthenticated(detail);
+  // An answer may come late: what it says of the token that was is not said of the one that is.
+  if (response.status === 401 && token === sessionStorage.getItem(TOKEN)) onUnauthenticated(detail);
   throw new Problem(response.status, detail);
 }
 
@@ -101,7 +102,7 @@ export function fillTable(table, caption, columns, rows) {
   const head = (name, index) => element("th", { scope: "col", ...style(index) }, name.replace("#", ""));
   const body = rows.map((row) => element("tr", {}, ...row.map(cell)));
   const names = columns.join();
-  if (table.dataset.columns !== names || table.caption.textContent !== caption) {
+  if (table.tBodies.length === 0 || table.dataset.columns !== names || table.caption.textContent !== caption) {
     table.dataset.columns = names;
     table.replaceChildren(
       element("caption", { class: "visually-hidden" }, caption),
@@ -121,6 +122,22 @@ export function renew(parent, children, change = (old, made) => old.replaceWith(
 /** Tells those who hear the page. */
 export function say(text) {
   byId("status").textContent = text;
+}
+
+/** Shows everybody what went wrong, until something else is tried; an empty text takes it away. */
+export function complain(text) {
+  byId("complaint").hidden = text === "";
+  byId("complaint").textContent = text;
+}
+
+/** Complains of what fails, unless nobody waits for it any more. */
+export async function orComplain(what, trying) {
+  complain("");
+  try {
+    await trying;
+  } catch (problem) {
+    if (problem.name !== "AbortError") complain(`${what}: ${problem.message}`);
+  }
 }
 
 const NUMBERS = new Intl.NumberFormat("en", { maximumFractionDigits: 2 });

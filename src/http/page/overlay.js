@@ -1,11 +1,14 @@
 // The overlay, live: one look at what the node knows twice a second.
 //
-// The node asks the others every `limits.probe_ms` (one second), so that a node that dies is seen within one and a half.
+// The node asks the others every `limits.probe_ms` (one second), so that a node that dies is seen within one and a half. If it
+// dies itself, the next look fails and half a second is enough; if it hangs, nothing fails before `PATIENCE_MS` are over.
 
-import { askJson, byId, bytes, element, fillTable, number, renew, say } from "./node.js";
+import { Problem, askJson, byId, bytes, element, fillTable, number, renew, say } from "./node.js";
 import { drawGraph } from "./graph.js";
 
 const EVERY_MS = 500;
+/** A look that takes longer is a failed one: connections to a process that hangs stay open. */
+const PATIENCE_MS = 1500;
 /** Rates are those of this time: loads come once a second, so less would flicker. */
 const WINDOW_MS = 3000;
 const MOST_EVENTS = 30;
@@ -13,6 +16,8 @@ const MOST_EVENTS = 30;
 let looks = [];
 let known = new Map();
 let timer;
+/** What is wrong with the node that serves this page; `null` while it answers. */
+let lost = null;
 /** The look that the next one follows: there is one line of them. */
 let current;
 
@@ -34,18 +39,24 @@ export function lastLook() {
 async function look() {
   const [began, mine] = [performance.now(), (current = Symbol())];
   try {
-    const topology = await askJson("/api/v1/topology", { brief: true });
+    const topology = await askJson("/api/v1/topology", { brief: true }, AbortSignal.timeout(PATIENCE_MS));
+    if (mine !== current) return;
     looks.push({ at: began, topology });
     looks = looks.filter((look) => began - look.at <= WINDOW_MS);
+    lost = null;
     note(topology);
     connection("live", `node ${topology.node}, live`);
     document.dispatchEvent(new CustomEvent("topology", { detail: topology }));
     draw();
   } catch (problem) {
-    if (problem.status !== 401) connection("lost", problem.message);
-    else connection("waiting", "a token is needed");
+    if (mine !== current) return;
+    if (problem.status === 401) {
+      connection("waiting", "a token is needed");
+      // Asking again makes no token good: whoever enters another one looks at once.
+      return;
+    }
+    lose(problem);
   }
-  if (mine !== current) return;
   const next = Math.max(0, EVERY_MS - (performance.now() - began));
   timer = setTimeout(look, next);
 }
@@ -56,6 +67,31 @@ function connection(state, text) {
   if (state === "lost" && pill.dataset.state !== "lost") say(`Connection lost: ${text}`);
   pill.dataset.state = state;
   pill.textContent = text;
+}
+
+/** What is known of the others came from this node: without it, nothing is known of them. */
+function lose(problem) {
+  // Its body may be what does not come: then it is no problem of ours yet.
+  const why = problem instanceof Problem ? problem.message : "the node does not answer in time";
+  // Whoever refuses is not dead, but tells nothing either.
+  lost = { health: problem.status > 0 ? "unknown" : "down", why };
+  connection("lost", why);
+  const topology = lastLook();
+  if (topology === undefined) return;
+  const before = known.get(topology.node);
+  if (before !== undefined && before.health !== lost.health) {
+    known.set(topology.node, { ...before, health: lost.health });
+    event(`Node ${topology.node} is ${lost.health}`, `${why}; it serves this page, so nothing is known of the others`);
+  }
+  draw();
+}
+
+/** The nodes as they are known now. */
+function nodesOf(topology) {
+  const asSeen = topology.nodes.map((node) => ({ ...node, load: isSilent(node) ? null : node.load }));
+  if (lost === null) return asSeen;
+  const unknown = { health: "unknown", why: `node ${topology.node}, which serves this page, does not tell` };
+  return asSeen.map((node) => ({ ...node, ...(node.id === topology.node ? lost : unknown), load: null }));
 }
 
 /** Keeps what changed since the last look. */
@@ -87,9 +123,9 @@ function event(what, why) {
 function draw() {
   const topology = lastLook();
   if (topology === undefined || byId("overlay").hidden) return;
-  const nodes = topology.nodes.map((node) => ({ ...node, load: isSilent(node) ? null : node.load }));
+  const nodes = nodesOf(topology);
   const edges = topology.edges.map(([a, b]) => ({ a, b, ...traffic(a, b) }));
-  tiles(nodes, edges);
+  tiles(topology, nodes, edges);
   drawGraph(byId("graph"), nodes, edges);
   nodeTable(nodes);
   edgeTable(edges);
@@ -100,24 +136,31 @@ export const isSilent = (node) => node.health === "down" || node.health === "unk
 
 /** Requests and bytes a second between two nodes, whoever asked, and since they started. */
 function traffic(a, b) {
-  const sum = (look) => {
-    const total = { requests: 0, bytes: 0 };
-    for (const [from, to] of [[a, b], [b, a]]) {
-      const load = look.topology.nodes.find((node) => node.id === from)?.load;
-      const with_ = load?.traffic.find((traffic) => traffic.node === to);
-      total.requests += with_?.requests ?? 0;
-      total.bytes += with_?.bytes ?? 0;
-    }
-    return total;
-  };
+
+  if (lost !== null) return { requestRate: null, byteRate: null, requests: null, bytes: null };
   const [first, last] = [looks[0], looks.at(-1)];
-  const [before, now] = [sum(first), sum(last)];
   const seconds = Math.max((last.at - first.at) / 1000, 0.5);
-  const rate = (name) => Math.max(0, now[name] - before[name]) / seconds;
-  return { requestRate: rate("requests"), byteRate: rate("bytes"), requests: now.requests, bytes: now.bytes };
+  const all = { requestRate: 0, byteRate: 0, requests: 0, bytes: 0 };
+  for (const [from, to] of [[a, b], [b, a]]) {
+    const [before, now] = [sent(first, from, to), sent(last, from, to)];
+    all.requests += now?.requests ?? 0;
+    all.bytes += now?.bytes ?? 0;
+    // What was sent before anybody knew of it is no rate.
+    if (before === null || now === null) continue;
+    all.requestRate += Math.max(0, now.requests - before.requests) / seconds;
+    all.byteRate += Math.max(0, now.bytes - before.bytes) / seconds;
+  }
+  return all;
 }
 
-function tiles(nodes, edges) {
+/** What a node had sent to another at a look; `null` if its load was not known then. */
+function sent(look, from, to) {
+  const load = look.topology.nodes.find((node) => node.id === from)?.load ?? null;
+  if (load === null) return null;
+  return load.traffic.find((traffic) => traffic.node === to) ?? { requests: 0, bytes: 0 };
+}
+
+function tiles(topology, nodes, edges) {
   const up = nodes.filter((node) => node.health === "up").length;
   const sum = (name) => nodes.reduce((total, node) => total + (node.load?.[name] ?? 0), 0);
   const versions = new Map();
@@ -125,7 +168,7 @@ function tiles(nodes, edges) {
     if (node.held?.version) versions.set(`${node.team} ${node.held.version}`, node.team);
   }
   const teams = new Set(versions.values());
-  const shown = [
+  const asSeen = [
     ["Nodes up", `${up} of ${nodes.length}`, up === nodes.length ? "good" : "bad"],
     ["Queries active", number(sum("active_queries"))],
     ["Queries waiting", number(sum("waiting_queries"))],
@@ -133,6 +176,7 @@ function tiles(nodes, edges) {
     ["Between nodes", `${bytes(edges.reduce((total, edge) => total + edge.byteRate, 0))}/s`],
     ["Versions of the data", versions.size === teams.size ? "equal" : `${versions.size} in ${teams.size} teams`],
   ];
+  const shown = lost === null ? asSeen : asSeen.map(([name]) => [name, "unknown", name === "Nodes up" ? "bad" : ""]);
   renew(
     byId("tiles"),
     shown.map(([name, value, state]) =>
@@ -140,7 +184,10 @@ function tiles(nodes, edges) {
     ),
   );
   const rows = nodes.map((node) => node.held?.rows ?? 0).reduce((most, rows) => Math.max(most, rows), 0);
-  byId("overlay-summary").textContent = `${nodes.length} nodes, ${edges.length} edges, up to ${number(rows)} rows at a node`;
+  byId("overlay-summary").textContent =
+    lost === null
+      ? `${nodes.length} nodes, ${edges.length} edges, up to ${number(rows)} rows at a node`
+      : `Node ${topology.node}, which serves this page: ${lost.why}. Nothing is known of the others.`;
 }
 
 function nodeTable(nodes) {
@@ -179,10 +226,10 @@ export function daysHeld(node) {
 function edgeTable(edges) {
   const rows = edges.map((edge) => [
     `${edge.a} – ${edge.b}`,
-    edge.requestRate < 0.05 ? "0" : edge.requestRate.toFixed(1),
-    `${bytes(edge.byteRate)}/s`,
-    edge.requests,
-    bytes(edge.bytes),
+    edge.requestRate === null ? "–" : edge.requestRate < 0.05 ? "0" : edge.requestRate.toFixed(1),
+    edge.byteRate === null ? "–" : `${bytes(edge.byteRate)}/s`,
+    edge.requests ?? "–",
+    edge.bytes === null ? "–" : bytes(edge.bytes),
   ]);
   const columns = ["Edge", "#Requests/s", "#Bytes", "#Requests in all", "#Bytes in all"];
   fillTable(byId("edges"), "Traffic of each edge on behalf of clients", columns, rows);

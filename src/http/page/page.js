@@ -28,8 +28,13 @@ whenUnauthenticated((detail) => {
     form.hidden = false;
     byId("token").focus();
   }
-  byId("token-problem").textContent = hasToken() ? detail : "";
+  // What is written here is read out, even if it is the same again.
+  const problem = hasToken() ? detail : "";
+  if (byId("token-problem").textContent !== problem) byId("token-problem").textContent = problem;
 });
+
+// Whoever sees the nodes needs no other token.
+document.addEventListener("topology", () => (byId("token-form").hidden = true));
 
 byId("token-form").addEventListener("submit", (event) => {
   event.preventDefault();
