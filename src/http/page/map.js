@@ -76,7 +76,7 @@ function hoursOf(index, { parameters, days, kept } = opened, signal = undefined)
   const day = days[index];
   if (day === undefined) return Promise.resolve(null);
   if (!kept.has(day)) {
-    const asked = askJson("/api/v1/hours", { ...parameters, from: day, to: day }, signal);
+    const asked = askJson("/api/v1/hours", { ...parameters, from: day, to: undefined }, signal);
     asked.catch(() => kept.delete(day));
     kept.set(day, asked);
     if (kept.size > MOST_DAYS_KEPT) kept.delete(kept.keys().next().value);
