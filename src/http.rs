@@ -214,21 +214,22 @@ async fn answer<B>(state: &Arc<NodeState>, request: Request<B>) -> Response<Body
             let answered = match (route, part) {
                 (Some(route), _) => route.answer(state, caller, query).await,
                 (None, Some(part)) => Ok(part.response()),
-                (None, None) => return no_such_path(path).into_response(),
+                (None, None) => Ok(no_such_path(path).into_response()),
             };
             answered.unwrap_or_else(|error| Problem::of(&error).into_response())
         }
-        _ if route.is_none() && part.is_none() => return no_such_path(path).into_response(),
-        Method::OPTIONS => with_status(StatusCode::NO_CONTENT),
+        _ if route.is_none() && part.is_none() => no_such_path(path).into_response(),
+        Method::OPTIONS => {
+            let mut response = with_status(StatusCode::NO_CONTENT);
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static(METHODS));
+            response
+        }
         other => {
             let why = format!("{other} {path}: only {METHODS} are answered");
-            return Problem::method_not_allowed(why, METHODS).into_response();
+            Problem::method_not_allowed(why, METHODS).into_response()
         }
     };
     let headers = response.headers_mut();
-    if request.method == Method::OPTIONS {
-        headers.insert(ALLOW, HeaderValue::from_static(METHODS));
-    }
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff"));
     headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(page::POLICY));
