@@ -33,6 +33,7 @@ use crate::error::{Language, Problem, QueryError};
 use crate::state::NodeState;
 
 use self::parameters::Asked;
+use self::plots::Shown;
 
 /// What every path answers.
 const METHODS: &str = "GET, HEAD, OPTIONS";
@@ -263,11 +264,11 @@ impl Route {
             Answer::Rows => query::rows(state, &caller, &asked).await?,
             Answer::Groups => query::groups(state, &caller, &asked).await?,
             Answer::Explanation => self.json(&query::explanation(state, &caller, &asked).await?),
-            Answer::Coverage => self.json(&plots::coverage(state, &caller, &asked).await?),
-            Answer::CoveragePicture => self.text(plots::coverage_picture(state, &caller, &asked).await?),
-            Answer::Map => self.text(plots::map(state, &caller, &asked).await?),
-            Answer::Hours => self.text(plots::hours(state, &caller, &asked).await?.to_string()),
-            Answer::Series => self.text(plots::series(state, &caller, &asked).await?),
+            Answer::Coverage => self.shown(plots::coverage(state, &caller, &asked).await?),
+            Answer::CoveragePicture => self.shown(plots::coverage_picture(state, &caller, &asked).await?),
+            Answer::Map => self.shown(plots::map(state, &caller, &asked).await?),
+            Answer::Hours => self.shown(plots::hours(state, &caller, &asked).await?),
+            Answer::Series => self.shown(plots::series(state, &caller, &asked).await?),
             Answer::Topology => self.json(&about::topology(state, asked.is_brief())),
             Answer::Metrics => self.json(&about::metrics(state)),
             Answer::Exposition => self.text(state.metrics.exposition(&state.gauges())),
@@ -283,6 +284,12 @@ impl Route {
 
     fn json(&self, value: &Value) -> Response<Body> {
         self.text(format!("{value:#}\n"))
+    }
+
+    fn shown(&self, Shown { text, missing }: Shown) -> Response<Body> {
+        let mut response = self.text(text);
+        query::say_missing(&mut response, &missing);
+        response
     }
 
     fn text(&self, text: impl Into<Bytes>) -> Response<Body> {
