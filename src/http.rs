@@ -134,7 +134,7 @@ const ROUTES: [Route; 15] = [
     },
     Route {
         path: "/api/v1/hours",
-        summary: "The AQI of every site of a map, hour by hour, of one day: `from`, or `to`, or the last one",
+        summary: "The AQI of every site of a map, hour by hour, of one day: `from`, or the last one",
         parameters: parameters::OF_HOURS,
         content_type: JSON,
         answer: Answer::Hours,

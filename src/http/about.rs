@@ -89,13 +89,7 @@ fn health<'a>(node: &NodeId, marks: &'a BTreeMap<NodeId, Mark>, heard_of: bool) 
 }
 
 /// Without its days if it is to be brief: they are many, and pages ask twice a second.
-fn node(
-    process: &Process,
-    health: &str,
-    why: &str,
-    said: Option<&Arc<NodeInventory>>,
-    brief: bool,
-) -> Value {
+fn node(process: &Process, health: &str, why: &str, said: Option<&Arc<NodeInventory>>, brief: bool) -> Value {
     let mut node = json!({
         "id": process.id.to_string(),
         "role": process.role.to_string(),

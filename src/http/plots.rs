@@ -118,15 +118,12 @@ async fn hours_in(
     Ok(Shown { text: hours.to_string(), missing })
 }
 
-/// One day alone: a page asks for them one after the other.
+/// One day alone: a page asks for them one after the other. Where none is named, it is the last one that is owned.
 fn one_day(state: &NodeState, asked: &Asked) -> Result<Query, InvalidQuery> {
     let query = asked.picture()?;
-    let last = state.overlay.teams.iter().filter_map(|team| team.days.last()).max();
-    let day = query.date_start.or(query.date_end).or(last);
-    if query.date_end.is_some_and(|end| Some(end) != day) {
-        let why = "hours are those of one day: leave `to` out, or write the same day as in `from`";
-        return Err(InvalidQuery::new("to", why));
-    }
+    let is_asked = |name: &str| query.team.as_deref().is_none_or(|asked| asked == name);
+    let teams = state.overlay.teams.iter().filter(|team| is_asked(&team.name));
+    let day = query.date_start.or_else(|| teams.filter_map(|team| team.days.last()).max());
     Ok(Query { date_start: day, date_end: day, ..query })
 }
 
