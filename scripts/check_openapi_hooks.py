@@ -17,7 +17,8 @@ def before_call(context, case, kwargs):
         with contextlib.suppress(KeyError, TypeError, ValueError):
             if kind(query[first]) > kind(query[last]):
                 query[first], query[last] = query[last], query[first]
-    with contextlib.suppress(KeyError, TypeError, ValueError):
+    # Where it is unknown, it may be anything.
+    with contextlib.suppress(AttributeError, KeyError, TypeError, ValueError):
         west, south, east, north = query["bbox"].split(",")
         if float(west) > float(east):
             west, east = east, west

@@ -33,6 +33,7 @@ use crate::error::{Language, Problem, QueryError};
 use crate::state::NodeState;
 
 use self::parameters::Asked;
+use self::plots::Shown;
 
 /// What every path answers.
 const METHODS: &str = "GET, HEAD, OPTIONS";
@@ -133,7 +134,7 @@ const ROUTES: [Route; 15] = [
     },
     Route {
         path: "/api/v1/hours",
-        summary: "The AQI of every site of a map, hour by hour, of one day: `from`, or `to`, or the last one",
+        summary: "The AQI of every site of a map, hour by hour, of one day: `from`, or the last one",
         parameters: parameters::OF_HOURS,
         content_type: JSON,
         answer: Answer::Hours,
@@ -214,21 +215,22 @@ async fn answer<B>(state: &Arc<NodeState>, request: Request<B>) -> Response<Body
             let answered = match (route, part) {
                 (Some(route), _) => route.answer(state, caller, query).await,
                 (None, Some(part)) => Ok(part.response()),
-                (None, None) => return no_such_path(path).into_response(),
+                (None, None) => Ok(no_such_path(path).into_response()),
             };
             answered.unwrap_or_else(|error| Problem::of(&error).into_response())
         }
-        _ if route.is_none() && part.is_none() => return no_such_path(path).into_response(),
-        Method::OPTIONS => with_status(StatusCode::NO_CONTENT),
+        _ if route.is_none() && part.is_none() => no_such_path(path).into_response(),
+        Method::OPTIONS => {
+            let mut response = with_status(StatusCode::NO_CONTENT);
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static(METHODS));
+            response
+        }
         other => {
             let why = format!("{other} {path}: only {METHODS} are answered");
-            return Problem::method_not_allowed(why, METHODS).into_response();
+            Problem::method_not_allowed(why, METHODS).into_response()
         }
     };
     let headers = response.headers_mut();
-    if request.method == Method::OPTIONS {
-        headers.insert(ALLOW, HeaderValue::from_static(METHODS));
-    }
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff"));
     headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(page::POLICY));
@@ -262,11 +264,11 @@ impl Route {
             Answer::Rows => query::rows(state, &caller, &asked).await?,
             Answer::Groups => query::groups(state, &caller, &asked).await?,
             Answer::Explanation => self.json(&query::explanation(state, &caller, &asked).await?),
-            Answer::Coverage => self.json(&plots::coverage(state, &caller, &asked).await?),
-            Answer::CoveragePicture => self.text(plots::coverage_picture(state, &caller, &asked).await?),
-            Answer::Map => self.text(plots::map(state, &caller, &asked).await?),
-            Answer::Hours => self.text(plots::hours(state, &caller, &asked).await?.to_string()),
-            Answer::Series => self.text(plots::series(state, &caller, &asked).await?),
+            Answer::Coverage => self.shown(plots::coverage(state, &caller, &asked).await?),
+            Answer::CoveragePicture => self.shown(plots::coverage_picture(state, &caller, &asked).await?),
+            Answer::Map => self.shown(plots::map(state, &caller, &asked).await?),
+            Answer::Hours => self.shown(plots::hours(state, &caller, &asked).await?),
+            Answer::Series => self.shown(plots::series(state, &caller, &asked).await?),
             Answer::Topology => self.json(&about::topology(state, asked.is_brief())),
             Answer::Metrics => self.json(&about::metrics(state)),
             Answer::Exposition => self.text(state.metrics.exposition(&state.gauges())),
@@ -282,6 +284,12 @@ impl Route {
 
     fn json(&self, value: &Value) -> Response<Body> {
         self.text(format!("{value:#}\n"))
+    }
+
+    fn shown(&self, Shown { text, missing }: Shown) -> Response<Body> {
+        let mut response = self.text(text);
+        query::say_missing(&mut response, &missing);
+        response
     }
 
     fn text(&self, text: impl Into<Bytes>) -> Response<Body> {

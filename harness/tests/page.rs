@@ -290,8 +290,10 @@ async fn hours_are_those_of_the_maps() {
             assert!(shown[*id].said.contains(&expected), "{id}: {} {expected}", shown[*id].said);
         }
     }
-    let two_days = get(&address, "/api/v1/hours?from=20200910&to=20200911").await;
-    assert_eq!((two_days.status, &two_days.json()["field"]), (400, &json!("to")));
+    assert_eq!(hours["missing_days"], json!([]));
+    let last = async |path: &str| get(&address, path).await.json()["day"].clone();
+    let [of_all, of_green] = ["/api/v1/hours", "/api/v1/hours?team=green"];
+    assert_eq!((last(of_all).await, last(of_green).await), (json!("20200924"), json!("20200820")));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -352,6 +354,22 @@ async fn missing_days_are_in_the_picture() {
     assert!(named(&drawn, "title")[0].text.contains("35 missing"), "{:?}", named(&drawn, "title"));
     let crosses = named(&drawn, "text").iter().filter(|text| text.text.trim() == "×").count();
     assert_eq!(crosses, 35 + 1, "each day, and what the sign means");
+    for path in ["coverage", "coverage.svg", "map.svg", "series.svg", "hours"] {
+        let partial = get(&address, &format!("/api/v1/{path}?partial=true")).await;
+        let expected = if path == "hours" { "20200924" } else { "20200821-20200924" };
+        assert_eq!((partial.status, partial.header("overlay-missing-days")), (200, expected), "{path}");
+        match path {
+            "map.svg" | "series.svg" => {
+                let title = named(&elements(&partial.text), "title")[0].text.clone();
+                assert!(title.ends_with(", without 35 days"), "{path}: {title}");
+            }
+            "hours" => assert_eq!(partial.json()["missing_days"], json!(["20200924"])),
+            _ => (),
+        }
+        let whole = get(&address, &format!("/api/v1/{path}?partial=true&team=green")).await;
+        assert_eq!((whole.status, whole.header("overlay-missing-days")), (200, ""), "{path}");
+        assert!(!whole.text.contains("without"), "{path}");
+    }
 }
 
 /// Goal: names from files are text. Method: a name that is markup, in every picture that names sites.

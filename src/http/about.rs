@@ -25,13 +25,10 @@ pub(super) fn topology(state: &NodeState, brief: bool) -> Value {
                 (health, why, inventory)
             }
         };
-        let mut node = node(process, health, why, inventory);
+        let mut node = node(process, health, why, inventory, brief);
         node["load"] = json!(loads.get(&process.id).map(load));
         if let Some(free) = snapshot.free_compute_slots.get(&process.id) {
             node["free_compute_slots"] = json!(free);
-        }
-        if brief {
-            node.as_object_mut().expect("a node is an object").remove("days");
         }
         node
     };
@@ -91,16 +88,9 @@ fn health<'a>(node: &NodeId, marks: &'a BTreeMap<NodeId, Mark>, heard_of: bool) 
     }
 }
 
-fn node(process: &Process, health: &str, why: &str, said: Option<&Arc<NodeInventory>>) -> Value {
-    let days = said.into_iter().flat_map(|said| &said.days).map(|(day, held)| {
-        json!({
-            "day": day.to_string(),
-            "version": held.version.to_string(),
-            "rows": held.statistics.rows,
-            "rejected_rows": held.statistics.rejected_rows,
-        })
-    });
-    json!({
+/// Without its days if it is to be brief: they are many, and pages ask twice a second.
+fn node(process: &Process, health: &str, why: &str, said: Option<&Arc<NodeInventory>>, brief: bool) -> Value {
+    let mut node = json!({
         "id": process.id.to_string(),
         "role": process.role.to_string(),
         "team": process.team,
@@ -114,8 +104,20 @@ fn node(process: &Process, health: &str, why: &str, said: Option<&Arc<NodeInvent
         "free_compute_slots": said.map(|said| said.free_compute_slots),
         "unowned_days": said.map(|said| &said.unowned_days),
         "held": said.map(|said| held(said)),
-        "days": days.collect::<Value>(),
-    })
+    });
+    if brief {
+        return node;
+    }
+    let days = said.into_iter().flat_map(|said| &said.days).map(|(day, held)| {
+        json!({
+            "day": day.to_string(),
+            "version": held.version.to_string(),
+            "rows": held.statistics.rows,
+            "rejected_rows": held.statistics.rejected_rows,
+        })
+    });
+    node["days"] = days.collect();
+    node
 }
 
 /// What [`crate::service`] answers to GetMetrics, as JSON, with every gauge.

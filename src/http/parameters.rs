@@ -93,20 +93,8 @@ pub(super) const OF_MAP: &[&str] = &[
 ];
 
 /// Of the hours of a day, for who colours a map himself.
-pub(super) const OF_HOURS: &[&str] = &[
-    "parameter",
-    "min",
-    "max",
-    "from",
-    "to",
-    "bbox",
-    "team",
-    "site",
-    "agency",
-    "search",
-    "partial",
-    "timeout_ms",
-];
+pub(super) const OF_HOURS: &[&str] =
+    &["parameter", "min", "max", "from", "bbox", "team", "site", "agency", "search", "partial", "timeout_ms"];
 
 /// Of a time series.
 pub(super) const OF_SERIES: &[&str] = &[

@@ -13,13 +13,15 @@ use arrow_array::cast::AsArray;
 use arrow_array::types::{Float64Type, Int8Type};
 use futures::StreamExt;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 pub(super) use self::covered::{coverage, coverage_picture};
 use self::sites::Sites;
 use super::parameters::Asked;
-use super::query::{Opened, open};
+use super::query::{Opened, missing_days, open};
 use crate::access::Caller;
 use crate::aggregate::AggregateOf;
+use crate::day::Day;
 use crate::error::{MissingDay, QueryError};
 use crate::frame::{self, FrameError};
 use crate::plan::{InvalidQuery, Query};
@@ -35,11 +37,17 @@ const SCANNED_ROWS_PER_ROW: u64 = 500;
 const SCANNED_ROWS_PER_PICTURE: u64 = 1_500_000;
 
 /// The sites that match, each with its highest index.
-pub(super) async fn map(
+pub(super) async fn map(state: &Arc<NodeState>, caller: &Caller, asked: &Asked) -> Result<Shown, QueryError> {
+    let time = Time::of(state, asked);
+    time.allows(map_in(time, state, caller, asked)).await
+}
+
+async fn map_in(
+    time: Time,
     state: &Arc<NodeState>,
     caller: &Caller,
     asked: &Asked,
-) -> Result<String, QueryError> {
+) -> Result<Shown, QueryError> {
     let query = asked.picture().map_err(|invalid| state.refused(invalid.into()))?;
     let wanted = asked.hour();
     let take = move |(sites, values): &mut (Sites, Vec<Option<i16>>), batch: &RecordBatch| {
@@ -50,20 +58,20 @@ pub(super) async fn map(
             }
         })
     };
-    let title = |count: usize| {
+    let opened = open(state, caller, asked, query, time.deadline).await?;
+    let ((sites, values), paying) = taken(state, opened, take).await?;
+    let missing = missing_days(&paying.result_set);
+    let sites: Vec<_> = sites.into_sites().into_iter().zip(values).collect();
+    let title = {
         let what = match wanted {
             Some(hour) => format!("at {hour:02}:00 UTC"),
             None => "at its highest".to_owned(),
         };
-        format!("{} {what}, {count} sites", about(asked, "AQI of"))
+        format!("{} {what}, {} sites{}", about(asked, "AQI of"), sites.len(), without(&missing))
     };
-    let draw = move |(sites, values): (Sites, Vec<Option<i16>>)| {
-        let sites: Vec<_> = sites.into_sites().into_iter().zip(values).collect();
-        Map { title: title(sites.len()), sites }
-    };
-    let (map, paying) =
-        taken(state, caller, asked, query, take).await.map(|(taken, paying)| (draw(taken), paying))?;
-    paying.draw(state, move || map.svg()).await
+    let map = Map { title, sites };
+    let text = paying.draw(state, move || map.svg()).await?;
+    Ok(Shown { text, missing })
 }
 
 /// The index of each site that matches, hour by hour, of one day.
@@ -71,7 +79,17 @@ pub(super) async fn hours(
     state: &Arc<NodeState>,
     caller: &Caller,
     asked: &Asked,
-) -> Result<Value, QueryError> {
+) -> Result<Shown, QueryError> {
+    let time = Time::of(state, asked);
+    time.allows(hours_in(time, state, caller, asked)).await
+}
+
+async fn hours_in(
+    time: Time,
+    state: &Arc<NodeState>,
+    caller: &Caller,
+    asked: &Asked,
+) -> Result<Shown, QueryError> {
     let query = one_day(state, asked).map_err(|invalid| state.refused(invalid.into()))?;
     let day = query.date_start;
     type Hours = (Sites, BTreeMap<u8, Vec<Option<i16>>>);
@@ -82,29 +100,30 @@ pub(super) async fn hours(
             values[site] = values[site].max(aqi);
         })
     };
-    let ((sites, hours), _) = taken(state, caller, asked, query, take).await?;
+    let opened = open(state, caller, asked, query, time.deadline).await?;
+    let ((sites, hours), paying) = taken(state, opened, take).await?;
+    let missing = missing_days(&paying.result_set);
     let sites = sites.into_sites();
     let hour = |(hour, mut aqi): (u8, Vec<Option<i16>>)| {
         aqi.resize(sites.len(), None);
         json!({"hour": hour, "aqi": aqi})
     };
-    Ok(json!({
+    let hours = json!({
         "day": day.map(|day| day.to_string()),
         "parameter": asked.shown_parameter(),
         "hours": hours.into_iter().map(hour).collect::<Value>(),
         "sites": sites.iter().map(|site| site.id.as_str()).collect::<Value>(),
-    }))
+        "missing_days": missing.iter().map(|day| day.to_string()).collect::<Value>(),
+    });
+    Ok(Shown { text: hours.to_string(), missing })
 }
 
-/// One day alone: a page asks for them one after the other.
+/// One day alone: a page asks for them one after the other. Where none is named, it is the last one that is owned.
 fn one_day(state: &NodeState, asked: &Asked) -> Result<Query, InvalidQuery> {
     let query = asked.picture()?;
-    let last = state.overlay.teams.iter().filter_map(|team| team.days.last()).max();
-    let day = query.date_start.or(query.date_end).or(last);
-    if query.date_end.is_some_and(|end| Some(end) != day) {
-        let why = "hours are those of one day: leave `to` out, or write the same day as in `from`";
-        return Err(InvalidQuery::new("to", why));
-    }
+    let is_asked = |name: &str| query.team.as_deref().is_none_or(|asked| asked == name);
+    let teams = state.overlay.teams.iter().filter(|team| is_asked(&team.name));
+    let day = query.date_start.or_else(|| teams.filter_map(|team| team.days.last()).max());
     Ok(Query { date_start: day, date_end: day, ..query })
 }
 
@@ -113,26 +132,53 @@ pub(super) async fn series(
     state: &Arc<NodeState>,
     caller: &Caller,
     asked: &Asked,
-) -> Result<String, QueryError> {
+) -> Result<Shown, QueryError> {
+    let time = Time::of(state, asked);
+    time.allows(series_in(time, state, caller, asked)).await
+}
+
+async fn series_in(
+    time: Time,
+    state: &Arc<NodeState>,
+    caller: &Caller,
+    asked: &Asked,
+) -> Result<Shown, QueryError> {
     let query = asked.series().map_err(|invalid| state.refused(invalid.into()))?;
     let take = |points: &mut Vec<Point>, batch: &RecordBatch| {
         points.extend(points_of(batch).ok_or(FrameError::NotArrow("other columns than those of groups"))?);
         Ok(())
     };
-    let (points, paying) = taken(state, caller, asked, query, take).await?;
+    let opened = open(state, caller, asked, query, time.deadline).await?;
+    drawable(opened.answered.result_set.total_records)?;
+    let (points, paying) = taken(state, opened, take).await?;
+    let missing = missing_days(&paying.result_set);
     let unit = match asked.series_of() {
         AggregateOf::Aqi => "AQI",
         AggregateOf::Value => "concentration",
         AggregateOf::RawConcentration => "raw concentration",
     };
     let title = format!(
-        "{} by hour (UTC): mean, lowest and highest, {} hours",
+        "{} by hour (UTC): mean, lowest and highest, {} hours{}",
         about(asked, &format!("{unit} of")),
-        points.len()
+        points.len(),
+        without(&missing)
     );
     let is_aqi = asked.series_of() == AggregateOf::Aqi;
     let series = Series { title, unit: unit.to_owned(), is_aqi, points };
-    paying.draw(state, move || series.svg()).await
+    let text = paying.draw(state, move || series.svg()).await?;
+    Ok(Shown { text, missing })
+}
+
+/// Whether a series has room for so many hours.
+fn drawable(hours: u64) -> Result<(), InvalidQuery> {
+    let most = Series::MOST_POINTS;
+    if hours <= most as u64 {
+        return Ok(());
+    }
+    let why = format!(
+        "{hours} hours have values, a picture shows at most {most}: ask for fewer days with from and to"
+    );
+    Err(InvalidQuery::new("from", why))
 }
 
 /// Hours, of an aggregate by day and hour.
@@ -160,6 +206,40 @@ fn about(asked: &Asked, what: &str) -> String {
     format!("{what} {}{comma}{sites}", crate::error::shown(asked.shown_parameter()))
 }
 
+/// `, without 3 days`; nothing of what is whole.
+fn without(missing: &[Day]) -> String {
+    match missing.len() {
+        0 => String::new(),
+        1 => ", without 1 day".to_owned(),
+        days => format!(", without {days} days"),
+    }
+}
+
+/// An answer, and the days that it lacks.
+pub(super) struct Shown {
+    pub(super) text: String,
+    pub(super) missing: Vec<Day>,
+}
+
+/// How long all of an answer may take: planning, counting, reading and drawing.
+#[derive(Clone, Copy)]
+struct Time {
+    began: Instant,
+    deadline: Instant,
+}
+
+impl Time {
+    fn of(state: &NodeState, asked: &Asked) -> Self {
+        Time { began: Instant::now(), deadline: state.deadline(asked.timeout()) }
+    }
+
+    /// What comes of `work`, unless time is up before.
+    async fn allows<T>(self, work: impl Future<Output = Result<T, QueryError>>) -> Result<T, QueryError> {
+        let late = |_| Err(QueryError::DeadlineExceeded { waited: self.deadline - self.began });
+        tokio::time::timeout_at(self.deadline, work).await.unwrap_or_else(late)
+    }
+}
+
 /// On whose account a picture is drawn.
 struct Paying {
     client: crate::admission::ClientKey,
@@ -179,14 +259,13 @@ impl Paying {
 
 /// What `take` makes of all rows of a query, chunk by chunk, under compute slots.
 async fn taken<T: Default + Send + 'static>(
-    state: &Arc<NodeState>,
-    caller: &Caller,
-    asked: &Asked,
-    query: Query,
+    state: &NodeState,
+    opened: Opened,
     take: impl Fn(&mut T, &RecordBatch) -> Result<(), TakeError> + Clone + Send + 'static,
 ) -> Result<(T, Paying), QueryError> {
+    let Opened { answered, mut chunks, client } = opened;
+    let query = &answered.result_set.plan.query;
     let schema = frame::schema_before(query.encoding, query.aggregate.as_ref());
-    let Opened { answered, mut chunks, client } = open(state, caller, asked, query).await?;
     let paying = Paying { client, result_set: answered.result_set };
     let (mut taken, mut index) = (T::default(), 0);
     while let Some(chunk) = chunks.next().await {
@@ -237,5 +316,30 @@ impl TakeError {
                 QueryError::DataLoss(frame.day.map(missing).into_iter().collect())
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn series_of_too_many_hours_says_what_to_do() {
+        assert!(drawable(20_000).is_ok());
+        let refused = drawable(87_600).unwrap_err().to_string();
+        for words in ["87600 hours", "at most 20000", "fewer days with from and to"] {
+            assert!(refused.contains(words), "{refused}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn picture_takes_no_longer_than_it_may() {
+        let began = Instant::now();
+        let time = Time { began, deadline: began + Duration::from_millis(100) };
+        let late = time.allows(std::future::pending::<Result<(), QueryError>>()).await.unwrap_err();
+        assert!(matches!(late, QueryError::DeadlineExceeded { waited } if waited.as_millis() == 100));
+        assert!(time.began.elapsed() < Duration::from_millis(200));
     }
 }

@@ -124,7 +124,8 @@ async fn answer(
 ) -> Result<Response<Body>, QueryError> {
     let columns = frame::json_keys(query.aggregate.as_ref());
     let schema = frame::schema_before(query.encoding, query.aggregate.as_ref());
-    let Opened { answered, chunks, client } = open(state, caller, asked, query).await?;
+    let deadline = state.deadline(asked.timeout());
+    let Opened { answered, chunks, client } = open(state, caller, asked, query, deadline).await?;
     let format = asked.format();
     let writer = RowWriter::start(format, Vec::new(), columns, &schema).expect("writing to memory succeeds");
     let chunks = chunks.map(|chunk| chunk.map_err(|error| error.to_status())).boxed();
@@ -144,23 +145,19 @@ async fn answer(
     Ok(with_head(with_type(content_type(format), body), format, &answered))
 }
 
-/// Asks a query, and for its first chunk.
+/// Asks a query, which is to be planned and counted until `deadline`, and for its first chunk.
 pub(super) async fn open(
     state: &Arc<NodeState>,
     caller: &Caller,
     asked: &Asked,
     query: Query,
+    deadline: Instant,
 ) -> Result<Opened, QueryError> {
     state.serving().map_err(|error| state.refused(error))?;
     let (owner, client) = service::asker(&caller.identity, "")?;
     let until = asked.timeout().map(|timeout| Instant::now() + timeout);
-    let asking = Asking {
-        query,
-        client: client.clone(),
-        owner: owner.clone(),
-        request_id: String::new(),
-        deadline: state.deadline(asked.timeout()),
-    };
+    let asking =
+        Asking { query, client: client.clone(), owner: owner.clone(), request_id: String::new(), deadline };
     let answered = state.coordinator.query(asking).await?;
     let uid = answered.uid.clone();
     let lease = Lease { coordinator: state.coordinator.clone(), uid, owner, client: client.clone() };
@@ -296,7 +293,7 @@ fn with_head(mut response: Response<Body>, format: Format, answered: &Answered) 
     // Text is shown by a browser, what is for other programs is kept as a file.
     let place = if matches!(format, Format::Ndjson | Format::Json) { "inline" } else { "attachment" };
     let extension = if format == Format::Arrow { "arrows" } else { format.name() };
-    let missing: Vec<Day> = coverage::missing(&result_set.ledger).map(|(entry, ..)| entry.day).collect();
+    let missing = missing_days(result_set);
     let headers = response.headers_mut();
     let mut say = |name: &'static str, value: String| {
         let value = HeaderValue::try_from(value).expect("names of days and numbers are ASCII");
@@ -306,8 +303,19 @@ fn with_head(mut response: Response<Body>, format: Format, answered: &Answered) 
     say("overlay-uid", answered.uid.clone());
     say("overlay-total-rows", result_set.total_records.to_string());
     say("overlay-limit-reached", result_set.limit_reached.to_string());
-    if !missing.is_empty() {
-        say("overlay-missing-days", error::listed(&missing));
-    }
+    say_missing(&mut response, &missing);
     response
+}
+
+/// The days that a partial result lacks.
+pub(super) fn missing_days(result_set: &ResultSet) -> Vec<Day> {
+    coverage::missing(&result_set.ledger).map(|(entry, ..)| entry.day).collect()
+}
+
+/// Names the days that an answer lacks.
+pub(super) fn say_missing(response: &mut Response<Body>, missing: &[Day]) {
+    if !missing.is_empty() {
+        let days = HeaderValue::try_from(error::listed(missing)).expect("names of days are ASCII");
+        response.headers_mut().insert("overlay-missing-days", days);
+    }
 }

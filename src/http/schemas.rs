@@ -169,6 +169,7 @@ fn hours() -> Value {
         ("parameter", text("What is measured")),
         ("hours", list("Those that have rows", hour)),
         ("sites", list("Ids, as the circles of a map have them", text("A site"))),
+        ("missing_days", list("Days that a partial answer lacks", day("A day"))),
     ])
 }
 

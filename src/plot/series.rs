@@ -1,5 +1,6 @@
 //! Mean, lowest and highest of each hour, over days.
 
+use chrono::{Datelike, NaiveDate};
 use plotters::chart::ChartBuilder;
 use plotters::element::{Circle, PathElement, Polygon, Rectangle, Text};
 use plotters::series::LineSeries;
@@ -9,7 +10,7 @@ use plotters::style::text_anchor::{HPos, VPos};
 
 use super::aqi::CATEGORIES;
 use super::canvas::{ACCENT, Drawn, GRID, INK, MUTED, Sheet, around, faint, letters, picture};
-use crate::day::{Day, DayRange};
+use crate::day::Day;
 
 const SIZE: (u32, u32) = (960, 340);
 /// Points farther from each other are not connected: what lies between was not measured.
@@ -46,6 +47,9 @@ pub struct Series {
 }
 
 impl Series {
+    /// Points that a picture has room for: more than two years of hours, twenty for each of its columns.
+    pub const MOST_POINTS: usize = 20_000;
+
     /// The picture.
     pub fn svg(&self) -> String {
         picture(SIZE, &self.title, |sheet| self.draw(sheet), "")
@@ -60,8 +64,8 @@ impl Series {
                 around(16, MUTED, HPos::Center, VPos::Center),
             ));
         };
-        let start = first.day;
-        let at = |point: &Point| days_between(start, point.day) + f64::from(point.hour) / 24.0;
+        let start = ordinal(first.day);
+        let at = |point: &Point| f64::from(ordinal(point.day) - start) + f64::from(point.hour) / 24.0;
         let (low, high) = self.extent();
         let end = at(last).max(at(first) + 0.25);
         let mut chart = ChartBuilder::on(sheet)
@@ -161,9 +165,11 @@ impl Series {
     }
 }
 
-fn days_between(from: Day, to: Day) -> f64 {
-    let range = DayRange { start: from, end: to };
-    range.days().count() as f64
+/// A number that grows by one from day to day.
+fn ordinal(day: Day) -> i32 {
+    let number = day.number();
+    let date = NaiveDate::from_ymd_opt((number / 10_000) as i32, number / 100 % 100, number % 100);
+    date.map_or(0, |date| date.num_days_from_ce())
 }
 
 /// With as many digits as tell labels apart.
@@ -173,21 +179,41 @@ fn axis_number(value: f64) -> String {
 }
 
 /// `Sep 10`, or with an hour what is not midnight.
-fn moment(start: Day, days: f64) -> String {
+fn moment(start: i32, days: f64) -> String {
     let whole = days.floor();
-    let range = DayRange::inclusive(start, Day::from_number(99_991_231).expect("a day"));
-    let Some(day) = range.days().nth(whole.max(0.0) as usize) else { return String::new() };
+    let date = NaiveDate::from_num_days_from_ce_opt(start + whole.max(0.0) as i32);
+    let Some(date) = date else { return String::new() };
+    let day = month_and_day(date.month(), date.day());
     let hour = ((days - whole) * 24.0).round() as u32;
     match hour {
-        0 => short(day),
-        hour => format!("{} {hour:02}h", short(day)),
+        0 => day,
+        hour => format!("{day} {hour:02}h"),
     }
 }
 
 /// `Sep 10`.
 pub(super) fn short(day: Day) -> String {
+    let number = day.number();
+    month_and_day(number / 100 % 100, number % 100)
+}
+
+fn month_and_day(month: u32, day: u32) -> String {
     const MONTHS: [&str; 12] =
         ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-    let number = day.number();
-    format!("{} {}", MONTHS[(number / 100 % 100) as usize - 1], number % 100)
+    format!("{} {day}", MONTHS[month as usize - 1])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_goes_on_over_the_ends_of_years() {
+        let number = |text: &str| ordinal(text.parse().unwrap());
+        assert_eq!(number("20200301") - number("20200228"), 2);
+        assert_eq!(number("20210101") - number("20201231"), 1);
+        assert_eq!(number("20300101") - number("20200101"), 3653);
+        assert_eq!(moment(number("20201231"), 1.25), "Jan 1 06h");
+        assert_eq!(moment(number("20200228"), 1.0), "Feb 29");
+    }
 }

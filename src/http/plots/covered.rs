@@ -6,9 +6,12 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::super::parameters::Asked;
+use super::super::query::missing_days;
+use super::{Paying, Shown, Time};
 use crate::access::Caller;
+use crate::admission::ClientKey;
 use crate::coordinator::{Answered, Asking, Explanation};
-use crate::coverage::{self, Entry, Outcome};
+use crate::coverage::{Entry, Outcome};
 use crate::error::QueryError;
 use crate::plan::InvalidQuery;
 use crate::plot::{Coverage, CoverageDay, Fate};
@@ -21,8 +24,11 @@ pub(in super::super) async fn coverage(
     state: &Arc<NodeState>,
     caller: &Caller,
     asked: &Asked,
-) -> Result<Value, QueryError> {
-    let Covered { explanation, answered, elapsed_ms } = covered(state, caller, asked).await?;
+) -> Result<Shown, QueryError> {
+    let time = Time::of(state, asked);
+    let Covered { explanation, answered, elapsed_ms, .. } =
+        time.allows(covered(time, state, caller, asked, usize::MAX)).await?;
+    let missing = missing_days(&answered.result_set);
     let result_set = &answered.result_set;
     let days = planned(&explanation, &result_set.ledger).map(|(day, entry)| {
         json!({
@@ -45,7 +51,7 @@ pub(in super::super) async fn coverage(
             "elapsed_ms": hop.elapsed_ms,
         })
     };
-    Ok(json!({
+    let covered = json!({
         "query": explanation.plan.query.to_string(),
         "total_rows": result_set.total_records,
         "limit_reached": result_set.limit_reached,
@@ -55,9 +61,10 @@ pub(in super::super) async fn coverage(
         "elapsed_ms": elapsed_ms,
         // None for a result from the cache.
         "hops": answered.statistics.iter().map(hop).collect::<Value>(),
-        "missing_days": coverage::missing(&result_set.ledger).map(|(entry, ..)| entry.day.to_string()).collect::<Value>(),
+        "missing_days": missing.iter().map(|day| day.to_string()).collect::<Value>(),
         "days": days.collect::<Value>(),
-    }))
+    });
+    Ok(Shown { text: format!("{covered:#}\n"), missing })
 }
 
 /// The same as a picture.
@@ -65,50 +72,68 @@ pub(in super::super) async fn coverage_picture(
     state: &Arc<NodeState>,
     caller: &Caller,
     asked: &Asked,
-) -> Result<String, QueryError> {
-    let Covered { explanation, answered, .. } = covered(state, caller, asked).await?;
+) -> Result<Shown, QueryError> {
+    let time = Time::of(state, asked);
+    time.allows(coverage_picture_in(time, state, caller, asked)).await
+}
+
+async fn coverage_picture_in(
+    time: Time,
+    state: &Arc<NodeState>,
+    caller: &Caller,
+    asked: &Asked,
+) -> Result<Shown, QueryError> {
+    let Covered { explanation, answered, client, .. } =
+        covered(time, state, caller, asked, Coverage::MOST_DAYS).await?;
     let ledger = &answered.result_set.ledger;
-    if ledger.len() > Coverage::MOST_DAYS {
-        let (found, most) = (ledger.len(), Coverage::MOST_DAYS);
-        let why = format!(
-            "{found} days are planned, a picture shows at most {most}: ask for fewer with from and to"
-        );
-        return Err(InvalidQuery::new("from", why).into());
-    }
     let days: Vec<CoverageDay> = planned(&explanation, ledger).map(|(day, _)| day).collect();
     let answering = days.iter().filter(|day| matches!(day.fate, Fate::Served { .. })).count();
-    let missing = coverage::missing(ledger).count();
+    let missing = missing_days(&answered.result_set);
     let title = format!(
-        "Plan and coverage of {} days: {answering} answered, {missing} missing, {} rows",
+        "Plan and coverage of {} days: {answering} answered, {} missing, {} rows",
         days.len(),
+        missing.len(),
         answered.result_set.total_records
     );
-    // Bounded by the days above: some hundred rectangles are drawn in less than a millisecond.
-    Ok(Coverage { title, days }.svg())
+    let picture = Coverage { title, days };
+    let paying = Paying { client, result_set: answered.result_set };
+    let text = paying.draw(state, move || picture.svg()).await?;
+    Ok(Shown { text, missing })
 }
 
 struct Covered {
     explanation: Explanation,
     answered: Answered,
     elapsed_ms: f64,
+    client: ClientKey,
 }
 
-/// Plans the query, then runs it. The result set is given up at once: no rows are wanted.
-async fn covered(state: &Arc<NodeState>, caller: &Caller, asked: &Asked) -> Result<Covered, QueryError> {
+/// Plans the query, then runs it unless its days are more than `most`. The result set is given up at once: no rows are wanted.
+async fn covered(
+    Time { deadline, .. }: Time,
+    state: &Arc<NodeState>,
+    caller: &Caller,
+    asked: &Asked,
+    most: usize,
+) -> Result<Covered, QueryError> {
     state.serving().map_err(|error| state.refused(error))?;
     let query = asked.rows().map_err(|invalid| state.refused(invalid.into()))?;
     let (owner, client) = service::asker(&caller.identity, "")?;
-    let (began, deadline) = (Instant::now(), state.deadline(asked.timeout()));
-    let late = |_| QueryError::DeadlineExceeded { waited: deadline - began };
-    let explaining = state.coordinator.explain(&query, &client);
-    let explanation = tokio::time::timeout_at(deadline, explaining).await.map_err(late)??;
+    let explanation = state.coordinator.explain(&query, &client).await?;
+    if explanation.days.len() > most {
+        let found = explanation.days.len();
+        let why = format!(
+            "{found} days are planned, a picture shows at most {most}: ask for fewer with from and to"
+        );
+        return Err(state.refused(InvalidQuery::new("from", why).into()));
+    }
     let asked_at = Instant::now();
     let asking =
         Asking { query, client: client.clone(), owner: owner.clone(), request_id: String::new(), deadline };
     let answered = state.coordinator.query(asking).await?;
     let elapsed_ms = asked_at.elapsed().as_secs_f64() * 1e3;
     state.coordinator.cancel(&answered.uid, "", &owner, &client);
-    Ok(Covered { explanation, answered, elapsed_ms })
+    Ok(Covered { explanation, answered, elapsed_ms, client })
 }
 
 /// Plan and ledger side by side, by day. Data may have changed between the two, never the days.
