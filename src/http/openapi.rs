@@ -114,6 +114,8 @@ fn operation(route: &Route) -> Value {
     let mut done = json!({"description": route.summary, "content": content});
     if is_query {
         done["headers"] = headers();
+    } else if route.answer.is_of_query() && route.answer != Answer::Explanation {
+        done["headers"] = json!({MISSING_DAYS: missing_days()});
     }
     let guarded = if is_open { &[] } else { FAILURES_OF_GUARDED };
     let of_queries = if route.answer.is_of_query() { FAILURES_OF_QUERIES } else { &[] };
@@ -132,13 +134,22 @@ fn operation(route: &Route) -> Value {
     })
 }
 
+const MISSING_DAYS: &str = "overlay-missing-days";
+
 fn headers() -> Value {
-    let header = |required: bool, about: &str, kind: &str| json!({"description": about, "required": required, "schema": {"type": kind}});
     json!({
         "content-disposition": header(true, "The name of a file to keep the answer in", "string"),
         "overlay-uid": header(true, "The name of the result in the logs", "string"),
         "overlay-total-rows": header(true, "Rows, or groups, of the whole answer", "integer"),
         "overlay-limit-reached": header(true, "Whether there may be more than the limit has let through", "boolean"),
-        "overlay-missing-days": header(false, "Days that a partial answer lacks", "string"),
+        MISSING_DAYS: missing_days(),
     })
+}
+
+fn missing_days() -> Value {
+    header(false, "Days that a partial answer lacks", "string")
+}
+
+fn header(required: bool, about: &str, kind: &str) -> Value {
+    json!({"description": about, "required": required, "schema": {"type": kind}})
 }
