@@ -237,6 +237,9 @@ fn start_logging(traces: Option<TraceLayer>) -> Result<(), Failure> {
             return Err(Failure::usage(error, "formats are text and json"));
         }
     };
+    if traces.is_some() {
+        crate::trace::switch_on();
+    }
     // A second command in one process, as tests run them, keeps the first one's logging.
     let _ = tracing_subscriber::registry().with(traces).with(log).try_init();
     Ok(())

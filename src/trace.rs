@@ -19,6 +19,7 @@ mod export;
 mod layer;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tonic::Code;
 use tonic::metadata::MetadataMap;
@@ -58,9 +59,17 @@ macro_rules! step {
 }
 pub(crate) use step;
 
-/// Whether traces are switched on.
+/// Whether somebody takes spans. `tracing` cannot be asked (`span_enabled!`): where its layers have filters of their own the
+/// answer stays behind on the thread, and the next line of the log would be taken for filtered out, too.
+static ON: AtomicBool = AtomicBool::new(false);
+
+/// Switches traces on, for as long as the process lives.
+pub(crate) fn switch_on() {
+    ON.store(true, Ordering::Relaxed);
+}
+
 fn is_on() -> bool {
-    tracing::span_enabled!(target: "overlay::trace", tracing::Level::INFO)
+    ON.load(Ordering::Relaxed)
 }
 
 /// Whether what is done now belongs to a trace.

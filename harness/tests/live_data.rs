@@ -179,6 +179,23 @@ async fn replaced_data_go_when_no_result_set_can_need_them() {
         .expect("the old data go");
 }
 
+/// Goal: who reads the log learns of new data from each of their holders. Method: it is at the level that tells, while nodes are
+/// probed all the time.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_holder_logs_its_new_data() {
+    let data = ChangingData::new(&fixtures());
+    let spec = watching(&data).with_environment("OVERLAY_LOG", "info");
+    let mut cluster = ProcessCluster::start(env!("CARGO_BIN_EXE_overlay-node"), spec).unwrap();
+    for number in [0, 4] {
+        data.change(number);
+        for node in ["B", "C"] {
+            let mut lines = async || cluster.node(node).log().matches("new data").count();
+            let logged = wait_until(WITHIN, async || (lines().await > number as usize / 4).then_some(()));
+            logged.await.unwrap_or_else(|| panic!("{node} logs change {number}"));
+        }
+    }
+}
+
 /// Method: with no room for replaced data, a result set of them says that they are lost, instead of giving others.
 #[tokio::test(flavor = "multi_thread")]
 async fn result_set_of_data_that_had_to_go_is_lost() {
