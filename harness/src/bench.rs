@@ -11,6 +11,7 @@
 mod ceiling;
 mod drains;
 mod figures;
+mod foreign_clients;
 mod found;
 mod one_process;
 mod peers;
@@ -24,9 +25,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use arrow_flight::error::FlightError;
+use arrow_schema::ArrowError;
 use overlay::client::ClientError;
 use overlay::day::Day;
-use overlay::frame::FrameError;
+use overlay::frame::{Encoding, FrameError};
 use overlay::load::LoadError;
 use overlay::store::Store;
 
@@ -73,6 +76,18 @@ pub enum BenchError {
     /// The old contract refused.
     #[error("the old contract answered `{0}`")]
     Refused(String),
+    /// HTTP refused.
+    #[error("HTTP answered `{0}`")]
+    Problem(String),
+    /// An HTTP connection broke.
+    #[error("HTTP over loopback broke")]
+    Http(#[from] hyper::Error),
+    /// Arrow Flight refused, or sent what its client cannot read.
+    #[error("Arrow Flight's client failed")]
+    Flight(#[from] FlightError),
+    /// An Arrow stream that cannot be read.
+    #[error("the Arrow stream over HTTP cannot be read")]
+    Arrow(#[from] ArrowError),
     /// An answer without the rows that match.
     #[error("the answer to a query for {expected} rows has {found} in its first chunk")]
     FirstChunk {
@@ -205,7 +220,20 @@ impl Bench<'_> {
         use Measure::*;
         let loaded = Found::rows(self.store.row_count());
         let works: [(&[Measure], Found); 4] = [
-            (&[Drain, OneProcessDrain, WireDrain, DuckDbFilter, PolarsFilter], self.matching),
+            (
+                &[
+                    Drain,
+                    FlightDrain,
+                    HttpDrain,
+                    JsonDrain,
+                    HttpLines,
+                    OneProcessDrain,
+                    WireDrain,
+                    DuckDbFilter,
+                    PolarsFilter,
+                ],
+                self.matching,
+            ),
             (&[OldJson, WireOldJson, DuckDbJson, PolarsJson], self.matching),
             (&[Aggregate, DuckDbAggregate, PolarsAggregate], self.means),
             (&[Load, ParseOnly, DuckDbLoad, PolarsLoad], loaded),
@@ -231,13 +259,13 @@ impl Bench<'_> {
         let (leader, bare) = (self.leader, self.ceiling.address);
         match measure {
             Measure::Drain => {
-                let drained = drains::arrow(leader, &new_bound()).await?;
+                let drained = drains::rows(leader, &new_bound(), Encoding::Arrow).await?;
                 self.samples.add(Measure::FirstRow, drained.first_ms);
                 self.frames = drained.days();
                 Ok((drained.all_ms, Found::rows(drained.rows())))
             }
             Measure::WireDrain => {
-                let drained = drains::arrow(bare, &lower_bound(0)).await?;
+                let drained = drains::rows(bare, &lower_bound(0), Encoding::Arrow).await?;
                 self.samples.add(Measure::WireFirstRow, drained.first_ms);
                 Ok((drained.all_ms, Found::rows(drained.rows())))
             }
@@ -245,6 +273,13 @@ impl Bench<'_> {
                 let predicate = drains::moderate(&new_bound());
                 one_process::scan_gather_encode(&self.store, &predicate, &self.frames)
             }
+            Measure::JsonDrain => {
+                let drained = drains::rows(leader, &new_bound(), Encoding::Json).await?;
+                Ok((drained.all_ms, Found::rows(drained.rows())))
+            }
+            Measure::FlightDrain => foreign_clients::flight(leader, &new_bound()).await,
+            Measure::HttpDrain => foreign_clients::http_arrow(leader, &new_bound()).await,
+            Measure::HttpLines => foreign_clients::http_lines(leader, &new_bound()).await,
             Measure::OldJson => drains::old_json(leader, &new_bound()).await,
             Measure::WireOldJson => drains::old_json(bare, &lower_bound(0)).await,
             Measure::Aggregate => drains::aggregate(leader, &drains::no_bound(&new_bound())).await,

@@ -4,15 +4,11 @@ use crate::config::Limits;
 use crate::error::shown;
 use crate::frame::Encoding;
 use crate::params::Params;
-use crate::plan::{ChunkingChoice, InvalidQuery, Query};
+use crate::plan::{ChunkingChoice, InvalidQuery, Query, STREAMED_CHUNK_ROWS};
 use crate::service::requests;
 
 /// What errors call the JSON text.
 const COMMAND: &str = "command";
-
-/// Rows of a fixed chunk, where the client does not say. Who reads a flight reads all of it, and each chunk costs some seven
-/// messages and 2 KiB: of 225,521 rows, 500 in each chunk took three times as long to read.
-const CHUNK_ROWS: u32 = 10_000;
 
 /// The keys of a command.
 const KEYS: [&str; 19] = [
@@ -102,7 +98,7 @@ fn days(params: &mut Params) -> Result<Query, InvalidQuery> {
 
 fn chunk_rows(params: &mut Params) -> Result<u32, InvalidQuery> {
     let too_many = |_| InvalidQuery::new("chunk_rows", format!("chunk_rows: must be at most {}", u32::MAX));
-    params.count("chunk_rows")?.map_or(Ok(CHUNK_ROWS), u32::try_from).map_err(too_many)
+    params.count("chunk_rows")?.map_or(Ok(STREAMED_CHUNK_ROWS), u32::try_from).map_err(too_many)
 }
 
 fn refuse_unknown(field: &'static str, params: Params, known: &[&str]) -> Result<(), InvalidQuery> {
@@ -125,7 +121,7 @@ mod tests {
     }
 
     fn all() -> Query {
-        let chunking = ChunkingChoice { chunk_rows: Some(CHUNK_ROWS), ..ChunkingChoice::default() };
+        let chunking = ChunkingChoice { chunk_rows: Some(STREAMED_CHUNK_ROWS), ..ChunkingChoice::default() };
         Query { chunking, ..Query::default() }
     }
 

@@ -14,7 +14,7 @@ use crate::day::Day;
 use crate::decimal::Decimal;
 use crate::error::shown;
 use crate::frame::Encoding;
-use crate::plan::{ChunkingChoice, InvalidQuery, Query};
+use crate::plan::{ChunkingChoice, InvalidQuery, Query, STREAMED_CHUNK_ROWS};
 use crate::predicate::{Place, Predicate, Words};
 use crate::rows::Format;
 use crate::service::requests;
@@ -267,7 +267,7 @@ pub(super) const PARAMETERS: [Parameter; 20] = [
     },
     Parameter {
         name: "chunk-rows",
-        about: "Rows of a fixed chunk; absent: as the node is configured",
+        about: "Rows of a fixed chunk; absent: 10000",
         example: "500",
         schema: count_u32,
         read: |asked, value| set(&mut asked.chunking.chunk_rows, whole(value, "a number of rows")),
@@ -385,7 +385,10 @@ impl Asked {
             team: self.team.clone(),
             limit: self.limit,
             encoding: self.format().encoding(),
-            chunking: self.chunking,
+            chunking: ChunkingChoice {
+                chunk_rows: self.chunking.chunk_rows.or(Some(STREAMED_CHUNK_ROWS)),
+                ..self.chunking
+            },
             allow_partial: self.partial,
             ..Query::default()
         })

@@ -9,17 +9,14 @@ use futures::TryStreamExt;
 use overlay::aggregate::{AggregateOf, AggregateSpec, GroupKey};
 use overlay::client::{Client, OldChunk, OldClient};
 use overlay::day::Day;
-use overlay::frame;
-use overlay::plan::{ChunkingChoice, Query};
+use overlay::frame::{self, Encoding};
+use overlay::plan::{ChunkingChoice, Query, STREAMED_CHUNK_ROWS};
 use overlay::predicate::{Predicate, Words};
 use overlay::verb::Frame;
 use tokio::time::Instant;
 
 use super::rates::{accepted, old_filter};
 use super::{BenchError, Found, milliseconds};
-
-/// Rows that who wants all of them asks for at once; the node's bound in bytes makes them fewer.
-const CHUNK_ROWS: u32 = 10_000;
 
 /// What a drain came to.
 pub(super) struct Drained {
@@ -78,9 +75,9 @@ pub(super) fn means_by_site_and_day() -> AggregateSpec {
     AggregateSpec { of: AggregateOf::Value, group_by: vec![GroupKey::Site, GroupKey::Day] }
 }
 
-/// All rows in Arrow.
-pub(super) async fn arrow(address: SocketAddr, min: &str) -> Result<Drained, BenchError> {
-    drain(address, Query { predicate: moderate(min), ..Query::default() }).await
+/// All rows.
+pub(super) async fn rows(address: SocketAddr, min: &str, encoding: Encoding) -> Result<Drained, BenchError> {
+    drain(address, Query { predicate: moderate(min), encoding, ..Query::default() }).await
 }
 
 /// The mean of PM2.5 by site and day, over all days; rows are groups.
@@ -95,7 +92,7 @@ pub(super) async fn aggregate(address: SocketAddr, min: &str) -> Result<(f64, Fo
 /// All chunks, over `StreamChunks` but for the first, each checked.
 async fn drain(address: SocketAddr, query: Query) -> Result<Drained, BenchError> {
     let client = connected(address).await?;
-    let chunking = ChunkingChoice { chunk_rows: Some(CHUNK_ROWS), ..ChunkingChoice::default() };
+    let chunking = ChunkingChoice { chunk_rows: Some(STREAMED_CHUNK_ROWS), ..ChunkingChoice::default() };
     let query = Query { chunking, ..query };
     let began = Instant::now();
     let mut result = client.query(&query).await?;

@@ -27,6 +27,10 @@ pub enum Measure {
     SteadyLate,
     SteadyUnanswered,
     Drain,
+    FlightDrain,
+    HttpDrain,
+    JsonDrain,
+    HttpLines,
     OneProcessDrain,
     WireDrain,
     DuckDbFilter,
@@ -91,13 +95,15 @@ const fn alone(work: &'static str, unit: &'static str, ours: Measure, target: Ta
 }
 
 const WIRE: &str = "bare server";
+const STREAM: &str = "StreamChunks, Arrow";
+const STREAM_JSON: &str = "StreamChunks, JSON";
 const ONE_PROCESS: &str = "one process, one thread";
 const DUCKDB: &str = "DuckDB";
 const POLARS: &str = "Polars";
 const LOAD: &str = "load all files, two threads (library, in process)";
 
 /// The table, from above. Targets are those that the project has set itself.
-const LINES: [Line; 27] = {
+const LINES: [Line; 30] = {
     use Measure::*;
     use Target::*;
     [
@@ -114,6 +120,9 @@ const LINES: [Line; 27] = {
         line("drain, Arrow", "ms", Drain, (DUCKDB, DuckDbFilter), AtMost(0.7)),
         line("drain, Arrow", "ms", Drain, (POLARS, PolarsFilter), Told),
         line("drain, Arrow", "ms", Drain, (WIRE, WireDrain), Told),
+        line("drain, Arrow Flight", "ms", FlightDrain, (STREAM, Drain), AtMost(1.3)),
+        line("drain, HTTP, Arrow", "ms", HttpDrain, (STREAM, Drain), AtMost(2.0)),
+        line("drain, HTTP, NDJSON", "ms", HttpLines, (STREAM_JSON, JsonDrain), AtMost(2.0)),
         line("first row of that drain", "ms", FirstRow, (WIRE, WireFirstRow), Beyond(3.0)),
         line("drain, JSON, old contract", "ms", OldJson, (WIRE, WireOldJson), AtMost(2.0)),
         line("drain, JSON, old contract", "ms", OldJson, (DUCKDB, DuckDbJson), Told),
