@@ -150,9 +150,13 @@ impl Directory {
         inner.change().inventories.insert(node, Arc::new(inventory));
     }
 
-    /// Takes in what a node does, as it said along with its inventory.
-    pub fn hear_of_load(&self, node: &NodeId, load: NodeLoad) {
-        self.lock().loads.insert(node.clone(), load);
+    /// Takes in what a node does, as it said along with its inventory; `None` if it did not say.
+    pub fn hear_of_load(&self, node: &NodeId, load: Option<NodeLoad>) {
+        let loads = &mut self.lock().loads;
+        match load {
+            Some(load) => loads.insert(node.clone(), load),
+            None => loads.remove(node),
+        };
     }
 
     /// What nodes do, as each said last.

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use crate::admission::ClientKey;
 use crate::config::{Limits, NodeId, Overlay};
 use crate::holder::Holder;
-use crate::inventory::{Directory, Health, NodeLoad, Snapshot, Traffic};
+use crate::inventory::{Directory, Health, Snapshot, Traffic};
 use crate::metrics::Metrics;
 use crate::outside::remaining;
 use crate::peer::{BEYOND, Neighbour, PeerError};
@@ -139,7 +139,7 @@ impl Verb for Inventory {
                 unchanged: inventory.ready && inventory.incarnation == item.known_incarnation,
                 inventory,
                 // The service that answers knows it.
-                load: NodeLoad::default(),
+                load: None,
             }
         };
         Answers { answers: items.into_iter().map(answer).collect(), ..Answers::default() }

@@ -367,9 +367,9 @@ impl v1::peer_server::Peer for PeerService {
         };
         let node = |answer: &crate::verb::InventoryAnswer| {
             let is_me = answer.inventory.node == self.0.process.id;
-            let load = if is_me { &self.0.load() } else { &answer.load };
+            let load = if is_me { Some(&self.0.load()) } else { answer.load.as_ref() };
             v1::NodeInventory {
-                load: Some(wire::load_to(load)),
+                load: load.map(wire::load_to),
                 ..wire::inventory_to(&answer.inventory, answer.unchanged)
             }
         };

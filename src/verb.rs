@@ -174,8 +174,8 @@ pub struct InventoryAnswer {
     pub inventory: NodeInventory,
     /// The known incarnation still runs.
     pub unchanged: bool,
-    /// What the node does.
-    pub load: NodeLoad,
+    /// What the node does; `None` if it does not say.
+    pub load: Option<NodeLoad>,
 }
 
 /// Rows of one day, encoded once by the node that holds them.

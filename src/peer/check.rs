@@ -53,7 +53,7 @@ pub fn inventory(
             statistics::check(held)
                 .map_err(|what| format!("the statistics of day {day} at node `{}`: {what}", item.node))?;
         }
-        let load = wire::load_from(message.load.unwrap_or_default(), nodes);
+        let load = message.load.map(|load| wire::load_from(load, nodes));
         answers.answers.push(InventoryAnswer { inventory, unchanged: message.unchanged, load });
     }
     for failure in reply.unreachable {

@@ -101,7 +101,9 @@ fn inventory(bytes: &[u8]) {
     for answer in answers.answers {
         let again = wire::inventory_from(&wire::inventory_to(&answer.inventory, answer.unchanged));
         assert_eq!(again.expect("an inventory is a message"), answer.inventory);
-        assert_eq!(wire::load_from(wire::load_to(&answer.load), nodes()), answer.load);
+        if let Some(load) = &answer.load {
+            assert_eq!(wire::load_from(wire::load_to(load), nodes()), *load);
+        }
         let directory = Directory::default();
         directory.learn(answer.inventory.clone(), answer.unchanged);
         planned(&directory, &answer.inventory);

@@ -3,6 +3,7 @@ use std::sync::Arc;
 use super::*;
 use crate::aggregate::{AggregateOf, AggregateSpec, GroupKey};
 use crate::frame::Encoding;
+use crate::inventory::NodeLoad;
 use crate::predicate::Words;
 use crate::verb::Selection;
 
@@ -185,6 +186,19 @@ fn day_inventory() -> v1::DayInventory {
         worst_row_bytes_json_legacy: 300,
         rejected: vec!["a.csv:1: 3 fields".to_owned()],
     }
+}
+
+/// Goal: a node of a version that does not say what it does is not shown as idle.
+#[test]
+fn load_that_is_not_told_is_unknown() {
+    let told = |load| {
+        let node = v1::NodeInventory { node: "B".to_owned(), load, ..v1::NodeInventory::default() };
+        let asked = [InventoryItem { node: NodeId::from("B"), known_incarnation: 0 }];
+        let reply = v1::InventoryReply { nodes: vec![node], unreachable: Vec::new() };
+        inventory(&asked, &nodes(), reply).unwrap().answers[0].load.clone()
+    };
+    assert_eq!(told(None), None);
+    assert_eq!(told(Some(v1::NodeLoad::default())), Some(NodeLoad::default()));
 }
 
 fn inventory_with(lie: impl FnOnce(&mut v1::DayInventory)) -> Result<usize, String> {
