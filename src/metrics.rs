@@ -18,7 +18,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::metrics::{MetricType, TypedMetric};
-use prometheus_client::registry::{Registry, Unit};
+use prometheus_client::registry::{Metric, Registry, Unit};
 
 use shares::Shares;
 
@@ -210,174 +210,86 @@ pub struct Totals {
     pub query_seconds_mean: f64,
 }
 
+/// A registry that is being filled; metrics are written out in the order in which they are declared.
+struct Declaring(Registry);
+
+impl Declaring {
+    fn metric<M: Metric + Clone + Default>(&mut self, name: &str, help: &str) -> M {
+        let metric = M::default();
+        self.0.register(name, help, metric.clone());
+        metric
+    }
+
+    /// The unit becomes the end of the name.
+    fn with_unit<M: Metric + Clone>(&mut self, name: &str, help: &str, unit: Unit, metric: M) -> M {
+        self.0.register_with_unit(name, help, unit, metric.clone());
+        metric
+    }
+
+    fn bytes<M: Metric + Clone + Default>(&mut self, name: &str, help: &str) -> M {
+        self.with_unit(name, help, Unit::Bytes, M::default())
+    }
+
+    fn seconds(&mut self, name: &str, help: &str) -> Histogram {
+        self.with_unit(name, help, Unit::Seconds, seconds())
+    }
+}
+
 impl Default for Metrics {
     fn default() -> Self {
-        let mut registry = Registry::with_prefix("overlay");
-        let metrics = Metrics {
-            queries: Counters::default(),
-            refusals: Counters::default(),
-            query_seconds: seconds(),
+        let mut all = Declaring(Registry::with_prefix("overlay"));
+        let build = Info::new([("version", env!("OVERLAY_VERSION"))]);
+        all.0.register("build", "What this node was built from", build);
+        Metrics {
+            shares: Shares::declare(&mut all),
+            queries: all.metric("queries", "Queries by outcome"),
+            refusals: all.metric("refusals", "Queries refused, by the limit that they met"),
+            query_seconds: all.seconds("query", "From request to manifest"),
+            chunks: all.metric("chunks", "Chunks by outcome"),
+            chunk_bytes: all.bytes("chunk", "Payload of chunks delivered"),
+            cache_uses: all.metric("cache_uses", "Look-ups by cache and whether they hit"),
+            rows_scanned: all.metric("rows_scanned", "Rows scanned by this node"),
+            frame_bytes: all.bytes("frame", "Payload of frames encoded"),
+            frame_seconds: all.seconds("frame_encode", "Encoding one frame"),
+            peer_requests: all.metric("peer_requests", "Requests to neighbours by whether they answered"),
+            retries: all.metric("retries", "Requests sent to neighbours after others failed"),
+            hedges: all.metric("hedges", "Requests sent because another one was slow"),
+            active_queries: all.metric("active_queries", "Queries that have their slots"),
+            waiting_queries: all.metric("waiting_queries", "Queries that wait for slots"),
+            following_queries: all.metric("following_queries", "Queries that wait for an equal one"),
+            computing_pieces: all.metric("computing_pieces", "Pieces of scanning and encoding that run"),
+            peer_requests_in_flight: all
+                .metric("peer_requests_in_flight", "Requests of neighbours that are being answered"),
+            probes_in_flight: all.metric(
+                "probes_in_flight",
+                "Those of the requests of neighbours that are on behalf of no client",
+            ),
+            open_streams: all.metric("open_streams", "Streams of chunks that are open"),
+            open_result_sets: all.metric("open_result_sets", "Result sets under a lease"),
+            held_bytes: all.bytes(
+                "held",
+                "Bytes held by each cache, by result sets and by data that newer files have replaced",
+            ),
+            transit_bytes: all.bytes("transit", "Bytes of requests, and of answers that wait to be taken"),
+            orphaned_tasks: all.metric("orphaned_tasks", "Tasks that go on although nobody waits for them"),
+            marked_nodes: all.metric("marked_nodes", "Nodes avoided until a probe has an answer"),
+            neighbour_state: all.metric(
+                "neighbour_state",
+                "1 for the state that a neighbour is thought to be in, 0 for the others",
+            ),
+            version_conflicts: all.metric("version_conflicts", "Days whose holders disagree about the data"),
+            rows_held: all.metric("rows_held", "Rows in the store"),
+            rejected_rows: all.metric("rejected_rows", "Rows of the files that did not parse"),
+            replaced_days: all.metric("replaced_days", "Days that newer files have replaced"),
+            pending_days: all.metric("pending_days", "Days whose files have changed and are not loaded yet"),
+            failed_looks: all.metric(
+                "failed_looks",
+                "Looks at the files of the dataset that failed, one after the other, up to now",
+            ),
             answered_seconds: Counter::default(),
-            shares: Shares::register(&mut registry),
-            chunks: Counters::default(),
-            chunk_bytes: Counter::default(),
-            cache_uses: Counters::default(),
-            rows_scanned: Counter::default(),
-            frame_bytes: Counter::default(),
-            frame_seconds: seconds(),
-            peer_requests: Counters::default(),
-            retries: Counter::default(),
-            hedges: Counter::default(),
             orphans: Orphans::default(),
-            active_queries: Gauge::default(),
-            waiting_queries: Gauge::default(),
-            following_queries: Gauge::default(),
-            computing_pieces: Gauge::default(),
-            peer_requests_in_flight: Gauge::default(),
-            probes_in_flight: Gauge::default(),
-            open_streams: Gauge::default(),
-            open_result_sets: Gauge::default(),
-            held_bytes: Labelled::default(),
-            transit_bytes: Gauge::default(),
-            orphaned_tasks: Gauge::default(),
-            marked_nodes: Gauge::default(),
-            neighbour_state: Labelled::default(),
-            version_conflicts: Gauge::default(),
-            rows_held: Gauge::default(),
-            rejected_rows: Gauge::default(),
-            replaced_days: Counter::default(),
-            pending_days: Gauge::default(),
-            failed_looks: Gauge::default(),
-            registry: Registry::default(),
-        };
-        registry.register("queries", "Queries by outcome", metrics.queries.clone());
-        registry.register(
-            "refusals",
-            "Queries refused, by the limit that they met",
-            metrics.refusals.clone(),
-        );
-        registry.register(
-            "build",
-            "What this node was built from",
-            Info::new([("version", env!("OVERLAY_VERSION"))]),
-        );
-        let unit = Unit::Seconds;
-        registry.register_with_unit(
-            "query",
-            "From request to manifest",
-            unit.clone(),
-            metrics.query_seconds.clone(),
-        );
-        registry.register("chunks", "Chunks by outcome", metrics.chunks.clone());
-        registry.register_with_unit(
-            "chunk",
-            "Payload of chunks delivered",
-            Unit::Bytes,
-            metrics.chunk_bytes.clone(),
-        );
-        registry.register("cache_uses", "Look-ups by cache and whether they hit", metrics.cache_uses.clone());
-        registry.register("rows_scanned", "Rows scanned by this node", metrics.rows_scanned.clone());
-        registry.register_with_unit(
-            "frame",
-            "Payload of frames encoded",
-            Unit::Bytes,
-            metrics.frame_bytes.clone(),
-        );
-        registry.register_with_unit(
-            "frame_encode",
-            "Encoding one frame",
-            unit,
-            metrics.frame_seconds.clone(),
-        );
-        registry.register(
-            "peer_requests",
-            "Requests to neighbours by whether they answered",
-            metrics.peer_requests.clone(),
-        );
-        registry.register(
-            "retries",
-            "Requests sent to neighbours after others failed",
-            metrics.retries.clone(),
-        );
-        registry.register("hedges", "Requests sent because another one was slow", metrics.hedges.clone());
-        registry.register("active_queries", "Queries that have their slots", metrics.active_queries.clone());
-        registry.register("waiting_queries", "Queries that wait for slots", metrics.waiting_queries.clone());
-        registry.register(
-            "following_queries",
-            "Queries that wait for an equal one",
-            metrics.following_queries.clone(),
-        );
-        registry.register(
-            "computing_pieces",
-            "Pieces of scanning and encoding that run",
-            metrics.computing_pieces.clone(),
-        );
-        registry.register(
-            "peer_requests_in_flight",
-            "Requests of neighbours that are being answered",
-            metrics.peer_requests_in_flight.clone(),
-        );
-        registry.register(
-            "probes_in_flight",
-            "Those of the requests of neighbours that are on behalf of no client",
-            metrics.probes_in_flight.clone(),
-        );
-        registry.register("open_streams", "Streams of chunks that are open", metrics.open_streams.clone());
-        registry.register("open_result_sets", "Result sets under a lease", metrics.open_result_sets.clone());
-        registry.register_with_unit(
-            "held",
-            "Bytes held by each cache, by result sets and by data that newer files have replaced",
-            Unit::Bytes,
-            metrics.held_bytes.clone(),
-        );
-        registry.register_with_unit(
-            "transit",
-            "Bytes of requests, and of answers that wait to be taken",
-            Unit::Bytes,
-            metrics.transit_bytes.clone(),
-        );
-        registry.register(
-            "orphaned_tasks",
-            "Tasks that go on although nobody waits for them",
-            metrics.orphaned_tasks.clone(),
-        );
-        registry.register(
-            "marked_nodes",
-            "Nodes avoided until a probe has an answer",
-            metrics.marked_nodes.clone(),
-        );
-        registry.register(
-            "neighbour_state",
-            "1 for the state that a neighbour is thought to be in, 0 for the others",
-            metrics.neighbour_state.clone(),
-        );
-        registry.register(
-            "version_conflicts",
-            "Days whose holders disagree about the data",
-            metrics.version_conflicts.clone(),
-        );
-        registry.register("rows_held", "Rows in the store", metrics.rows_held.clone());
-        registry.register(
-            "rejected_rows",
-            "Rows of the files that did not parse",
-            metrics.rejected_rows.clone(),
-        );
-        registry.register(
-            "replaced_days",
-            "Days that newer files have replaced",
-            metrics.replaced_days.clone(),
-        );
-        registry.register(
-            "pending_days",
-            "Days whose files have changed and are not loaded yet",
-            metrics.pending_days.clone(),
-        );
-        registry.register(
-            "failed_looks",
-            "Looks at the files of the dataset that failed, one after the other, up to now",
-            metrics.failed_looks.clone(),
-        );
-        Metrics { registry, ..metrics }
+            registry: all.0,
+        }
     }
 }
 

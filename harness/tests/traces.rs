@@ -100,7 +100,8 @@ async fn query_is_one_trace_over_client_and_nodes() {
     let asked = overlay(&words, Some(&collector.endpoint));
     assert!(asked.status.success(), "{}", String::from_utf8_lossy(&asked.stderr));
     let root = collector.spans().into_iter().find(|span| span.name == "overlay query").unwrap();
-    let served = served_by(&proof);
+    let proof: Value = serde_json::from_str(&fs::read_to_string(proof).unwrap()).unwrap();
+    let (served, uid) = (served_by(&proof), proof["uid"].as_str().unwrap().to_owned());
     assert!(served.len() > 4, "each day has one holder: {served:?}");
     let trace = whole_trace(&collector, &root.trace_id, "", |trace| {
         let has_ended = |node: &String| trace.nodes_with("overlay.v1.Peer/Count").contains(node);
@@ -138,14 +139,14 @@ async fn query_is_one_trace_over_client_and_nodes() {
     assert!(of("overlay.rows").is_some() && of("overlay.chunks").is_some());
     for span in collector.spans() {
         for (name, value) in &span.attributes {
-            assert!(!value.contains("a-token"), "{} {name}={value}", span.name);
+            let is_private = |word: &&str| value.contains(*word);
+            assert!(!["a-token", "PM2.5", &uid].iter().any(is_private), "{} {name}={value}", span.name);
         }
     }
 }
 
 /// The nodes that a proof names as holders of rows.
-fn served_by(proof: &str) -> BTreeSet<String> {
-    let proof: Value = serde_json::from_str(&fs::read_to_string(proof).unwrap()).unwrap();
+fn served_by(proof: &Value) -> BTreeSet<String> {
     let entries = proof["ledger"].as_array().unwrap();
     entries.iter().filter_map(|entry| Some(entry["node"].as_str()?.to_owned())).collect()
 }
@@ -303,6 +304,28 @@ async fn node_without_traces_passes_on_what_came_and_adds_nothing() {
     let malformed = heard_of(headed(query("PM2.5"), &parent.to_uppercase())).await;
     assert!(!malformed.is_empty() && malformed.iter().all(|heard| *heard == [None, None]), "{malformed:?}");
     drop(leader);
+}
+
+/// Goal: an answer that its client has left says so, and is not taken for one that was read. Method: a window that the answer
+/// cannot pass, and a client that leaves with the head.
+#[tokio::test(flavor = "multi_thread")]
+async fn answer_that_is_abandoned_is_cancelled() {
+    let (collector, folder) = (Collector::start().await, scratch::folder().unwrap());
+    let six = exporting_nodes(&collector.endpoint, folder.path());
+    let endpoint = Channel::from_shared(format!("http://{}", six.address("A"))).unwrap();
+    let channel = endpoint.initial_stream_window_size(1024).connect().await.unwrap();
+    let mut flights = FlightServiceClient::new(channel);
+    let trace_id = "4bf92f3577b34da6a3ce929d0e0e4799";
+    let parent = format!("00-{trace_id}-{CALLER}-01");
+    let command = FlightDescriptor::new_cmd(json!({"parameter": "PM2.5"}).to_string());
+    let flight = flights.get_flight_info(headed(command, &parent)).await.unwrap().into_inner();
+    let ticket = flight.endpoint[0].ticket.clone().unwrap();
+    drop(flights.do_get(headed(ticket, &parent)).await.unwrap());
+
+    let method = "arrow.flight.protocol.FlightService/DoGet";
+    let trace = whole_trace(&collector, trace_id, CALLER, |trace| trace.named(method).count() == 1).await;
+    let statuses = trace.named(method).map(|span| &*span.attributes["rpc.response.status_code"]);
+    assert_eq!(statuses.collect::<Vec<_>>(), ["CANCELLED"], "{trace}");
 }
 
 /// Goal: a collector that takes connections and never answers keeps nobody waiting, and is told of once.

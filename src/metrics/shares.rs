@@ -8,9 +8,9 @@ use std::time::Duration;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::registry::{Registry, Unit};
+use prometheus_client::registry::Unit;
 
-use super::{Labelled, seconds};
+use super::{Declaring, Labelled, seconds};
 
 /// The class of clients that the configuration does not name.
 pub const OTHER_CLIENTS: &str = "other";
@@ -39,25 +39,19 @@ pub(super) struct Shares {
 }
 
 impl Shares {
-    pub(super) fn register(registry: &mut Registry) -> Self {
-        let shares = Shares { waits: Labelled::default(), computing: Labelled::default() };
-        shares.waits.or_insert(Factor { factor: NO_FACTOR.to_owned() }, seconds);
+    pub(super) fn declare(all: &mut Declaring) -> Self {
+        let waits: Labelled<Factor, Histogram> = Labelled::default();
+        waits.or_insert(Factor { factor: NO_FACTOR.to_owned() }, seconds);
+        let computing: Labelled<Computed, _> = Labelled::default();
         for step in STEPS {
-            shares.computing.of(Computed { step, class: OTHER_CLIENTS.to_owned() });
+            computing.of(Computed { step, class: OTHER_CLIENTS.to_owned() });
         }
-        registry.register_with_unit(
-            "query_wait",
-            "Waiting for admission, by what was waited for",
-            Unit::Seconds,
-            shares.waits.clone(),
-        );
-        registry.register_with_unit(
-            "compute",
-            "Scanning, adding up and encoding the days held here, by class of client",
-            Unit::Seconds,
-            shares.computing.clone(),
-        );
-        shares
+        let waits_help = "Waiting for admission, by what was waited for";
+        let computing_help = "Scanning, adding up and encoding the days held here, by class of client";
+        Shares {
+            waits: all.with_unit("query_wait", waits_help, Unit::Seconds, waits),
+            computing: all.with_unit("compute", computing_help, Unit::Seconds, computing),
+        }
     }
 
     pub(super) fn waited(&self, factor: Option<&str>, waited: Duration) {

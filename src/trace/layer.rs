@@ -98,6 +98,28 @@ where
     }
 }
 
+/// The span of an answer: what every one has, and fields of its own.
+macro_rules! answer {
+    ($node:expr, $name:expr, $($own:tt)*) => {
+        tracing::info_span!(
+            target: "overlay::trace",
+            parent: None,
+            "answer",
+            otel.name = $name,
+            otel.kind = "server",
+            otel.status_code = tracing::field::Empty,
+            $($own)*,
+            "error.type" = tracing::field::Empty,
+            overlay.node = $node,
+            overlay.kind = tracing::field::Empty,
+            overlay.cached = tracing::field::Empty,
+            overlay.rows = tracing::field::Empty,
+            overlay.chunks = tracing::field::Empty,
+            overlay.outcome = tracing::field::Empty,
+        )
+    };
+}
+
 impl TraceLayer {
     /// The span of a request; none if traces are off, or nobody traces what has this path.
     fn span<B>(&self, request: &Request<B>, parent: Option<&TraceContext>) -> Span {
@@ -122,45 +144,23 @@ impl TraceLayer {
     }
 
     fn grpc(&self, method: &str) -> Span {
-        tracing::info_span!(
-            target: "overlay::trace",
-            parent: None,
-            "answer",
-            otel.name = method,
-            otel.kind = "server",
-            otel.status_code = tracing::field::Empty,
+        answer!(
+            &*self.node,
+            method,
             rpc.system.name = "grpc",
             rpc.method = method,
-            rpc.response.status_code = tracing::field::Empty,
-            "error.type" = tracing::field::Empty,
-            overlay.node = &*self.node,
-            overlay.kind = tracing::field::Empty,
-            overlay.cached = tracing::field::Empty,
-            overlay.rows = tracing::field::Empty,
-            overlay.chunks = tracing::field::Empty,
-            overlay.outcome = tracing::field::Empty,
+            rpc.response.status_code = tracing::field::Empty
         )
     }
 
     fn http(&self, method: &str, route: &str) -> Span {
         let method = if matches!(method, "GET" | "HEAD" | "OPTIONS") { method } else { "_OTHER" };
-        tracing::info_span!(
-            target: "overlay::trace",
-            parent: None,
-            "answer",
-            otel.name = format!("{method} {route}"),
-            otel.kind = "server",
-            otel.status_code = tracing::field::Empty,
+        answer!(
+            &*self.node,
+            format!("{method} {route}"),
             http.request.method = method,
             http.route = route,
-            http.response.status_code = tracing::field::Empty,
-            "error.type" = tracing::field::Empty,
-            overlay.node = &*self.node,
-            overlay.kind = tracing::field::Empty,
-            overlay.cached = tracing::field::Empty,
-            overlay.rows = tracing::field::Empty,
-            overlay.chunks = tracing::field::Empty,
-            overlay.outcome = tracing::field::Empty,
+            http.response.status_code = tracing::field::Empty
         )
     }
 }
@@ -184,13 +184,30 @@ impl TracedBody {
         }
         note_status(&span, response.headers());
         let transfer = span.in_scope(|| super::step!("transfer", overlay.bytes = tracing::field::Empty));
-        response.map(|inner| Body::new(TracedBody { inner, span, transfer, bytes: 0, carried }))
+        response.map(|inner| {
+            let mut body = TracedBody { inner, span, transfer, bytes: 0, carried };
+            if http_body::Body::is_end_stream(&body.inner) {
+                // Nobody takes what is empty.
+                body.end();
+            }
+            Body::new(body)
+        })
     }
 
     /// Ends the spans with the last byte, and not with whenever the connection forgets about the answer.
     fn end(&mut self) {
         self.transfer.record("overlay.bytes", self.bytes as i64);
         drop(std::mem::replace(&mut self.transfer, Span::none()));
+    }
+}
+
+/// Whoever stops before the end has gone away.
+impl Drop for TracedBody {
+    fn drop(&mut self) {
+        if !self.transfer.is_none() {
+            answered(&self.span, tonic::Code::Cancelled);
+            self.end();
+        }
     }
 }
 
