@@ -226,6 +226,13 @@ impl Declaring {
         metric
     }
 
+    /// Counters of outcomes, all of which are there from the start, at 0: a rate knows no series that begins above.
+    fn outcomes(&mut self, name: &str, help: &str, outcomes: &[&'static str]) -> Counters<Outcome> {
+        let counters: Counters<Outcome> = self.metric(name, help);
+        outcomes.iter().for_each(|outcome| drop(counters.of(Outcome { outcome })));
+        counters
+    }
+
     fn bytes<M: Metric + Clone + Default>(&mut self, name: &str, help: &str) -> M {
         self.with_unit(name, help, Unit::Bytes, M::default())
     }
@@ -242,10 +249,10 @@ impl Default for Metrics {
         all.0.register("build", "What this node was built from", build);
         Metrics {
             shares: Shares::declare(&mut all),
-            queries: all.metric("queries", "Queries by outcome"),
+            queries: all.outcomes("queries", "Queries by outcome", &OUTCOMES),
             refusals: all.metric("refusals", "Queries refused, by the limit that they met"),
             query_seconds: all.seconds("query", "From request to manifest"),
-            chunks: all.metric("chunks", "Chunks by outcome"),
+            chunks: all.outcomes("chunks", "Chunks by outcome", &CHUNK_OUTCOMES),
             chunk_bytes: all.bytes("chunk", "Payload of chunks delivered"),
             cache_uses: all.metric("cache_uses", "Look-ups by cache and whether they hit"),
             rows_scanned: all.metric("rows_scanned", "Rows scanned by this node"),
@@ -420,33 +427,36 @@ impl Metrics {
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &self.registry)
             .expect("writing to a string succeeds");
-        counters_in_order(&text)
+        text
     }
-}
-
-/// The text with the counters of a family in the order of their labels; the library keeps them in none.
-fn counters_in_order(text: &str) -> String {
-    let counter = |line: &str| line.split_once("_total{").map(|(name, _)| name.to_owned());
-    let mut lines: Vec<&str> = text.lines().collect();
-    for family in lines.chunk_by_mut(|line, next| counter(line).is_some() && counter(line) == counter(next)) {
-        family.sort_unstable();
-    }
-    lines.join("\n") + "\n"
 }
 
 /// Every state that a neighbour can be thought to be in.
 pub const NEIGHBOUR_STATES: [&str; 3] = ["up", "suspect", "down"];
 
 /// Every outcome that a query can have.
-const OUTCOMES: [&str; 10] = [
+const OUTCOMES: [&str; 11] = [
     "ready",
     "invalid",
+    "rejected",
+    "too_large",
+    "not_serving",
+    "unavailable",
+    "data_loss",
+    "not_found",
+    "not_allowed",
+    "deadline_exceeded",
+    "cancelled",
+];
+
+/// Every outcome that reading a chunk of a result can have.
+const CHUNK_OUTCOMES: [&str; 8] = [
+    "success",
     "rejected",
     "too_large",
     "unavailable",
     "data_loss",
     "not_found",
-    "not_allowed",
     "deadline_exceeded",
     "cancelled",
 ];
@@ -467,6 +477,16 @@ mod tests {
         ] {
             assert!(text.lines().any(|found| found == line), "{line}");
         }
+    }
+
+    /// Goal: a rate sees the first failure of a node's life, too. Method: what is scraped before anything was asked.
+    #[test]
+    fn outcomes_are_there_from_the_start() {
+        let text = Metrics::default().exposition(&Gauges::default());
+        let count = |family: &str| text.lines().filter(|line| line.starts_with(family)).count();
+        assert_eq!(count("overlay_queries_total{"), OUTCOMES.len());
+        assert_eq!(count("overlay_chunks_total{"), CHUNK_OUTCOMES.len());
+        assert!(text.contains("overlay_queries_total{outcome=\"unavailable\"} 0\n"), "{text}");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use overlay::admission::{ClientKey, QueryCost};
 use overlay::proto::v1;
 use overlay_harness::answer::{self, assert_equal_rows};
-use overlay_harness::cluster::{Cluster, ClusterSpec, InProcessCluster, fixtures, wait_until};
+use overlay_harness::cluster::{Cluster, ClusterSpec, InProcessCluster, READY_WITHIN, fixtures, wait_until};
 use overlay_harness::oracle::{GroupKey, Measure, Oracle, OracleQuery, TeamRange, random_query};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReader;
 use parquet::file::reader::{FileReader, SerializedFileReader};
@@ -403,6 +403,45 @@ async fn head_is_the_head_of_get() {
         for (get, head) in [(&heads[0], &heads[2]), (&heads[1], &heads[3])] {
             assert_eq!((head.status, head.body.len()), (status, 0), "{path}");
             assert_eq!(same(head), same(get), "{path}");
+        }
+    }
+}
+
+/// Goal: programs that need a length before they read (and a progress bar that has an end) get it wherever it is known.
+#[tokio::test(flavor = "multi_thread")]
+async fn answer_that_is_there_at_once_says_its_length() {
+    let cluster = cluster(json!({})).await;
+    let address = cluster.address("A");
+    for path in ["/livez", "/metrics", "/api/v1/topology", "/api/v1/query?limit=0"] {
+        for answer in [get(&address, path).await, get_over_http2(&address, path).await] {
+            assert_eq!(answer.header("content-length"), answer.body.len().to_string(), "{path}");
+        }
+    }
+    let rows = get(&address, "/api/v1/query").await;
+    assert_eq!(rows.header("content-length"), "", "a stream ends where it ends");
+}
+
+/// Goal: an answer that cannot be whole does not begin as one, however well its query is known. Method: a result that is kept,
+/// whose chunks are not, and whose days nobody can be asked for any more; and one whose chunks are kept, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn result_that_is_known_is_refused_when_its_days_are_out_of_reach() {
+    for (chunk_bytes, status) in [(0, 503), (8 << 20, 200)] {
+        let spec = ClusterSpec::fixtures().with(json!({"cache": {"chunk_bytes": chunk_bytes}}));
+        let mut cluster = InProcessCluster::start(spec).await.unwrap();
+        let address = cluster.address("A");
+        let path = "/api/v1/query?parameter=PM2.5&format=csv&chunk-rows=100";
+        let before = get(&address, path).await;
+        assert_eq!(before.status, 200);
+        for node in ["E", "F", "D"] {
+            cluster.crash(node).await.unwrap();
+        }
+        let marked = async || (cluster.node("A").state().gauges().marked_nodes >= 3).then_some(());
+        wait_until(READY_WITHIN, marked).await.expect("they are missed");
+        let after = get(&address, path).await;
+        assert_eq!(after.status, status, "with {chunk_bytes} bytes for chunks: {}", after.text());
+        match status {
+            503 => after.assert_problem(503, "unavailable", &["20200821"]),
+            _ => assert_eq!(after.text(), before.text()),
         }
     }
 }

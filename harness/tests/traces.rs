@@ -7,6 +7,7 @@ mod collector;
 use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::fs;
+use std::future::poll_fn;
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -32,6 +33,7 @@ use tonic::body::Body;
 use tonic::codegen::http;
 use tonic::transport::Channel;
 use tonic::{IntoRequest, Status};
+use tower::Service;
 
 use collector::{Collector, Trace};
 
@@ -307,25 +309,34 @@ async fn node_without_traces_passes_on_what_came_and_adds_nothing() {
 }
 
 /// Goal: an answer that its client has left says so, and is not taken for one that was read. Method: a window that the answer
-/// cannot pass, and a client that leaves with the head.
+/// cannot pass, and clients that leave with the head.
 #[tokio::test(flavor = "multi_thread")]
 async fn answer_that_is_abandoned_is_cancelled() {
     let (collector, folder) = (Collector::start().await, scratch::folder().unwrap());
     let six = exporting_nodes(&collector.endpoint, folder.path());
     let endpoint = Channel::from_shared(format!("http://{}", six.address("A"))).unwrap();
-    let channel = endpoint.initial_stream_window_size(1024).connect().await.unwrap();
-    let mut flights = FlightServiceClient::new(channel);
+    let mut channel = endpoint.initial_stream_window_size(1024).connect().await.unwrap();
+    let mut flights = FlightServiceClient::new(channel.clone());
     let trace_id = "4bf92f3577b34da6a3ce929d0e0e4799";
     let parent = format!("00-{trace_id}-{CALLER}-01");
     let command = FlightDescriptor::new_cmd(json!({"parameter": "PM2.5"}).to_string());
     let flight = flights.get_flight_info(headed(command, &parent)).await.unwrap().into_inner();
     let ticket = flight.endpoint[0].ticket.clone().unwrap();
     drop(flights.do_get(headed(ticket, &parent)).await.unwrap());
+    let request = http::Request::get("/api/v1/query?parameter=PM2.5").header("traceparent", &parent);
+    let request = request.header("authorization", format!("Bearer {TOKEN}")).body(Body::empty()).unwrap();
+    poll_fn(|context| channel.poll_ready(context)).await.unwrap();
+    let answer = channel.call(request).await.unwrap();
+    assert_eq!(answer.status(), 200);
+    drop(answer);
 
-    let method = "arrow.flight.protocol.FlightService/DoGet";
-    let trace = whole_trace(&collector, trace_id, CALLER, |trace| trace.named(method).count() == 1).await;
-    let statuses = trace.named(method).map(|span| &*span.attributes["rpc.response.status_code"]);
-    assert_eq!(statuses.collect::<Vec<_>>(), ["CANCELLED"], "{trace}");
+    let names = ["arrow.flight.protocol.FlightService/DoGet", "GET /api/v1/query"];
+    let are_there = |trace: &Trace| names.iter().all(|name| trace.named(name).count() == 1);
+    let trace = whole_trace(&collector, trace_id, CALLER, are_there).await;
+    for name in names {
+        let errors: Vec<&str> = trace.named(name).map(|span| &*span.attributes["error.type"]).collect();
+        assert_eq!(errors, ["CANCELLED"], "{name}:\n{trace}");
+    }
 }
 
 /// Goal: a collector that takes connections and never answers keeps nobody waiting, and is told of once.

@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::{FutureExt, TryFutureExt};
+use http_body::SizeHint;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tonic::Status;
 use tonic::body::Body;
@@ -296,6 +297,17 @@ impl HttpBody for Given {
 
     fn is_end_stream(&self) -> bool {
         self.part.is_none() && self.trailers.is_none() && self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let left = self.part.as_ref().map_or(0, |part| part.left.len() as u64);
+        let behind = self.body.size_hint();
+        let mut hint = SizeHint::new();
+        hint.set_lower(left + behind.lower());
+        if let Some(upper) = behind.upper() {
+            hint.set_upper(left + upper);
+        }
+        hint
     }
 }
 

@@ -9,11 +9,11 @@ use futures::future::{BoxFuture, Either};
 use http_body::{Frame, SizeHint};
 use tonic::Status;
 use tonic::body::Body;
-use tonic::codegen::http::{HeaderMap, Request, Response};
+use tonic::codegen::http::{HeaderMap, Method, Request, Response};
 use tower::{Layer, Service};
 use tracing::{Instrument, Span};
 
-use super::{CARRIED, TraceContext, answered, failed, is_on};
+use super::{CARRIED, TraceContext, answered, code_name, failed, is_on};
 
 /// What clients ask; it begins a trace where they have begun none.
 const BEGINS: [&str; 16] = [
@@ -89,11 +89,12 @@ where
             return Either::Left(self.service.call(request));
         }
         let carried = context.filter(|_| span.is_none()).map(Arc::new);
+        let is_head = request.method() == Method::HEAD;
         let answering = span.in_scope(|| self.service.call(request)).instrument(span.clone());
         let answering = CARRIED.scope(carried.clone(), answering);
         Either::Right(Box::pin(async move {
             let response = answering.await?;
-            Ok(TracedBody::around(response, span, carried))
+            Ok(TracedBody::around(response, span, carried, is_head))
         }))
     }
 }
@@ -176,7 +177,12 @@ struct TracedBody {
 }
 
 impl TracedBody {
-    fn around(response: Response<Body>, span: Span, carried: Option<Arc<TraceContext>>) -> Response<Body> {
+    fn around(
+        response: Response<Body>,
+        span: Span,
+        carried: Option<Arc<TraceContext>>,
+        is_head: bool,
+    ) -> Response<Body> {
         let http = response.status();
         span.record("http.response.status_code", i64::from(http.as_u16()));
         if http.is_server_error() {
@@ -186,8 +192,8 @@ impl TracedBody {
         let transfer = span.in_scope(|| super::step!("transfer", overlay.bytes = tracing::field::Empty));
         response.map(|inner| {
             let mut body = TracedBody { inner, span, transfer, bytes: 0, carried };
-            if http_body::Body::is_end_stream(&body.inner) {
-                // Nobody takes what is empty.
+            // Nobody takes what is empty, or what was asked for its head alone.
+            if is_head || http_body::Body::is_end_stream(&body.inner) {
                 body.end();
             }
             Body::new(body)
@@ -206,6 +212,7 @@ impl Drop for TracedBody {
     fn drop(&mut self) {
         if !self.transfer.is_none() {
             answered(&self.span, tonic::Code::Cancelled);
+            self.span.record("error.type", code_name(tonic::Code::Cancelled));
             self.end();
         }
     }
