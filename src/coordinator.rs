@@ -281,7 +281,7 @@ impl Coordinator {
             planning.record("overlay.days", plan.days.len() as i64);
             let lacks_days = plan.days.iter().any(|planned| matches!(planned.fate, Fate::OutOfReach { .. }));
             let key = plan.key();
-            let cached = self.results.get(&key);
+            let cached = self.results.get(&key).filter(|result_set| self.can_be_read(result_set));
             self.metrics.cache_use("result", cached.is_some());
             if let Some(result_set) = cached {
                 trace::note("overlay.cached", true);
@@ -317,6 +317,29 @@ impl Coordinator {
             return ran.or_else(|error| partial.ok_or(failed(error)));
         }
         unreachable!("the loop ends by returning")
+    }
+
+    /// Whether the chunks of a result that was kept are here, or somebody can be asked for them, as far as is known. What is not
+    /// complete is said by the query, and not by a chunk in the middle.
+    fn can_be_read(&self, result_set: &ResultSet) -> bool {
+        let snapshot = self.gather.relay().directory().snapshot();
+        if snapshot.marked.is_empty() {
+            return true;
+        }
+        let is_lost = |day: Day| !snapshot.reaches(self.placement.holders(day));
+        let with_rows = coverage::rows_taken(&result_set.ledger).filter(|(_, served)| served.rows_taken > 0);
+        let lost: BTreeSet<Day> = with_rows.map(|(day, _)| day).filter(|day| is_lost(*day)).collect();
+        if lost.is_empty() {
+            return true;
+        }
+        if result_set.plan.query.aggregate.is_some() {
+            return self.aggregates.contains(&result_set.key);
+        }
+        (0..result_set.chunk_count()).all(|index| {
+            let days = result_set.chunk_days(index).unwrap_or_default();
+            days.iter().all(|of_day| !lost.contains(&of_day.day))
+                || self.chunks.contains(&(result_set.key.clone(), index))
+        })
     }
 
     /// Plans a query after asking for the inventories that it lacks: of nodes that nothing is known of, and if `seek`,
@@ -371,9 +394,8 @@ impl Coordinator {
         let mut unknown = BTreeSet::new();
         for (day, _) in days {
             let holders = self.placement.holders(*day);
-            let is_marked = |holder: &NodeId| snapshot.marked.contains_key(holder);
-            let is_lost = !holders.iter().any(|holder| snapshot.serves(holder) && !is_marked(holder));
-            let wanted = |holder: &&NodeId| match is_marked(holder) {
+            let is_lost = !snapshot.reaches(holders);
+            let wanted = |holder: &&NodeId| match snapshot.marked.contains_key(*holder) {
                 true => seek && is_lost,
                 false => !snapshot.serves(holder),
             };

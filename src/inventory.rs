@@ -250,6 +250,11 @@ impl Snapshot {
         self.inventories.get(node).is_some_and(|inventory| inventory.ready && !inventory.draining)
     }
 
+    /// Whether one of these nodes serves, and has not failed since it last answered.
+    pub fn reaches(&self, holders: &[NodeId]) -> bool {
+        holders.iter().any(|holder| self.serves(holder) && !self.marked.contains_key(holder))
+    }
+
     /// The days whose holders have different versions, with who has which.
     pub fn version_conflicts(&self) -> BTreeMap<Day, BTreeMap<Version, Vec<NodeId>>> {
         let mut holders: BTreeMap<Day, BTreeMap<Version, Vec<NodeId>>> = BTreeMap::new();

@@ -442,6 +442,8 @@ impl QueryPlan {
                     key.push(b'p');
                     key.extend(version.0);
                 }
+                // Whoever says so: the next one does when that one is gone.
+                Fate::NoData(_) => key.push(b'n'),
                 fate => {
                     let _ = write!(key, "{fate:?}|");
                 }
