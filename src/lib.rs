@@ -136,7 +136,8 @@
 //!   probed.
 //! - A row without a place is rejected: latitude and longitude are part of what a site is, so an empty one
 //!   is no number and -999 is out of range, where other numbers would be missing.
-//! - Fixed chunks of a flight have up to 10,000 rows where the client does not say: it reads all of them, one after the other.
+//! - Fixed chunks of a flight, and of an answer over HTTP, have up to 10,000 rows where the client does not say: it reads all of
+//!   them, one after the other.
 //! - A ticket of Arrow Flight names the client, since its requests cannot: whoever has one reads as that client, from the same
 //!   address or with the same token.
 //! - Messages name decimals as billionths; concentrations have at most nine decimals.

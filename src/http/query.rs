@@ -85,15 +85,16 @@ pub(super) async fn explanation(
     let late = |_| QueryError::DeadlineExceeded { waited: deadline - asked_at };
     let explanation = tokio::time::timeout_at(deadline, explaining).await.map_err(late)??;
     let days = explanation.plan.days.iter().zip(&explanation.days).map(|(planned, explained)| {
-        let (rows_to_scan, pruned_by) = match &planned.fate {
-            Fate::Ask(ask) => (ask.rows_to_scan, None),
-            Fate::Pruned { by, .. } => (0, Some(by)),
-            _ => (0, None),
+        let (rows_to_scan, rows_at_most, pruned_by) = match &planned.fate {
+            Fate::Ask(ask) => (ask.rows_to_scan, ask.rows_at_most, None),
+            Fate::Pruned { by, .. } => (0, 0, Some(by)),
+            _ => (0, 0, None),
         };
         json!({
             "day": planned.day.to_string(),
             "team": &*planned.team,
             "rows_to_scan": rows_to_scan,
+            "rows_at_most": rows_at_most,
             "pruned_by": pruned_by,
             "holders": names(&explained.holders),
             "assigned": explained.assigned.as_deref(),

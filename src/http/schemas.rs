@@ -92,6 +92,7 @@ fn explanation() -> Value {
         ("day", day("A planned day")),
         ("team", text("Whose day it is")),
         ("rows_to_scan", count("What it would cost")),
+        ("rows_at_most", count("More cannot match, by the statistics")),
         ("pruned_by", or_null("string", "The statistic that rules it out")),
         ("holders", list("Nodes that hold it, nearest first", node())),
         ("assigned", or_null("string", "The holder that would be asked")),
