@@ -21,7 +21,7 @@ use crate::cache::ByteCache;
 use crate::config::{NodeId, Overlay};
 use crate::day::Day;
 use crate::frame::{self, Encoding};
-use crate::inventory::{DayInventory, NodeInventory, NodeState};
+use crate::inventory::{DayInventory, MAX_REPLACED_TOLD, NodeInventory, NodeState};
 use crate::load::{Loaded, RejectedRow, Reloaded};
 use crate::metrics::{Metrics, OTHER_CLIENTS};
 use crate::outside::Compute;
@@ -84,7 +84,7 @@ struct Data {
     /// What others are told of the days placed here.
     days: BTreeMap<Day, DayInventory>,
     unowned_days: Vec<String>,
-    /// When nobody can have a result set of replaced data any more.
+    /// When nobody can have a result set of replaced data any more, nor of a day that had none.
     replaced_until: BTreeMap<(Day, Version), Instant>,
 }
 
@@ -101,8 +101,29 @@ impl Data {
             store.forget_replaced(day, version);
             self.replaced_until.remove(&(day, version));
         }
-        // Of data that have come back.
-        self.replaced_until.retain(|(day, version), _| store.replaced_day(*day, *version).is_some());
+    }
+
+    /// Tells others of what is replaced and kept: of so much that an inventory stays small the latest.
+    fn tell_of_replaced(&mut self) {
+        let Data { store, days, replaced_until, .. } = self;
+        // Data that have come back are no longer replaced.
+        replaced_until.retain(|(day, version), _| is_replaced(store, *day, *version));
+        days.values_mut().for_each(|day| day.replaced.clear());
+        let mut latest: Vec<_> = replaced_until.iter().map(|(key, until)| (*until, *key)).collect();
+        latest.sort_unstable_by(|left, right| right.cmp(left));
+        for (_, (day, version)) in latest.into_iter().take(MAX_REPLACED_TOLD) {
+            let statistics = store.replaced_day(day, version).map(|batch| batch.statistics.clone());
+            let statistics = Arc::new(statistics.unwrap_or_default());
+            days.entry(day).and_modify(|day| drop(day.replaced.insert(version, statistics)));
+        }
+    }
+}
+
+/// Whether a day has other data by now, and is kept as it was: of one without data there is nothing to keep.
+fn is_replaced(store: &Store, day: Day, version: Version) -> bool {
+    match version == Version::of_no_data() {
+        true => store.day(day).is_some(),
+        false => store.replaced_day(day, version).is_some(),
     }
 }
 
@@ -155,7 +176,7 @@ impl Holder {
     pub fn replace(&self, reloaded: Reloaded, unowned_days: Vec<String>, now: Instant) -> Vec<Day> {
         let Some(before) = self.data() else { return Vec::new() };
         let mut data = Data { store: Arc::new(reloaded.store), ..(*before).clone() };
-        let mut others = Vec::new();
+        let (mut others, is_loaded) = (Vec::new(), !reloaded.days.is_empty());
         for (day, rejected) in reloaded.days {
             let inventory = day_inventory(&data.store, &rejected_by_day(&rejected), day);
             if data.days.get(&day).is_none_or(|before| before.version != inventory.version) {
@@ -163,15 +184,18 @@ impl Holder {
             }
             data.days.insert(day, inventory);
         }
-        if data.days != before.days || unowned_days != before.unowned_days {
-            data.incarnation += 1;
-            data.unowned_days = unowned_days;
-        }
+        let no_data = Version::of_no_data();
+        let had_none = |day: &&Day| before.days.get(*day).is_some_and(|before| before.version == no_data);
+        let had_none = others.iter().filter(had_none).map(|day| (*day, no_data));
         let (keep, _) = self.keep_replaced;
-        for replaced in data.store.replaced() {
+        for replaced in data.store.replaced().chain(had_none) {
             data.replaced_until.entry(replaced).or_insert(now + keep);
         }
-        self.set_data(data);
+        data.unowned_days = unowned_days;
+        if is_loaded {
+            data.tell_of_replaced();
+        }
+        self.set_new_data(data, &before);
         others
     }
 
@@ -181,8 +205,19 @@ impl Holder {
         let mut data = (*before).clone();
         data.forget_replaced(now, self.keep_replaced.1);
         let are_fewer = data.replaced_until.len() < before.replaced_until.len();
-        self.set_data(data);
+        if are_fewer {
+            data.tell_of_replaced();
+            self.set_new_data(data, &before);
+        }
         are_fewer
+    }
+
+    /// Takes data that follow those `before`, and has others ask again if they were told something else.
+    fn set_new_data(&self, mut data: Data, before: &Data) {
+        if data.days != before.days || data.unowned_days != before.unowned_days {
+            data.incarnation += 1;
+        }
+        self.set_data(data);
     }
 
     fn set_data(&self, data: Data) {
@@ -658,10 +693,14 @@ fn day_inventory(store: &Store, rejected: &BTreeMap<String, Vec<String>>, day: D
             version: batch.version,
             statistics: Arc::new(batch.statistics.clone()),
             rejected: rejected.get(&day.to_string()).cloned().unwrap_or_default(),
+            replaced: BTreeMap::new(),
         },
-        None => {
-            DayInventory { version: Version::of_no_data(), statistics: Arc::default(), rejected: Vec::new() }
-        }
+        None => DayInventory {
+            version: Version::of_no_data(),
+            statistics: Arc::default(),
+            rejected: Vec::new(),
+            replaced: BTreeMap::new(),
+        },
     }
 }
 

@@ -17,6 +17,10 @@ use crate::config::NodeId;
 use crate::day::Day;
 use crate::store::{DayStatistics, Version};
 
+/// Replaced versions that a node tells of, of all its days together: what it tells stays some hundred KB, however fast its
+/// files change.
+pub const MAX_REPLACED_TOLD: usize = 1000;
+
 /// What one node says of itself.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NodeInventory {
@@ -47,6 +51,9 @@ pub struct DayInventory {
     pub statistics: Arc<DayStatistics>,
     /// The first few rows that did not parse, as `file:line: reason`.
     pub rejected: Vec<String>,
+    /// What the day was before and is still kept as, for those who resume a result; without files if it had no data. The latest
+    /// [`MAX_REPLACED_TOLD`] of all days are told.
+    pub replaced: BTreeMap<Version, Arc<DayStatistics>>,
 }
 
 /// Sent along with every answer, so that a restart is noticed.

@@ -130,8 +130,9 @@
 //! - Data that newer files have replaced are kept where they were for as long as a result set may be, not for as long as one is:
 //!   holders do not know leases. A new query is counted from them only if it was planned anew since it came: what it gets was
 //!   there then.
-//! - A client that resumes a result after the node it asked has restarted needs the data as they are now: inventories do not
-//!   tell what is replaced and kept, only leases know.
+//! - Holders tell what they keep of replaced data, and which days had none, the latest [`inventory::MAX_REPLACED_TOLD`]
+//!   versions: so a result is resumed also where the node that was asked has restarted. A holder that has restarted itself
+//!   knows only its files: what nobody else keeps is lost then, also that a day had no data.
 //! - A node that is asked for a result it has in its cache may answer with data that another one has replaced since it was last
 //!   probed.
 //! - A row without a place is rejected: latitude and longitude are part of what a site is, so an empty one

@@ -608,7 +608,7 @@ async fn keep_up(state: &Arc<NodeState>, watcher: Watcher, options: LoadOptions)
                 if failed_looks.is_power_of_two() {
                     tracing::warn!(node = %state.process.id, error, "cannot look for new data");
                 }
-                state.holder.forget_replaced(Instant::now())
+                forget_replaced(state, Instant::now())
             }
         };
         state.metrics.looked(failed_looks);
@@ -636,9 +636,15 @@ fn take_new_data(state: &NodeState, reloaded: Reloaded) -> bool {
         let days: Vec<String> = days.iter().map(Day::to_string).collect();
         tracing::info!(%node, days = days.join(","), "new data");
     }
-    // What this node knows of itself, as others learn it from its answers.
+    forget_replaced(state, now) || is_loaded
+}
+
+/// Whether there was something to let go of. What this node knows of itself follows its data, as what others learn from its
+/// answers.
+fn forget_replaced(state: &NodeState, now: Instant) -> bool {
+    let are_fewer = state.holder.forget_replaced(now);
     state.relay.directory().heard_from(&state.holder.state());
-    state.holder.forget_replaced(now) || is_loaded
+    are_fewer
 }
 
 /// Keeps the addresses of the hosts that are written as names.

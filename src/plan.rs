@@ -118,7 +118,7 @@ pub enum Fate {
         /// The version that they describe.
         version: Version,
     },
-    /// This holder says that the day has no files.
+    /// This holder says that the day has no files; or had none, if that is expected.
     NoData(NodeId),
     /// No holder's inventory is known.
     OutOfReach {
@@ -127,7 +127,7 @@ pub enum Fate {
     },
     /// A partial result that is resumed lacks the day.
     NotResumed,
-    /// Every holder was heard of and none has the expected version any more.
+    /// Every holder was heard of and none has the expected version any more, nor keeps it.
     VersionGone {
         /// The version that was expected.
         expected: Version,
@@ -299,11 +299,14 @@ fn fate(query: &Query, day: Day, known: &KnownDay) -> Fate {
     if expected.is_none() && query.allow_partial && !query.expected_versions.is_empty() {
         return Fate::NotResumed;
     }
+    // Also who has other data by now, and keeps those that are expected.
+    let having = |version| known.serving.iter().filter_map(move |one| Some((&one.node, one.at(version)?)));
+    let first = known.serving.first();
     let chosen = match expected {
-        Some(version) => known.serving.iter().find(|one| one.version == *version),
-        None => known.serving.first(),
+        Some(version) => having(*version).next().map(|(node, statistics)| (node, *version, statistics)),
+        None => first.map(|Serving { node, version, statistics, .. }| (node, *version, &**statistics)),
     };
-    let Some(Serving { node, version, statistics }) = chosen else {
+    let Some((node, version, statistics)) = chosen else {
         let holders = known.holders.clone();
         return match expected {
             Some(expected) if known.serving.len() == holders.len() => {
@@ -317,18 +320,15 @@ fn fate(query: &Query, day: Day, known: &KnownDay) -> Fate {
     }
     let wanted = Wanted::of(&query.predicate, statistics);
     if let Some(by) = pruned_by(&query.predicate, statistics, &wanted) {
-        return Fate::Pruned { by, version: *version };
+        return Fate::Pruned { by, version };
     }
     let by_value = query.predicate.min.is_some() || query.predicate.max.is_some();
-    let holders = match known.serving.first() {
-        Some(first) if first.version == *version => known.of_first_version.clone(),
-        _ => {
-            let same = known.serving.iter().filter(|one| one.version == *version);
-            same.map(|one| one.node.clone()).collect()
-        }
+    let holders = match expected {
+        Some(_) => having(version).map(|(node, _)| node.clone()).collect(),
+        None => known.of_first_version.clone(),
     };
     Fate::Ask(Ask {
-        version: *version,
+        version,
         rows_to_scan: statistics.rows,
         rows_at_most: wanted.rows - if by_value { wanted.missing } else { 0 },
         worst_row_bytes: query.encoding.of(&statistics.worst_row_bytes),
@@ -489,3 +489,6 @@ impl QueryPlan {
             + fates
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -580,7 +580,17 @@ pub fn load_from(message: v1::NodeLoad, nodes: &BTreeSet<NodeId>) -> NodeLoad {
 }
 
 fn day_inventory_to(day: Day, inventory: &DayInventory) -> v1::DayInventory {
-    let statistics = &inventory.statistics;
+    let replaced =
+        |(version, statistics): (&Version, &Arc<DayStatistics>)| held_to(day, *version, statistics);
+    v1::DayInventory {
+        rejected: inventory.rejected.clone(),
+        replaced: inventory.replaced.iter().map(replaced).collect(),
+        ..held_to(day, inventory.version, &inventory.statistics)
+    }
+}
+
+/// A day at one version.
+fn held_to(day: Day, version: Version, statistics: &DayStatistics) -> v1::DayInventory {
     let place =
         statistics.place.unwrap_or(PlaceBounds { lat_min: 0.0, lat_max: 0.0, lon_min: 0.0, lon_max: 0.0 });
     let parameter = |(name, of): (&String, &ParameterStatistics)| v1::ParameterStatistics {
@@ -595,7 +605,7 @@ fn day_inventory_to(day: Day, inventory: &DayInventory) -> v1::DayInventory {
         files: statistics.files,
         rows: statistics.rows,
         rejected_rows: statistics.rejected_rows,
-        version: inventory.version.0.to_vec(),
+        version: version.0.to_vec(),
         parameters: statistics.parameters.iter().map(parameter).collect(),
         lat_min: place.lat_min,
         lat_max: place.lat_max,
@@ -604,7 +614,7 @@ fn day_inventory_to(day: Day, inventory: &DayInventory) -> v1::DayInventory {
         worst_row_bytes_arrow: statistics.worst_row_bytes.arrow,
         worst_row_bytes_json: statistics.worst_row_bytes.json,
         worst_row_bytes_json_legacy: statistics.worst_row_bytes.json_legacy,
-        rejected: inventory.rejected.clone(),
+        ..v1::DayInventory::default()
     }
 }
 
@@ -631,6 +641,16 @@ pub fn inventory_from(message: &v1::NodeInventory) -> Result<NodeInventory, Malf
 }
 
 fn day_inventory_from(message: &v1::DayInventory) -> Result<DayInventory, Malformed> {
+    let replaced = message.replaced.iter().map(held_from).collect::<Result<BTreeMap<_, _>, _>>()?;
+    if replaced.len() != message.replaced.len() {
+        return Err(malformed("replaced", "a version comes twice"));
+    }
+    let (version, statistics) = held_from(message)?;
+    Ok(DayInventory { version, statistics, rejected: message.rejected.clone(), replaced })
+}
+
+/// What a day is at one version.
+fn held_from(message: &v1::DayInventory) -> Result<(Version, Arc<DayStatistics>), Malformed> {
     let parameter = |of: &v1::ParameterStatistics| {
         let statistics = ParameterStatistics {
             rows: of.rows,
@@ -661,11 +681,7 @@ fn day_inventory_from(message: &v1::DayInventory) -> Result<DayInventory, Malfor
             json_legacy: message.worst_row_bytes_json_legacy,
         },
     };
-    Ok(DayInventory {
-        version: version(&message.version)?,
-        statistics: Arc::new(statistics),
-        rejected: message.rejected.clone(),
-    })
+    Ok((version(&message.version)?, Arc::new(statistics)))
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! A holder at work: it computes in pieces of days, each charged with its rows, and refuses what it cannot answer for.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -14,6 +14,7 @@ use overlay::day::Day;
 use overlay::decimal::{Decimal, ONE};
 use overlay::frame::Encoding;
 use overlay::holder::Holder;
+use overlay::inventory::{DayInventory, MAX_REPLACED_TOLD};
 use overlay::load::{LoadOptions, Reloaded, load, load_over};
 use overlay::outside::Compute;
 use overlay::plan::Query;
@@ -140,6 +141,51 @@ async fn replaced_data_are_kept_as_long_as_a_result_set_may_be() {
     assert_eq!(held.holder.store().unwrap().replaced_bytes(), 0);
 }
 
+/// Goal: who plans for a client that resumes a result knows who keeps its data, and when nobody does any more.
+#[tokio::test]
+async fn replaced_data_are_told_with_their_statistics_while_they_are_kept() {
+    let ages = json!({"query_ms": 1000, "result_ttl_ms": 5000, "result_max_age_ms": 5000, "probe_ms": 100});
+    let held = Held::new(ages);
+    let (start, before) = (Instant::now(), held.told());
+    assert!(before.replaced.is_empty());
+    held.replace(start);
+    let kept = held.holder.state().incarnation;
+    assert_eq!(held.told().replaced, BTreeMap::from([(before.version, before.statistics)]));
+    held.look(start + Duration::from_millis(6199));
+    assert_eq!((held.holder.state().incarnation, held.told().replaced.len()), (kept, 1));
+    held.look(start + Duration::from_millis(6200));
+    assert_ne!(held.holder.state().incarnation, kept, "others are told to ask again");
+    assert!(held.told().replaced.is_empty());
+}
+
+/// Method: the day loses its data, has other ones, and has none again.
+#[tokio::test]
+async fn day_without_data_is_told_as_what_its_data_have_replaced() {
+    let held = Held::new(json!({}));
+    let none = Version::of_no_data();
+    let replaced = || held.told().replaced.into_iter().map(|(version, of)| (version, of.files)).collect();
+    held.take("", Instant::now());
+    assert_eq!((held.told().version, replaced()), (none, BTreeMap::from([(held.version, 4)])));
+    held.take(&row(1), Instant::now());
+    let some = held.told().version;
+    assert_eq!(replaced(), BTreeMap::from([(held.version, 4), (none, 0)]));
+    held.take("", Instant::now());
+    assert_eq!(replaced(), BTreeMap::from([(held.version, 4), (some, 1)]));
+}
+
+/// Goal: an inventory stays small, however fast files change. Method: one more version than are told; the data are not lost.
+#[tokio::test]
+async fn latest_of_many_replaced_versions_are_told() {
+    let held = Held::new(json!({}));
+    let start = Instant::now();
+    for number in 0..=MAX_REPLACED_TOLD {
+        held.take(&row(number), start + Duration::from_millis(number as u64));
+    }
+    let replaced = held.told().replaced;
+    assert_eq!((replaced.len(), replaced.contains_key(&held.version)), (MAX_REPLACED_TOLD, false));
+    assert_eq!(held.read_first_row().await, 1);
+}
+
 #[tokio::test]
 async fn replaced_data_that_find_no_room_go() {
     let held = Held::new(json!({"replaced_bytes": 100}));
@@ -220,13 +266,25 @@ impl Held {
         answers.failures.first().map_or(Ok(()), |failure| Err(failure.cause))
     }
 
+    /// What others are told of the day.
+    fn told(&self) -> DayInventory {
+        self.holder.inventory(0).days[&self.day].clone()
+    }
+
     /// Leaves the day one file of several.
     fn replace(&self, now: Instant) {
+        let file = fixtures().join(format!("{0}/{0}-01.csv", self.day));
+        self.take(&std::fs::read_to_string(file).unwrap(), now);
+    }
+
+    /// Leaves the day one file of this text; none if there is none.
+    fn take(&self, text: &str, now: Instant) {
         let root = tempfile::tempdir().unwrap();
         let folder = root.path().join(self.day.to_string());
         std::fs::create_dir(&folder).unwrap();
-        let name = format!("{}-01.csv", self.day);
-        std::fs::copy(fixtures().join(self.day.to_string()).join(&name), folder.join(&name)).unwrap();
+        if !text.is_empty() {
+            std::fs::write(folder.join(format!("{}-01.csv", self.day)), text).unwrap();
+        }
         let store = Store::clone(&self.holder.store().unwrap());
         let days = [self.day].into();
         let loaded = load_over(store, root.path(), &days, &LoadOptions::default(), &|_| ()).unwrap();
@@ -285,6 +343,11 @@ fn holder_of(days: &[&str], slots: usize, limits: Value) -> (Holder, Vec<CountIt
     let holder = Holder::new(NodeId::from("B"), 1, days, &overlay, slots, Compute::Inline, Arc::default());
     holder.set_loaded(loaded, Vec::new());
     (holder, items)
+}
+
+/// A row of the day with this concentration.
+fn row(value: usize) -> String {
+    format!("40.1,-120.5,2020-08-10T01:00,OZONE,{value},PPB,,,,Simi Valley,Agency,1,8401\n")
 }
 
 fn selection(bound: Option<i64>) -> Selection {

@@ -14,8 +14,10 @@ use overlay::client::{Client, ClientError, QueryResult};
 use overlay::frame::Encoding;
 use overlay::plan::Query;
 use overlay_harness::answer::{self, assert_equal_rows};
-use overlay_harness::cluster::{Cluster, ClusterSpec, ProcessCluster, fixtures, wait_until};
-use overlay_harness::oracle::{GroupKey, Measure, Oracle, OracleQuery, numerically_equal};
+use overlay_harness::cluster::{
+    Cluster, ClusterSpec, InProcessCluster, ProcessCluster, fixtures, wait_until,
+};
+use overlay_harness::oracle::{GroupKey, Measure, Oracle, OracleQuery, TeamRange, numerically_equal};
 use overlay_harness::skip::{real_dataset, skipped};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -196,6 +198,59 @@ async fn each_holder_logs_its_new_data() {
     }
 }
 
+/// Goal: who reads a result set reads it to its end, also where the node that was asked has forgotten it meanwhile. Method: one
+/// chunk is read; days have other rows, none any more, or some where there was none; the leader starts anew; the other chunks are
+/// read.
+#[tokio::test(flavor = "multi_thread")]
+async fn result_set_of_replaced_data_is_resumed_where_the_leader_has_restarted() {
+    let data = ChangingData::new(&fixtures());
+    let mut cluster = InProcessCluster::start(watching(&data)).await.unwrap();
+    let oldest = data.on_disk();
+    let (reader, latest) = (cluster.client("A", "reader").unwrap(), cluster.client("A", "latest").unwrap());
+    let mut result = reader.query(&rows_query(Some(25))).await.unwrap();
+    let mut chunks = vec![reader.chunk(&result, 0).await.unwrap()];
+    (0..3).for_each(|number| data.change(number));
+    fs::remove_dir_all(data.folder(DAYS[3])).unwrap();
+    let (from, to) = (fixtures().join("20200815"), data.folder(20200815));
+    fs::create_dir(&to).unwrap();
+    fs::copy(from.join("20200815-01.csv"), to.join("20200815-01.csv")).unwrap();
+    let newest = data.on_disk();
+    let newest_come = async || (ask(&latest, &rows_query(None)).await.len() == newest.len()).then_some(());
+    wait_until(WITHIN, newest_come).await.expect("the newest data are seen");
+
+    cluster.restart("A").await.unwrap();
+    for index in 1..result.chunk_count() {
+        chunks.push(reader.chunk_or_resume(&mut result, index).await.unwrap());
+    }
+    assert_equal_rows(&"the oldest data", &oldest, &answer::rows(&result, &chunks));
+    assert_equal_rows(&"asked anew", &newest, &ask(&latest, &rows_query(None)).await);
+}
+
+/// Method: with no room for replaced data, a result set of them is resumed when the leader has heard that they are gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn result_set_of_data_that_had_to_go_is_not_resumed() {
+    let data = ChangingData::new(&fixtures());
+    let spec = watching(&data).with(json!({"limits": {"replaced_bytes": 0}}));
+    let mut cluster = InProcessCluster::start(spec).await.unwrap();
+    let client = cluster.client("A", "reader").unwrap();
+    let mut result = client.query(&rows_query(Some(25))).await.unwrap();
+    data.change(0);
+    let newest = data.on_disk();
+    let newest_come = async || (ask(&client, &rows_query(None)).await.len() == newest.len()).then_some(());
+    wait_until(WITHIN, newest_come).await.expect("the newest data are seen");
+    // Whoever holds the day takes the new file at a time of its own.
+    for holder in ["B", "C"].map(|node| cluster.client(node, "operator").unwrap()) {
+        let taken = async || metric(&holder, "overlay_replaced_days_total").await > 0.0;
+        wait_until(WITHIN, async || taken().await.then_some(())).await.expect("the new file is taken");
+    }
+    cluster.restart("A").await.unwrap();
+    let error = client.chunk_or_resume(&mut result, 1).await.unwrap_err();
+    let ClientError::Status { status, .. } = &error else { panic!("{error}") };
+    assert_eq!(status.code(), Code::DataLoss, "{error}");
+    assert!(status.message().contains("20200814"), "{error}");
+    assert!(status.message().contains("no holder has version"), "{error}");
+}
+
 /// Method: with no room for replaced data, a result set of them says that they are lost, instead of giving others.
 #[tokio::test(flavor = "multi_thread")]
 async fn result_set_of_data_that_had_to_go_is_lost() {
@@ -345,6 +400,16 @@ impl ChangingData {
         ChangingData { root, days: Mutex::new(days) }
     }
 
+    fn folder(&self, day: u32) -> PathBuf {
+        self.root.path().join(day.to_string())
+    }
+
+    /// The rows that are asked for, of the files as they are.
+    fn on_disk(&self) -> Vec<Value> {
+        let oracle = Oracle::read(self.root.path(), &TeamRange::green_and_pink()).unwrap();
+        oracle.rows(&asked()).iter().map(|row| row.to_json()).collect()
+    }
+
     fn states(&self) -> MutexGuard<'_, BTreeMap<u32, Vec<Arc<State>>>> {
         self.days.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -353,7 +418,7 @@ impl ChangingData {
     /// twice, and one is added that is compressed and, for some time, half of it.
     fn change(&self, number: u32) {
         let day = DAYS[number as usize % DAYS.len()];
-        let folder = self.root.path().join(day.to_string());
+        let folder = self.folder(day);
         let (stem, text) = {
             let mut days = self.states();
             let states = days.get_mut(&day).unwrap();

@@ -15,6 +15,7 @@ use crate::config::NodeId;
 use crate::day::Day;
 use crate::error;
 use crate::frame;
+use crate::inventory::MAX_REPLACED_TOLD;
 use crate::proto::v1;
 use crate::store::Version;
 use crate::verb::{
@@ -52,6 +53,11 @@ pub fn inventory(
         for (day, held) in &inventory.days {
             statistics::check(held)
                 .map_err(|what| format!("the statistics of day {day} at node `{}`: {what}", item.node))?;
+        }
+        let replaced: usize = inventory.days.values().map(|held| held.replaced.len()).sum();
+        if replaced > MAX_REPLACED_TOLD {
+            let node = &item.node;
+            return Err(format!("{replaced} replaced versions at node `{node}`, limit {MAX_REPLACED_TOLD}"));
         }
         let load = message.load.map(|load| wire::load_from(load, nodes));
         answers.answers.push(InventoryAnswer { inventory, unchanged: message.unchanged, load });

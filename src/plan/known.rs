@@ -36,6 +36,16 @@ pub(super) struct Serving {
     pub(super) node: NodeId,
     pub(super) version: Version,
     pub(super) statistics: Arc<DayStatistics>,
+    /// What it keeps of the data that these have replaced.
+    pub(super) replaced: BTreeMap<Version, Arc<DayStatistics>>,
+}
+
+impl Serving {
+    /// What the day is at a version, if the holder has that or keeps it.
+    pub(super) fn at(&self, version: Version) -> Option<&DayStatistics> {
+        let now = Some(&self.statistics).filter(|_| self.version == version);
+        now.or_else(|| self.replaced.get(&version)).map(|statistics| &**statistics)
+    }
 }
 
 impl Known {
@@ -62,7 +72,7 @@ fn known(day: Day, team: &NodeId, holders: &[NodeId], snapshot: &Snapshot) -> Kn
         let inventory = snapshot.inventories.get(node).filter(|_| snapshot.serves(node))?;
         let of_day = inventory.days.get(&day)?;
         let (version, statistics) = (of_day.version, of_day.statistics.clone());
-        Some(Serving { node: node.clone(), version, statistics })
+        Some(Serving { node: node.clone(), version, statistics, replaced: of_day.replaced.clone() })
     };
     let mut serving: Vec<Serving> = holders.iter().filter_map(serving).collect();
     serving.sort_by_key(|one| is_marked(&one.node));

@@ -1,7 +1,7 @@
 //! A neighbour's answer to a fixed request: a byte that says to which verb, one that is odd if digests are made right, and
 //! the message. What is accepted is used as the node that asked uses it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 
 use overlay::aggregate::{AggregateOf, AggregateSpec, GroupKey, Tally};
@@ -116,13 +116,17 @@ fn planned(directory: &Directory, inventory: &NodeInventory) {
     let overlay = sample::overlay();
     let placement = PLACEMENT.get_or_init(|| Placement::new(overlay));
     let groups = Query { aggregate: Some(spec()), encoding: Encoding::Json, ..Query::default() };
-    for query in [Query { predicate: sample::ozone(), limit: Some(5), ..Query::default() }, groups] {
+    let replaced =
+        inventory.days.iter().filter_map(|(day, held)| Some((*day, *held.replaced.keys().next()?)));
+    let resumed = Query { expected_versions: replaced.collect(), ..Query::default() };
+    for query in [Query { predicate: sample::ozone(), limit: Some(5), ..Query::default() }, groups, resumed] {
         let owned = overlay.teams.iter().map(|team| (team.name.as_str(), team.days));
         let days = query.planned_days(owned);
         let plan = plan::plan(query, &days, overlay, &Known::new(placement, &directory.snapshot()));
         for (planned, ask) in plan.asks() {
             let held = inventory.days.get(&planned.day).expect("nobody else holds anything");
-            assert_eq!(ask.rows_to_scan, held.statistics.rows);
+            let replaced = held.replaced.get(&ask.version);
+            assert_eq!(ask.rows_to_scan, replaced.unwrap_or(&held.statistics).rows);
             assert!(ask.rows_at_most <= ask.rows_to_scan, "{ask:?}");
         }
         let rows: Vec<u64> = plan.asks().map(|(_, ask)| ask.rows_to_scan).collect();
@@ -244,16 +248,20 @@ pub(super) fn seeds() -> Vec<Seed> {
     ]
 }
 
-/// What B says of itself: the sample's day, and a day without files.
+/// What B says of itself: the sample's day, which had no data, and a day without files, which had some.
 fn held() -> v1::NodeInventory {
     use overlay::inventory::DayInventory;
-    let held = |version, statistics| DayInventory {
-        version,
-        statistics: Arc::new(statistics),
-        rejected: Vec::new(),
-    };
-    let no_data = held(overlay::store::Version::of_no_data(), overlay::store::DayStatistics::default());
+    use overlay::store::Version;
+
     let batch = sample::batch();
+    let data = (batch.version, Arc::new(batch.statistics.clone()));
+    let no_data = (Version::of_no_data(), Arc::default());
+    let held = |(version, statistics), replaced| DayInventory {
+        version,
+        statistics,
+        rejected: Vec::new(),
+        replaced: BTreeMap::from([replaced]),
+    };
     let inventory = NodeInventory {
         node: "B".into(),
         incarnation: 9,
@@ -262,8 +270,8 @@ fn held() -> v1::NodeInventory {
         free_compute_slots: 2,
         files: 1,
         days: [
-            (sample::day(sample::DAY), held(batch.version, batch.statistics.clone())),
-            (sample::day(20200811), no_data),
+            (sample::day(sample::DAY), held(data.clone(), no_data.clone())),
+            (sample::day(20200811), held(no_data, data)),
         ]
         .into(),
         unowned_days: vec!["20190101".to_owned()],

@@ -2,25 +2,34 @@
 
 use crate::decimal::{MAGNITUDE_LIMIT, ONE};
 use crate::inventory::DayInventory;
-use crate::store::{ParameterStatistics, PlaceBounds, Version};
+use crate::store::{DayStatistics, ParameterStatistics, PlaceBounds, Version};
 
 /// Beyond every concentration.
 const MAGNITUDE: i64 = MAGNITUDE_LIMIT * ONE;
 
-/// Checks that a day could have these statistics.
+/// Checks that a day could have these statistics, and could have had those of what is replaced.
 pub(super) fn check(held: &DayInventory) -> Result<(), String> {
     let of = &held.statistics;
+    if held.rejected.len() as u64 > of.rejected_rows {
+        return Err(format!("{} rejected rows are listed, of {}", held.rejected.len(), of.rejected_rows));
+    }
+    check_version(held.version, of)?;
+    if held.replaced.contains_key(&held.version) {
+        return Err(format!("version {} has replaced itself", held.version));
+    }
+    held.replaced.iter().try_for_each(|(version, of)| check_version(*version, of))
+}
+
+/// Checks that a day could have these statistics at a version.
+fn check_version(version: Version, of: &DayStatistics) -> Result<(), String> {
     if u32::try_from(of.rows).is_err() {
         return Err(format!("{} rows, no day has so many", of.rows));
     }
-    if (of.files == 0) != (held.version == Version::of_no_data()) {
+    if (of.files == 0) != (version == Version::of_no_data()) {
         return Err(format!("{} files, and a version that contradicts it", of.files));
     }
     if of.files == 0 && (of.rows > 0 || of.rejected_rows > 0) {
         return Err(format!("{} rows and {} rejected ones of no file", of.rows, of.rejected_rows));
-    }
-    if held.rejected.len() as u64 > of.rejected_rows {
-        return Err(format!("{} rejected rows are listed, of {}", held.rejected.len(), of.rejected_rows));
     }
     let by_parameter = of.parameters.values().map(|of| of.rows).fold(0, u64::saturating_add);
     if by_parameter != of.rows {

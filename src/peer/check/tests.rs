@@ -185,6 +185,7 @@ fn day_inventory() -> v1::DayInventory {
         worst_row_bytes_json: 300,
         worst_row_bytes_json_legacy: 300,
         rejected: vec!["a.csv:1: 3 fields".to_owned()],
+        replaced: vec![no_data(20200810)],
     }
 }
 
@@ -201,6 +202,11 @@ fn load_that_is_not_told_is_unknown() {
     assert_eq!(told(Some(v1::NodeLoad::default())), Some(NodeLoad::default()));
 }
 
+/// What a day has of which there is no file.
+fn no_data(day: u32) -> v1::DayInventory {
+    v1::DayInventory { day, version: Version::of_no_data().0.to_vec(), ..v1::DayInventory::default() }
+}
+
 fn inventory_with(lie: impl FnOnce(&mut v1::DayInventory)) -> Result<usize, String> {
     let mut day = day_inventory();
     lie(&mut day);
@@ -210,12 +216,22 @@ fn inventory_with(lie: impl FnOnce(&mut v1::DayInventory)) -> Result<usize, Stri
     inventory(&asked, &nodes(), reply).map(|answers| answers.answers.len())
 }
 
+/// The day at so many other versions.
+fn others(count: u16) -> Vec<v1::DayInventory> {
+    let at = |number: u16| {
+        let mut version = vec![2; 16];
+        version[..2].copy_from_slice(&number.to_be_bytes());
+        v1::DayInventory { version, replaced: Vec::new(), rejected: Vec::new(), ..day_inventory() }
+    };
+    (0..count).map(at).collect()
+}
+
 /// Goal: no day is pruned, and no chunk cut, by statistics that cannot be. Method: as for counts.
 #[test]
 fn statistics_that_contradict_each_other_are_refused() {
     assert_eq!(inventory_with(|_| ()), Ok(1));
     type Lie = fn(&mut v1::DayInventory);
-    let lies: [(Lie, &str); 15] = [
+    let lies: [(Lie, &str); 19] = [
         (|day| day.rows = u64::MAX, "no day has so many"),
         (|day| day.rows = 10, "9 rows by parameter, 10 in all"),
         (|day| day.files = 0, "0 files, and a version"),
@@ -231,6 +247,10 @@ fn statistics_that_contradict_each_other_are_refused() {
         (|day| day.worst_row_bytes_json = 0, "rows that take no bytes"),
         (|day| day.lat_min = f64::NAN, "sites at"),
         (|day| day.lon_min = -100.0, "sites at"),
+        (|day| day.replaced[0].rows = 1, "1 rows and 0 rejected ones of no file"),
+        (|day| day.replaced[0].version = vec![1; 16], "has replaced itself"),
+        (|day| day.replaced.push(day.replaced[0].clone()), "a version comes twice"),
+        (|day| day.replaced = others(1001), "1001 replaced versions at node `B`, limit 1000"),
     ];
     for (lie, said) in lies {
         let refused = inventory_with(lie).unwrap_err();
