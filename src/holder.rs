@@ -4,34 +4,34 @@
 //! the names of all groups in one piece, charged with what it costs. A selection is
 //! kept as an evictable cache entry: scanning a day again is cheaper than remembering it for sure.
 
+mod data;
+mod work;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use futures::future::{join_all, try_join_all};
 use tokio::time::Instant;
-use tracing::{Instrument, Span};
 
-use crate::admission::{ClientKey, ComputeSlots, Requester};
+use self::data::Data;
+use self::work::{Refusal, Step, Work, pieces, rows_in};
+use crate::admission::{ClientKey, ComputeSlots};
 use crate::aggregate::{self, AggregateSpec, Groups, Tally};
 use crate::cache::ByteCache;
 use crate::config::{NodeId, Overlay};
 use crate::day::Day;
 use crate::frame::{self, Encoding};
-use crate::inventory::{DayInventory, MAX_REPLACED_TOLD, NodeInventory, NodeState};
-use crate::load::{Loaded, RejectedRow, Reloaded};
+use crate::inventory::{NodeInventory, NodeState};
+use crate::load::{Loaded, Reloaded};
 use crate::metrics::{Metrics, OTHER_CLIENTS};
 use crate::outside::Compute;
-use crate::predicate::Predicate;
-use crate::scan::{self, BoundPredicate};
+use crate::scan;
 use crate::store::{DayBatch, Store, Version};
-use crate::trace::step;
 use crate::verb::{
-    Answers, Call, Cause, Count, CountItem, DayCount, Failure, Frame, HopStatistics, Read, ReadItem,
-    Selection,
+    Answers, Call, Cause, Count, CountItem, DayCount, Failure, Frame, Read, ReadItem, Selection,
 };
 
 /// What encoding rows costs, in rows to scan: 15 ns each (Arrow) or 35 ns (JSON) against 0.5 ns, as `cargo bench --bench kernels`
@@ -76,57 +76,6 @@ pub struct Holder {
     metrics: Arc<Metrics>,
 }
 
-#[derive(Clone)]
-struct Data {
-    /// Another number tells others to read the inventory again.
-    incarnation: u64,
-    store: Arc<Store>,
-    /// What others are told of the days placed here.
-    days: BTreeMap<Day, DayInventory>,
-    unowned_days: Vec<String>,
-    /// When nobody can have a result set of replaced data any more, nor of a day that had none.
-    replaced_until: BTreeMap<(Day, Version), Instant>,
-}
-
-impl Data {
-    /// Lets go of replaced data whose time is over, and of the oldest beyond so many bytes.
-    fn forget_replaced(&mut self, now: Instant, most_bytes: usize) {
-        let store = Arc::make_mut(&mut self.store);
-        let mut oldest: Vec<_> = self.replaced_until.iter().map(|(key, until)| (*until, *key)).collect();
-        oldest.sort_unstable();
-        for (until, (day, version)) in oldest {
-            if until > now && store.replaced_bytes() <= most_bytes {
-                break;
-            }
-            store.forget_replaced(day, version);
-            self.replaced_until.remove(&(day, version));
-        }
-    }
-
-    /// Tells others of what is replaced and kept: of so much that an inventory stays small the latest.
-    fn tell_of_replaced(&mut self) {
-        let Data { store, days, replaced_until, .. } = self;
-        // Data that have come back are no longer replaced.
-        replaced_until.retain(|(day, version), _| is_replaced(store, *day, *version));
-        days.values_mut().for_each(|day| day.replaced.clear());
-        let mut latest: Vec<_> = replaced_until.iter().map(|(key, until)| (*until, *key)).collect();
-        latest.sort_unstable_by(|left, right| right.cmp(left));
-        for (_, (day, version)) in latest.into_iter().take(MAX_REPLACED_TOLD) {
-            let statistics = store.replaced_day(day, version).map(|batch| batch.statistics.clone());
-            let statistics = Arc::new(statistics.unwrap_or_default());
-            days.entry(day).and_modify(|day| drop(day.replaced.insert(version, statistics)));
-        }
-    }
-}
-
-/// Whether a day has other data by now, and is kept as it was: of one without data there is nothing to keep.
-fn is_replaced(store: &Store, day: Day, version: Version) -> bool {
-    match version == Version::of_no_data() {
-        true => store.day(day).is_some(),
-        false => store.replaced_day(day, version).is_some(),
-    }
-}
-
 impl Holder {
     /// A holder that has not loaded yet.
     pub fn new(
@@ -158,15 +107,7 @@ impl Holder {
 
     /// Takes the data; from then on the holder is ready.
     pub fn set_loaded(&self, loaded: Loaded, unowned_days: Vec<String>) {
-        let rejected = rejected_by_day(&loaded.rejected);
-        let inventory = |day: &Day| (*day, day_inventory(&loaded.store, &rejected, *day));
-        self.set_data(Data {
-            incarnation: self.incarnation,
-            days: self.placed.iter().map(inventory).collect(),
-            store: Arc::new(loaded.store),
-            unowned_days,
-            replaced_until: BTreeMap::new(),
-        });
+        self.set_data(Data::loaded(self.incarnation, &self.placed, loaded, unowned_days));
     }
 
     /// Takes days that were loaded anew. Requests that name the data before still have them, for as long as a result set
@@ -175,49 +116,17 @@ impl Holder {
     /// Gives the days whose data are others now.
     pub fn replace(&self, reloaded: Reloaded, unowned_days: Vec<String>, now: Instant) -> Vec<Day> {
         let Some(before) = self.data() else { return Vec::new() };
-        let mut data = Data { store: Arc::new(reloaded.store), ..(*before).clone() };
-        let (mut others, is_loaded) = (Vec::new(), !reloaded.days.is_empty());
-        for (day, rejected) in reloaded.days {
-            let inventory = day_inventory(&data.store, &rejected_by_day(&rejected), day);
-            if data.days.get(&day).is_none_or(|before| before.version != inventory.version) {
-                others.push(day);
-            }
-            data.days.insert(day, inventory);
-        }
-        let no_data = Version::of_no_data();
-        let had_none = |day: &&Day| before.days.get(*day).is_some_and(|before| before.version == no_data);
-        let had_none = others.iter().filter(had_none).map(|day| (*day, no_data));
-        let (keep, _) = self.keep_replaced;
-        for replaced in data.store.replaced().chain(had_none) {
-            data.replaced_until.entry(replaced).or_insert(now + keep);
-        }
-        data.unowned_days = unowned_days;
-        if is_loaded {
-            data.tell_of_replaced();
-        }
-        self.set_new_data(data, &before);
+        let (data, others) = before.with(reloaded, unowned_days, now + self.keep_replaced.0);
+        self.set_data(data);
         others
     }
 
     /// Lets go of replaced data that no result set can need any more, or that find no room; whether there were some.
     pub fn forget_replaced(&self, now: Instant) -> bool {
-        let Some(before) = self.data().filter(|data| !data.replaced_until.is_empty()) else { return false };
-        let mut data = (*before).clone();
-        data.forget_replaced(now, self.keep_replaced.1);
-        let are_fewer = data.replaced_until.len() < before.replaced_until.len();
-        if are_fewer {
-            data.tell_of_replaced();
-            self.set_new_data(data, &before);
-        }
+        let without = self.data().and_then(|data| data.without_old(now, self.keep_replaced.1));
+        let are_fewer = without.is_some();
+        without.into_iter().for_each(|data| self.set_data(data));
         are_fewer
-    }
-
-    /// Takes data that follow those `before`, and has others ask again if they were told something else.
-    fn set_new_data(&self, mut data: Data, before: &Data) {
-        if data.days != before.days || data.unowned_days != before.unowned_days {
-            data.incarnation += 1;
-        }
-        self.set_data(data);
     }
 
     fn set_data(&self, data: Data) {
@@ -685,221 +594,4 @@ impl Holder {
             ..Answers::default()
         }
     }
-}
-
-fn day_inventory(store: &Store, rejected: &BTreeMap<String, Vec<String>>, day: Day) -> DayInventory {
-    match store.day(day) {
-        Some(batch) => DayInventory {
-            version: batch.version,
-            statistics: Arc::new(batch.statistics.clone()),
-            rejected: rejected.get(&day.to_string()).cloned().unwrap_or_default(),
-            replaced: BTreeMap::new(),
-        },
-        None => DayInventory {
-            version: Version::of_no_data(),
-            statistics: Arc::default(),
-            rejected: Vec::new(),
-            replaced: BTreeMap::new(),
-        },
-    }
-}
-
-/// Rejected rows in words, by their folder. A day's folder, wherever the dataset's root lies, has the day's name:
-/// `data/20200810/20200810-01.csv`.
-fn rejected_by_day(rows: &[RejectedRow]) -> BTreeMap<String, Vec<String>> {
-    let mut by_day: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for row in rows {
-        if let Some(folder) = row.file.parent().and_then(Path::file_name) {
-            by_day.entry(folder.to_string_lossy().into_owned()).or_default().push(row.to_string());
-        }
-    }
-    by_day
-}
-
-/// The rows of each day that are computed together: all of several days, which are not too many, or one after the other of
-/// the pieces of at most `quantum` rows that a day is cut into.
-fn pieces(day_rows: &[usize], quantum: u32) -> Vec<Vec<Range<usize>>> {
-    match day_rows {
-        [] => Vec::new(),
-        [rows] => {
-            let starts = (0..*rows).step_by(quantum as usize);
-            let piece = |start: usize| start..(start + quantum as usize).min(*rows);
-            starts.map(|start| Vec::from([piece(start)])).collect()
-        }
-        several => vec![several.iter().map(|rows| 0..*rows).collect()],
-    }
-}
-
-fn rows_in(ranges: &[Range<usize>]) -> u64 {
-    ranges.iter().map(|range| range.len() as u64).sum()
-}
-
-/// Why a holder does not answer an item.
-struct Refusal(Cause, String);
-
-/// A predicate that is decided for the sites of a store when it is first needed, once in a request.
-struct Selecting {
-    predicate: Arc<Predicate>,
-    bound: OnceLock<BoundPredicate>,
-}
-
-impl Selecting {
-    fn bound(&self, store: &Store) -> &BoundPredicate {
-        self.bound.get_or_init(|| BoundPredicate::new(store, &self.predicate))
-    }
-}
-
-/// The computing of one request, or of a part of it: permits in, time out.
-struct Work<'a> {
-    holder: &'a Holder,
-    call: &'a Call,
-    /// The data that it began with.
-    store: Arc<Store>,
-    /// Whether all of it together takes less time than handing pieces to another thread.
-    is_short: bool,
-    selecting: Arc<Selecting>,
-    started: Instant,
-    statistics: HopStatistics,
-}
-
-/// What a piece of work does.
-#[derive(Clone, Copy)]
-enum Step {
-    Scan,
-    /// Adds rows to their groups.
-    Add,
-    /// Gives groups their names.
-    Name,
-    Encode,
-}
-
-impl Step {
-    /// As metrics have it.
-    fn name(self) -> &'static str {
-        match self {
-            Step::Scan => "scan",
-            Step::Add => "add",
-            Step::Name => "name",
-            Step::Encode => "encode",
-        }
-    }
-
-    /// Its span, which begins now. `cost` is in rows to scan.
-    fn span(self, team: &str, cost: u64) -> Span {
-        let cost = cost as i64;
-        match self {
-            Step::Scan => step!("scan", overlay.team = team, overlay.cost = cost),
-            Step::Add => step!("add", overlay.team = team, overlay.cost = cost),
-            Step::Name => step!("name groups", overlay.team = team, overlay.cost = cost),
-            Step::Encode => step!("encode", overlay.team = team, overlay.cost = cost),
-        }
-    }
-}
-
-struct Done<T> {
-    result: T,
-    took: Duration,
-}
-
-impl<'a> Work<'a> {
-    /// Work of a request that costs about as much as scanning so many rows.
-    fn new(holder: &'a Holder, call: &'a Call, store: &Arc<Store>, selection: &Selection, cost: u64) -> Self {
-        Work {
-            holder,
-            call,
-            store: store.clone(),
-            is_short: cost <= holder.short_rows,
-            selecting: Arc::new(Selecting { predicate: selection.predicate.clone(), bound: OnceLock::new() }),
-            started: Instant::now(),
-            statistics: HopStatistics { node: holder.node.to_string(), ..HopStatistics::default() },
-        }
-    }
-
-    /// The items in order, in as many parts as slots are free, but at most so many, which cost about the same: a request of
-    /// many days that nobody competes with uses all cores. One that is short is one part.
-    fn in_parts<I>(&self, items: Vec<I>, most: usize, cost: impl Fn(&I) -> u64) -> Vec<Vec<I>> {
-        let most = if self.is_short { 1 } else { self.holder.slots.free_slots().clamp(1, most) };
-        let share = items.iter().map(&cost).sum::<u64>().div_ceil(most as u64).max(1);
-        let mut parts: Vec<Vec<I>> = std::iter::repeat_with(Vec::new).take(most).collect();
-        let mut before = 0;
-        for item in items {
-            let cost = cost(&item);
-            // Where its middle lies.
-            let part = ((before + cost / 2) / share).min(most as u64 - 1);
-            before += cost;
-            parts[part as usize].push(item);
-        }
-        parts.retain(|part| !part.is_empty());
-        parts
-    }
-
-    /// Work of a part of the request, to be [added](Self::add) when it is done.
-    fn part(&self) -> Self {
-        let (store, selecting) = (self.store.clone(), self.selecting.clone());
-        Work { store, selecting, statistics: HopStatistics::default(), ..*self }
-    }
-
-    /// Counts in what a part has done.
-    fn add(&mut self, part: Work<'a>) {
-        self.statistics.merge(part.statistics);
-    }
-
-    /// Runs one piece under a permit of the team and the client.
-    async fn run<T: Send + 'static>(
-        &mut self,
-        step: Step,
-        team: &Arc<str>,
-        cost: u64,
-        piece: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<Done<T>, Refusal> {
-        let (client, due) = (self.call.client.clone(), self.call.deadline);
-        let requester = Requester { team: team.clone(), client, due };
-        let asked = Instant::now();
-        let acquiring = self.holder.slots.acquire(&requester, cost.max(1));
-        let permit = match acquiring.instrument(step!("queue wait")).await {
-            Ok(permit) => permit,
-            Err(overloaded) => {
-                let retry_after = overloaded.retry_after;
-                return Err(Refusal(Cause::Overloaded { retry_after }, overloaded.to_string()));
-            }
-        };
-        let granted = Instant::now();
-        self.statistics.queue_ms += milliseconds(granted - asked);
-        // The slot goes with the piece: one that nobody waits for any more keeps it to its end.
-        let (_owner, work) = self.holder.metrics.orphans().tie();
-        let span = step.span(team, cost);
-        let holding = move || {
-            let result = span.in_scope(piece);
-            drop((permit, work));
-            result
-        };
-        let compute = self.holder.compute;
-        let result = match self.is_short && cost <= self.holder.short_rows {
-            true => compute.run_here(cost, holding).await,
-            false => compute.run(cost, holding).await,
-        };
-        let took = granted.elapsed();
-        self.holder.metrics.computed(step.name(), self.holder.class(&self.call.client), took);
-        Ok(Done { result, took })
-    }
-
-    fn scanned(&mut self, rows: u64, took: Duration) {
-        self.statistics.rows_scanned += rows;
-        self.statistics.scan_ms += milliseconds(took);
-    }
-
-    fn encoded(&mut self, bytes: u64, took: Duration) {
-        self.statistics.bytes += bytes;
-        self.statistics.encode_ms += milliseconds(took);
-        self.holder.metrics.frame_encoded(bytes, took);
-    }
-
-    fn statistics(mut self) -> HopStatistics {
-        self.statistics.elapsed_ms = milliseconds(self.started.elapsed());
-        self.statistics
-    }
-}
-
-fn milliseconds(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1e3
 }

@@ -115,8 +115,8 @@
 //!   holders take longer or the cache has no room, there are fewer of them each time.
 //! - A frame is encoded in one piece, whatever its rows: it is charged with what encoding them costs, and `chunk_bytes`
 //!   keeps it to some milliseconds.
-//! - A result from the cache is answered also while its holders are out of reach: it was complete when it was counted,
-//!   as any result is whose holders fail after its query. Its chunks then say so.
+//! - A result from the cache is answered with while its days can be reached, or all chunks of those that cannot are here, as far
+//!   as is known: else the query runs anew, and says what it lacks. Holders that fail later are told of by the chunks.
 //! - A query that joined the run of another one, and would get less than a whole result only because that one had
 //!   less time or a worse place in the queue, runs again on its own.
 //! - Planning asks a node that is known to be down only if the query needs a day that nobody else holds, and then at
