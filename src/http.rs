@@ -264,11 +264,13 @@ impl Route {
             Answer::Rows => query::rows(state, &caller, &asked).await?,
             Answer::Groups => query::groups(state, &caller, &asked).await?,
             Answer::Explanation => self.json(&query::explanation(state, &caller, &asked).await?),
-            Answer::Coverage => self.shown(plots::coverage(state, &caller, &asked).await?),
-            Answer::CoveragePicture => self.shown(plots::coverage_picture(state, &caller, &asked).await?),
-            Answer::Map => self.shown(plots::map(state, &caller, &asked).await?),
-            Answer::Hours => self.shown(plots::hours(state, &caller, &asked).await?),
-            Answer::Series => self.shown(plots::series(state, &caller, &asked).await?),
+            Answer::Coverage => self.shown(state, &asked, plots::coverage(state, &caller, &asked).await?),
+            Answer::CoveragePicture => {
+                self.shown(state, &asked, plots::coverage_picture(state, &caller, &asked).await?)
+            }
+            Answer::Map => self.shown(state, &asked, plots::map(state, &caller, &asked).await?),
+            Answer::Hours => self.shown(state, &asked, plots::hours(state, &caller, &asked).await?),
+            Answer::Series => self.shown(state, &asked, plots::series(state, &caller, &asked).await?),
             Answer::Topology => self.json(&about::topology(state, asked.is_brief())),
             Answer::Metrics => self.json(&about::metrics(state)),
             Answer::Exposition => self.text(state.metrics.exposition(&state.gauges())),
@@ -286,9 +288,9 @@ impl Route {
         self.text(format!("{value:#}\n"))
     }
 
-    fn shown(&self, Shown { text, missing }: Shown) -> Response<Body> {
+    fn shown(&self, state: &NodeState, asked: &Asked, Shown { text, result_set }: Shown) -> Response<Body> {
         let mut response = self.text(text);
-        query::say_missing(&mut response, &missing);
+        query::say_beside(&mut response, state, asked, &result_set);
         response
     }
 

@@ -342,6 +342,37 @@ async fn mistakes_are_problems_that_name_what_is_allowed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_seen_from_rows_is_noted_as_on_the_command_line() {
+    let cluster = cluster(json!({})).await;
+    let unknown = |days, name| {
+        format!(
+            "none of {days} has a row of parameter `{name}`; names are as in the files, such as PM2.5 or OZONE"
+        )
+    };
+    let no_day = "no team that the node answers for owns a day of this query";
+    let own_team = "node `C` answers for its own team only, green; the leader answers for all";
+    for (node, path, note) in [
+        ("A", "query?parameter=PM2.5", ""),
+        ("A", "query?parameter=PM2.5&min=500", "nothing matches"),
+        ("A", "query?parameter=PM25", &unknown("46 days", "PM25")),
+        ("A", "query?parameter=PM%E2%82%82%0A", &unknown("46 days", r"PM\u{2082}\u{fffd}")),
+        ("A", "query?team=blue", no_day),
+        ("A", "aggregate?parameter=PM25&from=20200820&to=20200820", &unknown("1 day", "PM25")),
+        ("A", "map.svg?parameter=PM25", &unknown("46 days", "PM25")),
+        ("A", "hours?team=blue", no_day),
+        ("A", "series.svg?parameter=PM25", &unknown("46 days", "PM25")),
+        ("A", "coverage?parameter=PM25", &unknown("46 days", "PM25")),
+        ("A", "coverage.svg?team=blue", no_day),
+        ("C", "query?parameter=PM2.5", own_team),
+        ("C", "query?parameter=PM2.5&team=green", ""),
+        ("C", "query?team=pink", &format!("{own_team}; {no_day}")),
+    ] {
+        let answer = get(&cluster.address(node), &format!("/api/v1/{path}")).await;
+        assert_eq!((answer.status, answer.header("overlay-note")), (200, note), "{node} {path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn empty_value_says_as_little_as_an_absent_one() {
     let cluster = cluster(json!({})).await;
     let address = cluster.address("A");

@@ -446,6 +446,11 @@ impl Asked {
         self.brief
     }
 
+    /// The team whose days alone are wanted.
+    pub(super) fn team(&self) -> Option<&str> {
+        self.team.as_deref()
+    }
+
     /// How the answer is written.
     pub(super) fn format(&self) -> Format {
         self.format.unwrap_or(Format::Ndjson)
