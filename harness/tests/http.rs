@@ -315,6 +315,7 @@ async fn mistakes_are_problems_that_name_what_is_allowed() {
         ("query?from=20200230", 400, "invalid", &["from: "]),
         ("query?from=20200824&to=20200810", 400, "invalid", &["from 20200824 is after to 20200810"]),
         ("query?bbox=1,2,3", 400, "invalid", &["bbox: 3 numbers, expected 4"]),
+        ("query?limit=5&site=Pe%F1asco", 400, "invalid", &["`site=Pe%F1asco` is not text", "UTF-8"]),
         ("query?limit=0", 400, "invalid", &["limit: `0` is not a number of rows"]),
         ("query?limit=200000000", 400, "invalid", &["limits.max_rows"]),
         (

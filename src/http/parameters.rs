@@ -6,6 +6,7 @@
 use std::str::FromStr;
 use std::time::Duration;
 
+use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
 use crate::aggregate::{AggregateOf, AggregateSpec, GroupKey};
@@ -351,6 +352,11 @@ impl Asked {
         let (found, most) = (query.len(), limits.filter_bytes);
         if found > most {
             let why = format!("the query of the URL has {found} bytes, limit {most} (limits.filter_bytes)");
+            return Err(InvalidQuery::new("query", why));
+        }
+        let is_text = |pair: &&str| percent_decode_str(pair).decode_utf8().is_ok();
+        if let Some(pair) = query.split('&').find(|pair| !is_text(pair)) {
+            let why = format!("`{}` is not text: what is percent-encoded must be UTF-8", shown(pair));
             return Err(InvalidQuery::new("query", why));
         }
         let (mut asked, mut seen) = (Asked::default(), Vec::new());
