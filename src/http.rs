@@ -208,7 +208,7 @@ async fn answer<B>(state: &Arc<NodeState>, request: Request<B>) -> Response<Body
     }
     let path = request.uri.path();
     let (route, part) = (ROUTES.iter().find(|route| route.path == path), page::part(path));
-    let mut response = match request.method {
+    match request.method {
         Method::GET | Method::HEAD => {
             let caller = request.extensions.get::<Caller>().cloned().unwrap_or_default();
             let query = request.uri.query().unwrap_or_default();
@@ -229,11 +229,18 @@ async fn answer<B>(state: &Arc<NodeState>, request: Request<B>) -> Response<Body
             let why = format!("{other} {path}: only {METHODS} are answered");
             Problem::method_not_allowed(why, METHODS).into_response()
         }
-    };
-    let headers = response.headers_mut();
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff"));
-    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(page::POLICY));
+    }
+}
+
+/// Tells browsers what they may do with an answer, whoever gives it: a path, or what refuses before any path is looked at.
+pub fn for_browsers(mut response: Response<Body>) -> Response<Body> {
+    if Language::of(response.headers()) == Language::Http {
+        let headers = response.headers_mut();
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers
+            .insert(HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff"));
+        headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(page::POLICY));
+    }
     response
 }
 

@@ -440,6 +440,7 @@ async fn serve(
         .add_service(legacy_service)
         .add_service(flight_service);
     let layers = (
+        MapResponseLayer::new(http::for_browsers),
         BodiesLayer {
             request: limits.request(),
             transit: state.transit.clone(),

@@ -395,8 +395,36 @@ async fn other_methods_are_answered_as_http_has_it() {
     let delete = send(Method::DELETE).await;
     delete.assert_problem(405, "method_not_allowed", &["DELETE /api/v1/query"]);
     assert_eq!(delete.header("allow"), "GET, HEAD, OPTIONS");
-    assert_eq!(delete.header("x-content-type-options"), "nosniff");
-    assert!(delete.header("content-security-policy").starts_with("default-src 'none'"));
+}
+
+/// Goal: a browser takes no answer for anything else, whoever gives it. Method: the page and a path; what is refused by a path, for
+/// lack of one, for the name that the node is called by, for the version.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_answer_tells_browsers_what_they_may_do_with_it() {
+    let cluster = cluster(json!({})).await;
+    let address = cluster.address("A");
+    let asked = |method, path| request(method, &address, path);
+    let mut elsewhere = asked(Method::GET, "/api/v1/metrics");
+    elsewhere.headers_mut().insert("host", "elsewhere.example".parse().unwrap());
+    let mut old = asked(Method::GET, "/livez");
+    *old.version_mut() = hyper::Version::HTTP_10;
+    for (status, request) in [
+        (200, asked(Method::GET, "/")),
+        (200, asked(Method::GET, "/api/v1/query?limit=1")),
+        (204, asked(Method::OPTIONS, "/livez")),
+        (400, asked(Method::GET, "/api/v1/query?limit=0")),
+        (404, asked(Method::GET, "/api/v1/nothing")),
+        (404, asked(Method::POST, "/nothing")),
+        (405, asked(Method::DELETE, "/livez")),
+        (421, elsewhere),
+        (505, old),
+    ] {
+        let answer = Answer::of(send(request).await).await;
+        let names = ["cache-control", "x-content-type-options", "content-security-policy"];
+        let [cache, sniffing, policy] = names.map(|name| answer.header(name));
+        assert_eq!((answer.status, cache, sniffing), (status, "no-store", "nosniff"), "{}", answer.text());
+        assert!(policy.starts_with("default-src 'none'"), "{status}: {policy}");
+    }
 }
 
 /// Goal: HEAD has the headers of GET and nothing behind them, also where it is refused before any path is looked at. Method: what
