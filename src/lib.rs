@@ -202,3 +202,10 @@ pub mod proto {
     /// The encoded descriptor set, for reflection.
     pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 }
+
+/// A section of the README, for tests that hold it against what there is.
+#[cfg(test)]
+fn readme(heading: &str) -> &'static str {
+    let (_, section) = include_str!("../README.md").split_once(heading).expect("the README has the section");
+    section.split("\n#").next().unwrap_or(section)
+}

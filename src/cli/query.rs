@@ -320,6 +320,19 @@ mod tests {
     }
 
     #[test]
+    fn readme_has_every_word_beside_those_of_others() {
+        let names = crate::readme("### Names side by side");
+        let command = <QueryCommand as Args>::augment_args(clap::Command::new("query"));
+        for word in command.get_arguments() {
+            let name = match word.get_long() {
+                Some(long) => format!("`--{long}`"),
+                None => format!("`{}`", word.get_value_names().unwrap()[0]),
+            };
+            assert!(names.contains(&name), "{name}");
+        }
+    }
+
+    #[test]
     fn ending_decides_unless_the_format_is_named() {
         for (words, expected) in [
             ("--output rows.CSV", Format::Csv),

@@ -568,3 +568,18 @@ fn count_u32() -> Value {
 fn one_of(names: &[&str]) -> Value {
     json!({"type": "string", "enum": names})
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn readme_has_every_name_beside_those_of_others() {
+        let names = crate::readme("### Names side by side");
+        let is_there = |parameter: &Parameter| names.contains(&format!("`{}`", parameter.name));
+        assert_eq!(
+            PARAMETERS.iter().find(|parameter| !is_there(parameter)).map(|lacking| lacking.name),
+            None
+        );
+    }
+}
