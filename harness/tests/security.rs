@@ -785,6 +785,35 @@ async fn commands_say_what_would_let_them_in() {
     assert!(nodes.as_array().unwrap().iter().all(|node| node["state"] == "refused"), "{nodes}");
 }
 
+/// Goal: whoever asks with TLS where there is none is told to leave it out, not to start what runs. Method: a CA in the words, and
+/// in a configuration that the nodes do not run with.
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_say_that_a_node_serves_without_tls() {
+    let files = Files::new();
+    let cluster = InProcessCluster::start(ClusterSpec::fixtures()).await.unwrap();
+    let leader = cluster.address("A");
+    let mut config = cluster.overlay().to_json();
+    config["security"] = json!({"tls": files.tls()});
+    files.write("config.json", &config.to_string());
+    let one = |command: &str| format!("{command} --ca ca.pem --leader {leader}");
+    let (host, port) = leader.rsplit_once(':').unwrap();
+    for line in [
+        one("query"),
+        one("explain"),
+        one("metrics"),
+        one("shutdown"),
+        format!("system-test {host} {port} --ca ca.pem"),
+        "metrics --all --config config.json".to_owned(),
+        "shutdown --all --config config.json".to_owned(),
+    ] {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let output = overlay(&words, files.folder.path());
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        let help = "help: the node serves without TLS: leave out --ca";
+        assert!(!output.status.success() && stderr.contains(help), "{line}: {stderr}");
+    }
+}
+
 fn overlay(arguments: &[&str], folder: &Path) -> std::process::Output {
     Command::new(env!("CARGO_BIN_EXE_overlay-node")).args(arguments).current_dir(folder).output().unwrap()
 }
