@@ -585,7 +585,8 @@ fn development_certificates_secure_an_overlay_of_processes() {
     let certs = overlay(&["certs", "--config", "overlay.json", "--output", "certs"], folder.path());
     assert!(certs.status.success(), "{certs:?}");
     let again = overlay(&["certs", "--config", "overlay.json", "--output", "certs"], folder.path());
-    assert!(String::from_utf8_lossy(&again.stderr).contains("nothing is overwritten"), "{again:?}");
+    let refused = "error: cannot write certs/ca.pem: it is there already\nhelp: nothing is overwritten: choose another folder with --output, or remove the old files\n";
+    assert_eq!(String::from_utf8_lossy(&again.stderr), refused);
     assert_eq!(again.status.code(), Some(2));
     let printed = String::from_utf8(certs.stdout).unwrap();
     let (start, end) = (printed.find('{').unwrap(), printed.rfind("\n\nnext:").unwrap());
