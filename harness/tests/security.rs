@@ -602,7 +602,10 @@ fn development_certificates_secure_an_overlay_of_processes() {
     let mut up = Command::new(env!("CARGO_BIN_EXE_overlay-node"))
         .args(["up", "--config", "certs/overlay.json", "--dataset-root", &root])
         .current_dir(&folder)
-        .env("OVERLAY_LOG", "trace")
+        .env(
+            "OVERLAY_LOG",
+            "trace,h2=trace,hyper=trace,hyper_util=trace,rustls=trace,tonic=trace,tower=trace",
+        )
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(log)
