@@ -64,7 +64,8 @@ Examples:
   overlay query PM2.5 5 35 --format csv --output pm25.csv
 
 Exit codes: 0 done; 1 failed; 2 wrong arguments or configuration; 3 a check found something wrong.
-Log level: OVERLAY_LOG, such as OVERLAY_LOG=debug (default: warn); OVERLAY_LOG_FORMAT=json writes an object a line.
+Log level: OVERLAY_LOG, such as OVERLAY_LOG=debug (default: warn), or debug,h2=debug for a library too; \
+OVERLAY_LOG_FORMAT=json writes an object a line.
 Traces: OTEL_EXPORTER_OTLP_ENDPOINT, such as http://127.0.0.1:4317, and the other variables of OpenTelemetry."
 )]
 struct Arguments {
@@ -248,15 +249,21 @@ fn start_logging(traces: Option<TraceLayer>) -> Result<(), Failure> {
 /// What is logged. A word that is no level would be taken for the name of a module, and all others would be silent.
 fn log_filter(text: &str) -> Result<EnvFilter, Failure> {
     let help = "levels are off, error, warn, info, debug and trace; MODULE=LEVEL is that of one module";
-    let is_wrong = |part: &&str| !part.contains('=') && part.parse::<LevelFilter>().is_err();
-    if let Some(wrong) = text.split(',').map(str::trim).find(is_wrong) {
+    let text = if text.is_empty() { "warn" } else { text };
+    let parts = || text.split(',').map(str::trim).filter(|part| !part.is_empty());
+    if let Some(wrong) = parts().find(|part| !part.contains('=') && part.parse::<LevelFilter>().is_err()) {
         return Err(Failure::usage(format!("OVERLAY_LOG: `{wrong}` is no level"), help));
     }
-    match text {
-        "" => Ok(EnvFilter::new("warn")),
-        text => {
-            EnvFilter::try_new(text).map_err(|error| Failure::usage(format!("OVERLAY_LOG: {error}"), help))
-        }
+    let directives: Vec<String> = parts().map(directive).collect();
+    EnvFilter::try_new(directives.join(","))
+        .map_err(|error| Failure::usage(format!("OVERLAY_LOG: {error}"), help))
+}
+
+/// A level alone is that of this program. Of the libraries below it no more than warnings are of use: HTTP/2 tells of each frame.
+fn directive(part: &str) -> String {
+    match part.parse::<LevelFilter>() {
+        Ok(level) => format!("{},overlay={level}", level.min(LevelFilter::WARN)),
+        Err(_) => part.to_owned(),
     }
 }
 
@@ -327,4 +334,26 @@ pub(crate) fn no_dataset(error: LoadError) -> Failure {
 /// The dataset root: the argument, or else the configuration's.
 pub(crate) fn dataset_root(argument: Option<PathBuf>, overlay: &Overlay) -> Option<PathBuf> {
     argument.or_else(|| overlay.dataset_root.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn level_alone_is_that_of_this_program() {
+        for (text, filter) in [
+            ("", "overlay=warn,warn"),
+            ("debug", "overlay=debug,warn"),
+            ("off", "off,overlay=off"),
+            ("error,", "error,overlay=error"),
+            ("info, h2=debug", "h2=debug,overlay=info,warn"),
+            ("h2=debug", "h2=debug"),
+        ] {
+            let found = log_filter(text).expect("it is right").to_string();
+            let mut found: Vec<&str> = found.split(',').collect();
+            found.sort_unstable();
+            assert_eq!(found.join(","), filter, "{text}");
+        }
+    }
 }

@@ -208,7 +208,7 @@ async fn answer<B>(state: &Arc<NodeState>, request: Request<B>) -> Response<Body
     }
     let path = request.uri.path();
     let (route, part) = (ROUTES.iter().find(|route| route.path == path), page::part(path));
-    let mut response = match request.method {
+    match request.method {
         Method::GET | Method::HEAD => {
             let caller = request.extensions.get::<Caller>().cloned().unwrap_or_default();
             let query = request.uri.query().unwrap_or_default();
@@ -229,11 +229,18 @@ async fn answer<B>(state: &Arc<NodeState>, request: Request<B>) -> Response<Body
             let why = format!("{other} {path}: only {METHODS} are answered");
             Problem::method_not_allowed(why, METHODS).into_response()
         }
-    };
-    let headers = response.headers_mut();
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff"));
-    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(page::POLICY));
+    }
+}
+
+/// Tells browsers what they may do with an answer, whoever gives it: a path, or what refuses before any path is looked at.
+pub fn for_browsers(mut response: Response<Body>) -> Response<Body> {
+    if Language::of(response.headers()) == Language::Http {
+        let headers = response.headers_mut();
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers
+            .insert(HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff"));
+        headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(page::POLICY));
+    }
     response
 }
 
@@ -264,11 +271,13 @@ impl Route {
             Answer::Rows => query::rows(state, &caller, &asked).await?,
             Answer::Groups => query::groups(state, &caller, &asked).await?,
             Answer::Explanation => self.json(&query::explanation(state, &caller, &asked).await?),
-            Answer::Coverage => self.shown(plots::coverage(state, &caller, &asked).await?),
-            Answer::CoveragePicture => self.shown(plots::coverage_picture(state, &caller, &asked).await?),
-            Answer::Map => self.shown(plots::map(state, &caller, &asked).await?),
-            Answer::Hours => self.shown(plots::hours(state, &caller, &asked).await?),
-            Answer::Series => self.shown(plots::series(state, &caller, &asked).await?),
+            Answer::Coverage => self.shown(state, &asked, plots::coverage(state, &caller, &asked).await?),
+            Answer::CoveragePicture => {
+                self.shown(state, &asked, plots::coverage_picture(state, &caller, &asked).await?)
+            }
+            Answer::Map => self.shown(state, &asked, plots::map(state, &caller, &asked).await?),
+            Answer::Hours => self.shown(state, &asked, plots::hours(state, &caller, &asked).await?),
+            Answer::Series => self.shown(state, &asked, plots::series(state, &caller, &asked).await?),
             Answer::Topology => self.json(&about::topology(state, asked.is_brief())),
             Answer::Metrics => self.json(&about::metrics(state)),
             Answer::Exposition => self.text(state.metrics.exposition(&state.gauges())),
@@ -286,9 +295,9 @@ impl Route {
         self.text(format!("{value:#}\n"))
     }
 
-    fn shown(&self, Shown { text, missing }: Shown) -> Response<Body> {
+    fn shown(&self, state: &NodeState, asked: &Asked, Shown { text, result_set }: Shown) -> Response<Body> {
         let mut response = self.text(text);
-        query::say_missing(&mut response, &missing);
+        query::say_beside(&mut response, state, asked, &result_set);
         response
     }
 

@@ -28,6 +28,7 @@
 //! | [`result_set`] | the value that a client reads chunk by chunk, under a lease |
 //! | [`params`] | a filter as a JSON object, as the old contract and Arrow Flight take it (pure) |
 //! | [`plot`] | pictures as SVG: a map, a time series, a plan and its coverage (pure) |
+//! | [`notes`] | what nobody could see from the rows of an answer, in words (pure) |
 //! | [`plan`] | request -> plan: days, versions, prunings (pure) |
 //! | [`verb`] | the peer verbs as values |
 //! | [`inventory`] | what nodes say they hold; who is thought to be alive |
@@ -168,6 +169,7 @@ pub mod legacy;
 pub mod load;
 pub mod metrics;
 pub mod node;
+pub mod notes;
 pub mod outside;
 pub mod params;
 pub mod peer;
@@ -201,4 +203,11 @@ pub mod proto {
     }
     /// The encoded descriptor set, for reflection.
     pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+}
+
+/// A section of the README, for tests that hold it against what there is.
+#[cfg(test)]
+fn readme(heading: &str) -> &'static str {
+    let (_, section) = include_str!("../README.md").split_once(heading).expect("the README has the section");
+    section.split("\n#").next().unwrap_or(section)
 }

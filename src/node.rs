@@ -440,6 +440,7 @@ async fn serve(
         .add_service(legacy_service)
         .add_service(flight_service);
     let layers = (
+        MapResponseLayer::new(http::for_browsers),
         BodiesLayer {
             request: limits.request(),
             transit: state.transit.clone(),
@@ -564,9 +565,7 @@ fn load_placed(
     if !absent.is_empty() {
         tracing::info!(node = %state.process.id, days = absent.join(","), "planned days without data");
     }
-    if !unowned.is_empty() {
-        tracing::warn!(node = %state.process.id, days = unowned.join(","), "days on disk that no team owns");
-    }
+    warn_of_unowned(state, &unowned);
     let loaded = load::load(&root, &days, &options, report)?;
     for row in &loaded.rejected {
         tracing::warn!(node = %state.process.id, %row, "row rejected");
@@ -581,12 +580,21 @@ fn unowned(state: &NodeState, days: &[Day]) -> Vec<String> {
     unowned.map(Day::to_string).collect()
 }
 
+fn warn_of_unowned(state: &NodeState, days: &[String]) {
+    if !days.is_empty() {
+        let (node, days) = (&state.process.id, days.join(","));
+        tracing::warn!(%node, days, "days on disk that no team owns are never asked for: set ranges in `teams` of the configuration");
+    }
+}
+
 /// Looks at the files again and again, and takes new data when they are whole.
 async fn keep_up(state: &Arc<NodeState>, watcher: Watcher, options: LoadOptions) -> Result<(), NodeError> {
     // Beside queries, which need the cores more.
     let options = LoadOptions { threads: 1, ..options };
     let watcher = Arc::new(Mutex::new(watcher));
     let mut failed_looks = 0u32;
+    // The others were named when the node started.
+    let mut unowned_seen: BTreeSet<String> = state.holder.inventory(0).unowned_days.into_iter().collect();
     loop {
         tokio::time::sleep(state.overlay.limits.watch()).await;
         let Some(store) = state.holder.store() else { continue };
@@ -601,7 +609,7 @@ async fn keep_up(state: &Arc<NodeState>, watcher: Watcher, options: LoadOptions)
         let is_memory_free = match looked {
             Ok(reloaded) => {
                 failed_looks = 0;
-                take_new_data(state, reloaded)
+                take_new_data(state, reloaded, &mut unowned_seen)
             }
             Err(error) => {
                 failed_looks += 1;
@@ -620,7 +628,9 @@ async fn keep_up(state: &Arc<NodeState>, watcher: Watcher, options: LoadOptions)
 }
 
 /// Whether memory was freed, or data were loaded, which leaves some of it behind.
-fn take_new_data(state: &NodeState, reloaded: Reloaded) -> bool {
+///
+/// Days that no team owns are told of once, and are in `unowned_seen` then.
+fn take_new_data(state: &NodeState, reloaded: Reloaded, unowned_seen: &mut BTreeSet<String>) -> bool {
     let node = &state.process.id;
     for (day, error) in &reloaded.failed {
         tracing::warn!(%node, %day, %error, "new data of a day cannot be loaded: the node keeps what it has");
@@ -629,6 +639,8 @@ fn take_new_data(state: &NodeState, reloaded: Reloaded) -> bool {
         tracing::warn!(%node, %row, "row rejected");
     }
     let unowned = unowned(state, &reloaded.others);
+    let is_new = |day: &&String| unowned_seen.insert((*day).clone());
+    warn_of_unowned(state, &unowned.iter().filter(is_new).cloned().collect::<Vec<_>>());
     let (now, pending, is_loaded) = (Instant::now(), reloaded.pending, !reloaded.days.is_empty());
     let days = state.holder.replace(reloaded, unowned, now);
     state.metrics.watched(days.len(), pending);

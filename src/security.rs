@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use check::{Checked, check};
-pub use tls::{NODE_NAME, Tls, accept_tls};
+pub use tls::{NODE_NAME, SpeaksNoTls, Tls, accept_tls};
 pub use tokens::{Bearer, Credential, Tokens};
 
 use crate::config::{Process, SecurityFiles};

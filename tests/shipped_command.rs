@@ -396,3 +396,21 @@ fn log_level_that_is_none_is_refused() {
         assert_eq!(text(&output).contains("error, warn, info"), code == 2, "{level}: {}", text(&output));
     }
 }
+
+/// Whoever has a collector behind TLS learns what to name instead, in one line.
+#[test]
+fn collector_behind_tls_is_refused_in_one_line() {
+    for (name, endpoint) in [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "HTTPS://collector:4317"),
+        ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "https://collector:4317"),
+        // Which the library takes for the same.
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4317"),
+    ] {
+        let command = &mut Command::new(env!("CARGO_BIN_EXE_overlay"));
+        let output = command.arg("check-config").env(name, endpoint).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        let expected = format!("warning: traces are not exported: {name} does not start with http://: ");
+        assert!(output.status.success() && said.starts_with(&expected), "{said}");
+        assert!(said.contains("such as http://127.0.0.1:4317") && said.lines().count() == 1, "{said}");
+    }
+}

@@ -512,6 +512,7 @@ async fn errors_of_commands() {
                 "query --format xml".to_owned(),
                 "query --leader localhost".to_owned(),
                 "query --output /no/such/folder/rows.csv".to_owned(),
+                "query --output rows.xlsx".to_owned(),
                 "query --proof /no/such/folder/proof.json".to_owned(),
                 format!("query {nowhere}"),
                 format!("explain {nowhere}"),

@@ -315,6 +315,7 @@ async fn mistakes_are_problems_that_name_what_is_allowed() {
         ("query?from=20200230", 400, "invalid", &["from: "]),
         ("query?from=20200824&to=20200810", 400, "invalid", &["from 20200824 is after to 20200810"]),
         ("query?bbox=1,2,3", 400, "invalid", &["bbox: 3 numbers, expected 4"]),
+        ("query?limit=5&site=Pe%F1asco", 400, "invalid", &["`site=Pe%F1asco` is not text", "UTF-8"]),
         ("query?limit=0", 400, "invalid", &["limit: `0` is not a number of rows"]),
         ("query?limit=200000000", 400, "invalid", &["limits.max_rows"]),
         (
@@ -342,6 +343,37 @@ async fn mistakes_are_problems_that_name_what_is_allowed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_seen_from_rows_is_noted_as_on_the_command_line() {
+    let cluster = cluster(json!({})).await;
+    let unknown = |days, name| {
+        format!(
+            "none of {days} has a row of parameter `{name}`; names are as in the files, such as PM2.5 or OZONE"
+        )
+    };
+    let no_day = "no team that the node answers for owns a day of this query";
+    let own_team = "node `C` answers for its own team only, green; the leader answers for all";
+    for (node, path, note) in [
+        ("A", "query?parameter=PM2.5", ""),
+        ("A", "query?parameter=PM2.5&min=500", "nothing matches"),
+        ("A", "query?parameter=PM25", &unknown("46 days", "PM25")),
+        ("A", "query?parameter=PM%E2%82%82%0A", &unknown("46 days", r"PM\u{2082}\u{fffd}")),
+        ("A", "query?team=blue", no_day),
+        ("A", "aggregate?parameter=PM25&from=20200820&to=20200820", &unknown("1 day", "PM25")),
+        ("A", "map.svg?parameter=PM25", &unknown("46 days", "PM25")),
+        ("A", "hours?team=blue", no_day),
+        ("A", "series.svg?parameter=PM25", &unknown("46 days", "PM25")),
+        ("A", "coverage?parameter=PM25", &unknown("46 days", "PM25")),
+        ("A", "coverage.svg?team=blue", no_day),
+        ("C", "query?parameter=PM2.5", own_team),
+        ("C", "query?parameter=PM2.5&team=green", ""),
+        ("C", "query?team=pink", &format!("{own_team}; {no_day}")),
+    ] {
+        let answer = get(&cluster.address(node), &format!("/api/v1/{path}")).await;
+        assert_eq!((answer.status, answer.header("overlay-note")), (200, note), "{node} {path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn empty_value_says_as_little_as_an_absent_one() {
     let cluster = cluster(json!({})).await;
     let address = cluster.address("A");
@@ -363,8 +395,36 @@ async fn other_methods_are_answered_as_http_has_it() {
     let delete = send(Method::DELETE).await;
     delete.assert_problem(405, "method_not_allowed", &["DELETE /api/v1/query"]);
     assert_eq!(delete.header("allow"), "GET, HEAD, OPTIONS");
-    assert_eq!(delete.header("x-content-type-options"), "nosniff");
-    assert!(delete.header("content-security-policy").starts_with("default-src 'none'"));
+}
+
+/// Goal: a browser takes no answer for anything else, whoever gives it. Method: the page and a path; what is refused by a path, for
+/// lack of one, for the name that the node is called by, for the version.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_answer_tells_browsers_what_they_may_do_with_it() {
+    let cluster = cluster(json!({})).await;
+    let address = cluster.address("A");
+    let asked = |method, path| request(method, &address, path);
+    let mut elsewhere = asked(Method::GET, "/api/v1/metrics");
+    elsewhere.headers_mut().insert("host", "elsewhere.example".parse().unwrap());
+    let mut old = asked(Method::GET, "/livez");
+    *old.version_mut() = hyper::Version::HTTP_10;
+    for (status, request) in [
+        (200, asked(Method::GET, "/")),
+        (200, asked(Method::GET, "/api/v1/query?limit=1")),
+        (204, asked(Method::OPTIONS, "/livez")),
+        (400, asked(Method::GET, "/api/v1/query?limit=0")),
+        (404, asked(Method::GET, "/api/v1/nothing")),
+        (404, asked(Method::POST, "/nothing")),
+        (405, asked(Method::DELETE, "/livez")),
+        (421, elsewhere),
+        (505, old),
+    ] {
+        let answer = Answer::of(send(request).await).await;
+        let names = ["cache-control", "x-content-type-options", "content-security-policy"];
+        let [cache, sniffing, policy] = names.map(|name| answer.header(name));
+        assert_eq!((answer.status, cache, sniffing), (status, "no-store", "nosniff"), "{}", answer.text());
+        assert!(policy.starts_with("default-src 'none'"), "{status}: {policy}");
+    }
 }
 
 /// Goal: HEAD has the headers of GET and nothing behind them, also where it is refused before any path is looked at. Method: what

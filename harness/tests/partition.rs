@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use overlay::config::{NodeId, Overlay};
 use overlay::day::Day;
@@ -14,12 +15,16 @@ use overlay::load::{LoadOptions, days_on_disk, load};
 use overlay::placement::{Member, Placement, holders};
 use overlay::store::Store;
 use overlay_harness::calendar;
+use overlay_harness::cluster::{ClusterSpec, ProcessCluster, wait_until};
 use overlay_harness::dataset::datasets;
 use overlay_harness::for_all::for_all;
 use overlay_harness::oracle::{Oracle, OracleQuery, OracleRow, TeamRange, numerically_equal};
 use overlay_harness::topology::{TeamSpec, TopologyBuilder, topologies};
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
+
+/// For what the nodes do within a tenth of a second, on a machine that does much else.
+const WITHIN: Duration = Duration::from_secs(60);
 
 const FIRST_DAY: u32 = 20200810;
 const LAST_DAY: u32 = 20200924;
@@ -286,4 +291,27 @@ fn unowned_days_are_reported() {
         }
         Ok(())
     });
+}
+
+/// Goal: who adds a day that no team owns learns it from the log of each holder, once. Method: a second such day comes after the
+/// nodes have looked at the first.
+#[tokio::test(flavor = "multi_thread")]
+async fn unowned_day_that_comes_later_is_logged_once() {
+    let root = overlay_harness::scratch::folder().unwrap();
+    let add = |day: &str| std::fs::create_dir(root.path().join(day)).unwrap();
+    ["20200820", "20201001"].into_iter().for_each(add);
+    let spec = ClusterSpec::six_nodes(root.path()).with(json!({"limits": {"watch_ms": 20}})).watching();
+    let mut cluster = ProcessCluster::start(env!("CARGO_BIN_EXE_overlay-node"), spec).unwrap();
+    for day in ["20201002", "20201003"] {
+        add(day);
+        for node in ["B", "F"] {
+            let logged = wait_until(WITHIN, async || cluster.node(node).log().contains(day).then_some(()));
+            logged.await.unwrap_or_else(|| panic!("{node} names {day}"));
+        }
+    }
+    let log = cluster.node("B").log();
+    let told: Vec<&str> = log.lines().filter(|line| line.contains("`teams`")).collect();
+    let names = |line: &&str| line.rsplit_once("days=").map(|(_, days)| days.trim_matches('"').to_owned());
+    let days: Vec<String> = told.iter().filter_map(names).collect();
+    assert_eq!(days, ["20201001", "20201002", "20201003"], "{log}");
 }

@@ -585,7 +585,8 @@ fn development_certificates_secure_an_overlay_of_processes() {
     let certs = overlay(&["certs", "--config", "overlay.json", "--output", "certs"], folder.path());
     assert!(certs.status.success(), "{certs:?}");
     let again = overlay(&["certs", "--config", "overlay.json", "--output", "certs"], folder.path());
-    assert!(String::from_utf8_lossy(&again.stderr).contains("nothing is overwritten"), "{again:?}");
+    let refused = "error: cannot write certs/ca.pem: it is there already\nhelp: nothing is overwritten: choose another folder with --output, or remove the old files\n";
+    assert_eq!(String::from_utf8_lossy(&again.stderr), refused);
     assert_eq!(again.status.code(), Some(2));
     let printed = String::from_utf8(certs.stdout).unwrap();
     let (start, end) = (printed.find('{').unwrap(), printed.rfind("\n\nnext:").unwrap());
@@ -601,7 +602,10 @@ fn development_certificates_secure_an_overlay_of_processes() {
     let mut up = Command::new(env!("CARGO_BIN_EXE_overlay-node"))
         .args(["up", "--config", "certs/overlay.json", "--dataset-root", &root])
         .current_dir(&folder)
-        .env("OVERLAY_LOG", "trace")
+        .env(
+            "OVERLAY_LOG",
+            "trace,h2=trace,hyper=trace,hyper_util=trace,rustls=trace,tonic=trace,tower=trace",
+        )
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(log)
@@ -783,6 +787,35 @@ async fn commands_say_what_would_let_them_in() {
     );
     let nodes: Value = serde_json::from_slice(&refused.stdout).unwrap();
     assert!(nodes.as_array().unwrap().iter().all(|node| node["state"] == "refused"), "{nodes}");
+}
+
+/// Goal: whoever asks with TLS where there is none is told to leave it out, not to start what runs. Method: a CA in the words, and
+/// in a configuration that the nodes do not run with.
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_say_that_a_node_serves_without_tls() {
+    let files = Files::new();
+    let cluster = InProcessCluster::start(ClusterSpec::fixtures()).await.unwrap();
+    let leader = cluster.address("A");
+    let mut config = cluster.overlay().to_json();
+    config["security"] = json!({"tls": files.tls()});
+    files.write("config.json", &config.to_string());
+    let one = |command: &str| format!("{command} --ca ca.pem --leader {leader}");
+    let (host, port) = leader.rsplit_once(':').unwrap();
+    for line in [
+        one("query"),
+        one("explain"),
+        one("metrics"),
+        one("shutdown"),
+        format!("system-test {host} {port} --ca ca.pem"),
+        "metrics --all --config config.json".to_owned(),
+        "shutdown --all --config config.json".to_owned(),
+    ] {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let output = overlay(&words, files.folder.path());
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        let help = "help: the node serves without TLS: leave out --ca";
+        assert!(!output.status.success() && stderr.contains(help), "{line}: {stderr}");
+    }
 }
 
 fn overlay(arguments: &[&str], folder: &Path) -> std::process::Output {

@@ -1,6 +1,9 @@
 """SQL over observations, with DuckDB.
 
 Usage: flight_duckdb.py HOST:PORT [COMMAND]    (pip install pyarrow duckdb)
+
+What follows the table is about rows. A COMMAND with `of` or `group_by` gets groups, which have other columns: put
+`print(duckdb.sql("FROM rows"))` in its place.
 """
 import sys
 import duckdb

@@ -1,6 +1,9 @@
 """Observations as a pandas DataFrame, missing numbers as NA.
 
 Usage: flight_pandas.py HOST:PORT [COMMAND]    (pip install pyarrow pandas)
+
+What follows the table is about rows. A COMMAND with `of` or `group_by` gets groups, which have other columns: put
+`print(frame)` in its place.
 """
 import sys
 import pandas as pd

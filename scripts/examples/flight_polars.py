@@ -1,6 +1,9 @@
 """Observations as a Polars DataFrame, and the worst sites of it.
 
 Usage: flight_polars.py HOST:PORT [COMMAND]    (pip install pyarrow polars)
+
+What follows the table is about rows. A COMMAND with `of` or `group_by` gets groups, which have other columns: put
+`print(frame)` in its place.
 """
 import sys
 import polars as pl

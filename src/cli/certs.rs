@@ -1,7 +1,7 @@
 //! `overlay certs`: a development CA, a certificate for each process, and a token for each role.
 
 use std::fs::{self, OpenOptions};
-use std::io::{ErrorKind, Write};
+use std::io::Write;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
@@ -85,13 +85,14 @@ impl Certs {
 
     /// Writes all files, or none if one of them exists.
     fn write(&self, made: &[Made]) -> Result<(), Failure> {
-        let unwritten =
-            |path: &Path, error: std::io::Error| format!("cannot write {}: {error}", path.display());
-        let help = "nothing is overwritten: choose another folder with --output";
-        let failed = |path: &Path, error| Failure::with_help(unwritten(path, error), help);
+        let help = "nothing is overwritten: choose another folder with --output, or remove the old files";
+        let failed = |path: &Path, error: std::io::Error| {
+            Failure::with_help(format!("cannot write {}: {error}", path.display()), help)
+        };
         let there = made.iter().map(|made| self.output.join(&made.name)).find(|path| path.exists());
         if let Some(path) = there {
-            return Err(Failure::usage(unwritten(&path, ErrorKind::AlreadyExists.into()), help));
+            let error = format!("cannot write {}: it is there already", path.display());
+            return Err(Failure::usage(error, help));
         }
         fs::create_dir_all(&self.output).map_err(|error| failed(&self.output, error))?;
         for Made { name, text, is_secret } in made {

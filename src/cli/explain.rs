@@ -11,6 +11,7 @@ use super::table::thousands;
 use super::{Failure, runtime};
 use crate::client::{ExplainedDay, ExplainedQuery};
 use crate::frame::Encoding;
+use crate::notes::NO_DAY;
 use crate::trace;
 
 /// Show what a query would do, without running it.
@@ -99,7 +100,7 @@ fn lines(explained: &ExplainedQuery, width: Option<u16>) -> Vec<String> {
         ),
     ];
     if days.is_empty() {
-        lines.push("note: no team that the node answers for owns a day of this query".to_owned());
+        lines.push(format!("note: {NO_DAY}"));
         return lines;
     }
     let mut page =

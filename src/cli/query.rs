@@ -55,7 +55,7 @@ whole. Every result is checked against its proof before its rows are written.")]
 pub(crate) struct QueryCommand {
     #[command(flatten)]
     query: QueryArgs,
-    /// How rows are written (default: by the name of --output, table on a terminal, ndjson else)
+    /// How rows are written (default: by the ending of --output, table on a terminal, ndjson else)
     #[arg(long, value_enum)]
     format: Option<Format>,
     /// Write to a file, which appears when it is whole
@@ -87,10 +87,12 @@ impl QueryCommand {
     }
 
     fn format(&self, on_terminal: bool) -> Result<Format, Failure> {
-        let extension = self.output.as_deref().and_then(Path::extension).and_then(|text| text.to_str());
-        let by_name = extension.and_then(Format::of_extension);
         let by_place = if on_terminal { Format::Table } else { Format::Ndjson };
-        let format = self.format.or(by_name).unwrap_or(by_place);
+        let format = match (self.format, &self.output) {
+            (Some(format), _) => format,
+            (None, Some(name)) => by_name(name)?.unwrap_or(by_place),
+            (None, None) => by_place,
+        };
         let binary = match format {
             Format::Arrow => "an Arrow stream",
             Format::Parquet => "a Parquet file",
@@ -201,6 +203,19 @@ impl QueryCommand {
     }
 }
 
+/// The format that a file's name asks for; `None` if it has no ending.
+///
+/// Another ending than those that are known is refused: whoever writes `rows.xlsx` does not expect JSON in it.
+fn by_name(name: &Path) -> Result<Option<Format>, Failure> {
+    let Some(ending) = name.extension().map(|ending| ending.to_string_lossy()) else { return Ok(None) };
+    let format = Format::of_ending(&ending).ok_or_else(|| {
+        let endings = Format::ENDINGS.map(|(ending, _)| ending).join(", ");
+        let error = format!("unknown ending `{ending}` of `{}` (endings: {endings})", name.display());
+        Failure::usage(error, "name the format with --format; then any name will do")
+    });
+    format.map(Some)
+}
+
 /// Refuses a file in a folder that does not exist before anything is asked.
 fn check_folder(name: &Path) -> Result<(), Failure> {
     match name.parent() {
@@ -302,5 +317,39 @@ mod tests {
             assert!(format(binary, false).is_ok(), "{binary}");
         }
         assert!(matches!(format("", true), Ok(Format::Table)));
+    }
+
+    #[test]
+    fn readme_has_every_word_beside_those_of_others() {
+        let names = crate::readme("### Names side by side");
+        let command = <QueryCommand as Args>::augment_args(clap::Command::new("query"));
+        for word in command.get_arguments() {
+            let name = match word.get_long() {
+                Some(long) => format!("`--{long}`"),
+                None => format!("`{}`", word.get_value_names().unwrap()[0]),
+            };
+            assert!(names.contains(&name), "{name}");
+        }
+    }
+
+    #[test]
+    fn ending_decides_unless_the_format_is_named() {
+        for (words, expected) in [
+            ("--output rows.CSV", Format::Csv),
+            ("--output rows.jsonl", Format::Ndjson),
+            ("--output rows", Format::Ndjson),
+            ("--output rows.csv --format parquet", Format::Parquet),
+            ("--output rows.xlsx --format json", Format::Json),
+        ] {
+            assert!(format(words, false).is_ok_and(|format| format == expected), "{words}");
+        }
+        let Err(Failure::Usage { error, help }) = format("--output pm2.5.xlsx", false) else {
+            panic!("an ending that is not known is refused");
+        };
+        assert_eq!(
+            error.to_string(),
+            "unknown ending `xlsx` of `pm2.5.xlsx` (endings: json, ndjson, jsonl, csv, arrow, arrows, parquet)"
+        );
+        assert!(help.is_some_and(|help| help.contains("--format")));
     }
 }

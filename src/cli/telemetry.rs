@@ -28,7 +28,7 @@ impl Telemetry {
             let started = is_wanted().then(|| exporting::Exporting::start(instance));
             match started {
                 Some(Ok((exporting, layer))) => {
-                    let protocol = std::env::var("OTEL_EXPORTER_OTLP_PROTOCOL").unwrap_or_default();
+                    let protocol = variable("OTEL_EXPORTER_OTLP_PROTOCOL");
                     if !matches!(&*protocol, "" | "grpc") {
                         super::tell("warning: OTEL_EXPORTER_OTLP_PROTOCOL: only grpc is spoken");
                     }
@@ -61,9 +61,18 @@ impl Telemetry {
 }
 
 fn is_wanted() -> bool {
-    let of = |name: &str| std::env::var(name).unwrap_or_default();
-    let is_off = of("OTEL_SDK_DISABLED").eq_ignore_ascii_case("true") || of("OTEL_TRACES_EXPORTER") == "none";
-    !is_off && ENDPOINTS.iter().any(|name| !of(name).is_empty())
+    let is_off = variable("OTEL_SDK_DISABLED").eq_ignore_ascii_case("true")
+        || variable("OTEL_TRACES_EXPORTER") == "none";
+    !is_off && endpoint().is_some()
+}
+
+/// The variable that says where the collector is.
+fn endpoint() -> Option<&'static str> {
+    ENDPOINTS.into_iter().find(|name| !variable(name).is_empty())
+}
+
+fn variable(name: &str) -> String {
+    std::env::var(name).unwrap_or_default()
 }
 
 #[cfg(feature = "otlp")]
@@ -81,7 +90,7 @@ mod exporting {
     use tracing_subscriber::Layer;
     use tracing_subscriber::filter::{LevelFilter, filter_fn};
 
-    use super::TraceLayer;
+    use super::{TraceLayer, endpoint, variable};
     use crate::trace::TARGET;
 
     /// How long the end of a process waits for the collector to take the last spans.
@@ -99,6 +108,14 @@ mod exporting {
 
     impl Exporting {
         pub(super) fn start(instance: Option<&str>) -> Result<(Self, TraceLayer), String> {
+            // What the library says of others names its own features.
+            if let Some(name) = endpoint()
+                && !variable(name).to_ascii_lowercase().starts_with("http://")
+            {
+                return Err(format!(
+                    "{name} does not start with http://: collectors are spoken to without TLS, so name one on this host that passes traces on, such as http://127.0.0.1:4317"
+                ));
+            }
             let words = |error: &dyn std::error::Error| error.to_string();
             let mut threads = Builder::new_multi_thread();
             let runtime = threads.worker_threads(1).thread_name("traces").enable_all().build();

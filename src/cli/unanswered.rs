@@ -6,6 +6,7 @@ use std::io;
 use tonic::{Code, ConnectError};
 
 use crate::client::ClientError;
+use crate::security::SpeaksNoTls;
 
 /// The next step where an address is none.
 pub(crate) const AN_ADDRESS: &str = "for instance --leader 127.0.0.1:60051";
@@ -19,6 +20,8 @@ pub(crate) enum Unanswered {
     Refused,
     /// A node is there, and its certificate is not one that the CA vouches for.
     Uncertified,
+    /// A node is there that serves without TLS, and was asked with it.
+    Plain,
     /// Whoever listens there speaks something else, as TLS to whom speaks none; or the connection was lost.
     Garbled,
     /// No connection came about for another reason.
@@ -46,8 +49,10 @@ impl Unanswered {
         let Some(error) = causes().find_map(|cause| cause.downcast_ref::<io::Error>()) else {
             return Unanswered::Unreached;
         };
-        match error.get_ref().and_then(|cause| cause.downcast_ref()) {
+        let cause = error.get_ref();
+        match cause.and_then(|cause| cause.downcast_ref()) {
             Some(rustls::Error::InvalidCertificate(_)) => Unanswered::Uncertified,
+            _ if cause.is_some_and(|cause| cause.is::<SpeaksNoTls>()) => Unanswered::Plain,
             _ if error.kind() == io::ErrorKind::ConnectionRefused => Unanswered::Down,
             _ => Unanswered::Unreached,
         }
@@ -60,6 +65,9 @@ impl Unanswered {
             Unanswered::Refused => Some("give a token of that role with --token-file FILE"),
             Unanswered::Uncertified => Some(
                 "give the CA that signed the node's certificate with --ca FILE; the certificate must be valid, and for the host that is asked",
+            ),
+            Unanswered::Plain => Some(
+                "the node serves without TLS: leave out --ca and OVERLAY_CA; with --all give the configuration that it runs with",
             ),
             Unanswered::Garbled if asked_plainly => {
                 Some("if the node serves TLS, give its CA with --ca FILE")

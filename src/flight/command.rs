@@ -150,6 +150,12 @@ mod tests {
     }
 
     #[test]
+    fn readme_has_every_key_beside_those_of_others() {
+        let names = crate::readme("### Names side by side");
+        assert_eq!(KEYS.into_iter().find(|key| !names.contains(&format!("`{key}`"))), None);
+    }
+
+    #[test]
     fn mistakes_are_named() {
         let mistakes = [
             (r#"{"parametr": "CO"}"#, "command", "unknown key `parametr` (keys: parameter, min_value,"),

@@ -115,7 +115,7 @@ fn operation(route: &Route) -> Value {
     if is_query {
         done["headers"] = headers();
     } else if route.answer.is_of_query() && route.answer != Answer::Explanation {
-        done["headers"] = json!({MISSING_DAYS: missing_days()});
+        done["headers"] = headers_beside();
     }
     let guarded = if is_open { &[] } else { FAILURES_OF_GUARDED };
     let of_queries = if route.answer.is_of_query() { FAILURES_OF_QUERIES } else { &[] };
@@ -134,20 +134,25 @@ fn operation(route: &Route) -> Value {
     })
 }
 
-const MISSING_DAYS: &str = "overlay-missing-days";
-
 fn headers() -> Value {
-    json!({
-        "content-disposition": header(true, "The name of a file to keep the answer in", "string"),
-        "overlay-uid": header(true, "The name of the result in the logs", "string"),
-        "overlay-total-rows": header(true, "Rows, or groups, of the whole answer", "integer"),
-        "overlay-limit-reached": header(true, "Whether there may be more than the limit has let through", "boolean"),
-        MISSING_DAYS: missing_days(),
-    })
+    let mut headers = headers_beside();
+    for (name, about, kind) in [
+        ("content-disposition", "The name of a file to keep the answer in", "string"),
+        ("overlay-uid", "The name of the result in the logs", "string"),
+        ("overlay-total-rows", "Rows, or groups, of the whole answer", "integer"),
+        ("overlay-limit-reached", "Whether there may be more than the limit has let through", "boolean"),
+    ] {
+        headers[name] = header(true, about, kind);
+    }
+    headers
 }
 
-fn missing_days() -> Value {
-    header(false, "Days that a partial answer lacks", "string")
+/// Of pictures too.
+fn headers_beside() -> Value {
+    json!({
+        "overlay-missing-days": header(false, "Days that a partial answer lacks", "string"),
+        "overlay-note": header(false, "What cannot be seen from the answer, in words: why it is empty, or that other teams have more", "string"),
+    })
 }
 
 fn header(required: bool, about: &str, kind: &str) -> Value {

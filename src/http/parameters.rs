@@ -6,6 +6,7 @@
 use std::str::FromStr;
 use std::time::Duration;
 
+use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
 use crate::aggregate::{AggregateOf, AggregateSpec, GroupKey};
@@ -353,6 +354,11 @@ impl Asked {
             let why = format!("the query of the URL has {found} bytes, limit {most} (limits.filter_bytes)");
             return Err(InvalidQuery::new("query", why));
         }
+        let is_text = |pair: &&str| percent_decode_str(pair).decode_utf8().is_ok();
+        if let Some(pair) = query.split('&').find(|pair| !is_text(pair)) {
+            let why = format!("`{}` is not text: what is percent-encoded must be UTF-8", shown(pair));
+            return Err(InvalidQuery::new("query", why));
+        }
         let (mut asked, mut seen) = (Asked::default(), Vec::new());
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             let parameter = PARAMETERS.iter().find(|parameter| parameter.name == name);
@@ -447,6 +453,11 @@ impl Asked {
     /// Whether the days of nodes are left out.
     pub(super) fn is_brief(&self) -> bool {
         self.brief
+    }
+
+    /// The team whose days alone are wanted.
+    pub(super) fn team(&self) -> Option<&str> {
+        self.team.as_deref()
     }
 
     /// How the answer is written.
@@ -559,4 +570,19 @@ fn count_u32() -> Value {
 
 fn one_of(names: &[&str]) -> Value {
     json!({"type": "string", "enum": names})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn readme_has_every_name_beside_those_of_others() {
+        let names = crate::readme("### Names side by side");
+        let is_there = |parameter: &Parameter| names.contains(&format!("`{}`", parameter.name));
+        assert_eq!(
+            PARAMETERS.iter().find(|parameter| !is_there(parameter)).map(|lacking| lacking.name),
+            None
+        );
+    }
 }

@@ -21,11 +21,11 @@ use super::parameters::Asked;
 use super::query::{Opened, missing_days, open};
 use crate::access::Caller;
 use crate::aggregate::AggregateOf;
-use crate::day::Day;
 use crate::error::{MissingDay, QueryError};
 use crate::frame::{self, FrameError};
 use crate::plan::{InvalidQuery, Query};
 use crate::plot::{Map, Point, Series};
+use crate::result_set::ResultSet;
 use crate::state::NodeState;
 use crate::verb::Frame;
 
@@ -60,18 +60,18 @@ async fn map_in(
     };
     let opened = open(state, caller, asked, query, time.deadline).await?;
     let ((sites, values), paying) = taken(state, opened, take).await?;
-    let missing = missing_days(&paying.result_set);
+    let result_set = paying.result_set.clone();
     let sites: Vec<_> = sites.into_sites().into_iter().zip(values).collect();
     let title = {
         let what = match wanted {
             Some(hour) => format!("at {hour:02}:00 UTC"),
             None => "at its highest".to_owned(),
         };
-        format!("{} {what}, {} sites{}", about(asked, "AQI of"), sites.len(), without(&missing))
+        format!("{} {what}, {} sites{}", about(asked, "AQI of"), sites.len(), without(&result_set))
     };
     let map = Map { title, sites };
     let text = paying.draw(state, move || map.svg()).await?;
-    Ok(Shown { text, missing })
+    Ok(Shown { text, result_set })
 }
 
 /// The index of each site that matches, hour by hour, of one day.
@@ -115,7 +115,7 @@ async fn hours_in(
         "sites": sites.iter().map(|site| site.id.as_str()).collect::<Value>(),
         "missing_days": missing.iter().map(|day| day.to_string()).collect::<Value>(),
     });
-    Ok(Shown { text: hours.to_string(), missing })
+    Ok(Shown { text: hours.to_string(), result_set: paying.result_set })
 }
 
 /// One day alone: a page asks for them one after the other. Where none is named, it is the last one that is owned.
@@ -151,7 +151,7 @@ async fn series_in(
     let opened = open(state, caller, asked, query, time.deadline).await?;
     drawable(opened.answered.result_set.total_records)?;
     let (points, paying) = taken(state, opened, take).await?;
-    let missing = missing_days(&paying.result_set);
+    let result_set = paying.result_set.clone();
     let unit = match asked.series_of() {
         AggregateOf::Aqi => "AQI",
         AggregateOf::Value => "concentration",
@@ -161,12 +161,12 @@ async fn series_in(
         "{} by hour (UTC): mean, lowest and highest, {} hours{}",
         about(asked, &format!("{unit} of")),
         points.len(),
-        without(&missing)
+        without(&result_set)
     );
     let is_aqi = asked.series_of() == AggregateOf::Aqi;
     let series = Series { title, unit: unit.to_owned(), is_aqi, points };
     let text = paying.draw(state, move || series.svg()).await?;
-    Ok(Shown { text, missing })
+    Ok(Shown { text, result_set })
 }
 
 /// Whether a series has room for so many hours.
@@ -207,18 +207,18 @@ fn about(asked: &Asked, what: &str) -> String {
 }
 
 /// `, without 3 days`; nothing of what is whole.
-fn without(missing: &[Day]) -> String {
-    match missing.len() {
+fn without(result_set: &ResultSet) -> String {
+    match missing_days(result_set).len() {
         0 => String::new(),
         1 => ", without 1 day".to_owned(),
         days => format!(", without {days} days"),
     }
 }
 
-/// An answer, and the days that it lacks.
+/// An answer, and the result that it shows.
 pub(super) struct Shown {
     pub(super) text: String,
-    pub(super) missing: Vec<Day>,
+    pub(super) result_set: Arc<ResultSet>,
 }
 
 /// How long all of an answer may take: planning, counting, reading and drawing.
@@ -243,7 +243,7 @@ impl Time {
 /// On whose account a picture is drawn.
 struct Paying {
     client: crate::admission::ClientKey,
-    result_set: Arc<crate::result_set::ResultSet>,
+    result_set: Arc<ResultSet>,
 }
 
 impl Paying {

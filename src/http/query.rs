@@ -22,6 +22,7 @@ use crate::coverage;
 use crate::day::Day;
 use crate::error::{self, QueryError};
 use crate::frame;
+use crate::notes;
 use crate::plan::{Fate, Query};
 use crate::result_set::{Owner, ResultSet};
 use crate::rows::{Format, RowWriter};
@@ -143,7 +144,7 @@ async fn answer(
     let body = writing.bytes();
     let body =
         Body::new(http_body_util::StreamBody::new(body.map(|bytes| bytes.map(http_body::Frame::data))));
-    Ok(with_head(with_type(content_type(format), body), format, &answered))
+    Ok(with_head(with_type(content_type(format), body), state, asked, &answered))
 }
 
 /// Asks a query, which is to be planned and counted until `deadline`, and for its first chunk.
@@ -288,13 +289,18 @@ pub(super) fn content_type(format: Format) -> &'static str {
 }
 
 /// What there is to say about a result beside its rows.
-fn with_head(mut response: Response<Body>, format: Format, answered: &Answered) -> Response<Body> {
+fn with_head(
+    mut response: Response<Body>,
+    state: &NodeState,
+    asked: &Asked,
+    answered: &Answered,
+) -> Response<Body> {
+    let format = asked.format();
     let result_set = &answered.result_set;
     let kind = if result_set.plan.query.aggregate.is_some() { "aggregate" } else { "observations" };
     // Text is shown by a browser, what is for other programs is kept as a file.
     let place = if matches!(format, Format::Ndjson | Format::Json) { "inline" } else { "attachment" };
     let extension = if format == Format::Arrow { "arrows" } else { format.name() };
-    let missing = missing_days(result_set);
     let headers = response.headers_mut();
     let mut say = |name: &'static str, value: String| {
         let value = HeaderValue::try_from(value).expect("names of days and numbers are ASCII");
@@ -304,7 +310,7 @@ fn with_head(mut response: Response<Body>, format: Format, answered: &Answered) 
     say("overlay-uid", answered.uid.clone());
     say("overlay-total-rows", result_set.total_records.to_string());
     say("overlay-limit-reached", result_set.limit_reached.to_string());
-    say_missing(&mut response, &missing);
+    say_beside(&mut response, state, asked, result_set);
     response
 }
 
@@ -313,10 +319,28 @@ pub(super) fn missing_days(result_set: &ResultSet) -> Vec<Day> {
     coverage::missing(&result_set.ledger).map(|(entry, ..)| entry.day).collect()
 }
 
-/// Names the days that an answer lacks.
-pub(super) fn say_missing(response: &mut Response<Body>, missing: &[Day]) {
+/// Says beside an answer what cannot be seen from it: the days that it lacks, why it has no rows, that other teams have more.
+pub(super) fn say_beside(
+    response: &mut Response<Body>,
+    state: &NodeState,
+    asked: &Asked,
+    result_set: &ResultSet,
+) {
+    let headers = response.headers_mut();
+    let missing = missing_days(result_set);
     if !missing.is_empty() {
-        let days = HeaderValue::try_from(error::listed(missing)).expect("names of days are ASCII");
-        response.headers_mut().insert("overlay-missing-days", days);
+        let days = HeaderValue::try_from(error::listed(&missing)).expect("names of days are ASCII");
+        headers.insert("overlay-missing-days", days);
+    }
+    let process = &state.process;
+    let notes = [
+        notes::own_team(&process.id, process.role.name(), &process.team, asked.team()),
+        notes::without_rows(&result_set.plan.query, &result_set.ledger, result_set.total_records),
+    ];
+    let notes: Vec<String> = notes.into_iter().flatten().collect();
+    if !notes.is_empty() {
+        // Names may be in any alphabet.
+        let line = notes.join("; ").escape_default().to_string();
+        headers.insert("overlay-note", HeaderValue::try_from(line).expect("what is escaped is ASCII"));
     }
 }

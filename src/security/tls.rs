@@ -170,11 +170,16 @@ impl Connect for ConnectTls {
     }
 }
 
+/// Whoever was connected to answered, and not in TLS.
+#[derive(Debug, thiserror::Error)]
+#[error("the other end speaks no TLS")]
+pub struct SpeaksNoTls;
+
 /// What answers in another protocol is called a corrupt message by the TLS library.
 fn in_words(error: io::Error) -> io::Error {
     match error.get_ref().and_then(|cause| cause.downcast_ref()) {
         Some(rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType)) => {
-            io::Error::new(error.kind(), "the other end speaks no TLS")
+            io::Error::new(error.kind(), SpeaksNoTls)
         }
         _ => error,
     }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use crate::cli::output::counted;
 use crate::cli::table::{day_list, thousands};
 use crate::client::NodeMetrics;
-use crate::config::Role;
 use crate::coverage::{self, Entry, Outcome};
+use crate::notes::without_rows;
 use crate::plan::Query;
 
 /// `225,521 rows in 226 chunks, 1.24 s, served by B, C, E`.
@@ -28,19 +28,7 @@ pub(super) fn summary(
 /// What a reader of the rows could not see from them.
 pub(super) fn notes(query: &Query, ledger: &[Entry], rows: u64, limit_chosen: bool) -> Vec<String> {
     let mut notes: Vec<String> = ledger.chunk_by(lost_alike).filter_map(missing_days).collect();
-    if ledger.is_empty() {
-        notes.push("note: no team that the node answers for owns a day of this query".to_owned());
-    } else if rows == 0
-        && let Some(parameter) = &query.predicate.parameter
-        && ledger.iter().all(|entry| is_without(parameter, &entry.outcome))
-    {
-        let days = counted(ledger.len() as u64, "day");
-        notes.push(format!(
-            "note: none of {days} has a row of parameter `{parameter}`; names are as in the files, such as PM2.5 or OZONE"
-        ));
-    } else if rows == 0 && notes.is_empty() {
-        notes.push("note: nothing matches".to_owned());
-    }
+    notes.extend(without_rows(query, ledger, rows).map(|note| format!("note: {note}")));
     if let Some(limit) = query.limit
         && rows == limit
         && let Some(more) = more_than(ledger, rows, query)
@@ -57,15 +45,10 @@ pub(super) fn notes(query: &Query, ledger: &[Entry], rows: u64, limit_chosen: bo
     notes
 }
 
-/// What the reader of an answer from another node than the leader should know: that it is not about all teams.
+/// What the reader of an answer from another node than the leader should know.
 pub(super) fn own_team(node: &NodeMetrics, query: &Query) -> Option<String> {
-    let chose_it = query.team.as_ref() == Some(&node.team);
-    (node.role != Role::Leader.name() && !chose_it).then(|| {
-        format!(
-            "note: node `{}` answers for its own team only, {}; the leader answers for all",
-            node.node, node.team
-        )
-    })
+    let note = crate::notes::own_team(&node.node, &node.role, &node.team, query.team.as_deref());
+    note.map(|note| format!("note: {note}"))
 }
 
 /// Whether two days are missing for one reason.
@@ -84,14 +67,6 @@ fn missing_days(run: &[Entry]) -> Option<String> {
         nodes => format!(" (tried {})", nodes.join(", ")),
     };
     Some(format!("warning: {days} of team {} {are} missing: {why}{tried}", first.team))
-}
-
-fn is_without(parameter: &str, outcome: &Outcome) -> bool {
-    match outcome {
-        Outcome::Pruned { by, .. } => *by == format!("no row of parameter {parameter}"),
-        Outcome::NoData { .. } => true,
-        _ => false,
-    }
 }
 
 /// How many rows there would be without the limit, as far as the ledger knows; `None` if it cut nothing.

@@ -64,7 +64,7 @@ pub(in super::super) async fn coverage(
         "missing_days": missing.iter().map(|day| day.to_string()).collect::<Value>(),
         "days": days.collect::<Value>(),
     });
-    Ok(Shown { text: format!("{covered:#}\n"), missing })
+    Ok(Shown { text: format!("{covered:#}\n"), result_set: answered.result_set })
 }
 
 /// The same as a picture.
@@ -88,17 +88,17 @@ async fn coverage_picture_in(
     let ledger = &answered.result_set.ledger;
     let days: Vec<CoverageDay> = planned(&explanation, ledger).map(|(day, _)| day).collect();
     let answering = days.iter().filter(|day| matches!(day.fate, Fate::Served { .. })).count();
-    let missing = missing_days(&answered.result_set);
+    let result_set = answered.result_set;
     let title = format!(
         "Plan and coverage of {} days: {answering} answered, {} missing, {} rows",
         days.len(),
-        missing.len(),
-        answered.result_set.total_records
+        missing_days(&result_set).len(),
+        result_set.total_records
     );
     let picture = Coverage { title, days };
-    let paying = Paying { client, result_set: answered.result_set };
+    let paying = Paying { client, result_set: result_set.clone() };
     let text = paying.draw(state, move || picture.svg()).await?;
-    Ok(Shown { text, missing })
+    Ok(Shown { text, result_set })
 }
 
 struct Covered {

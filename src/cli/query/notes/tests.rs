@@ -1,6 +1,5 @@
 use super::*;
 use crate::coverage::Served;
-use crate::predicate::Predicate;
 use crate::store::Version;
 
 fn entry(day: u64, outcome: Outcome) -> Entry {
@@ -47,18 +46,6 @@ fn missing_days_are_named() {
             "warning: 20200902 of team green is missing: too late (tried E, F)",
         ]
     );
-}
-
-#[test]
-fn a_parameter_that_no_day_has_is_said() {
-    let predicate = Predicate { parameter: Some("PM25".to_owned()), ..Predicate::default() };
-    let query = Query { predicate, ..Query::default() };
-    let by = "no row of parameter PM25".to_owned();
-    let pruned = entry(20200810, Outcome::Pruned { by, version: Version([0; 16]) });
-    let said = notes(&query, std::slice::from_ref(&pruned), 0, false);
-    assert!(said[0].starts_with("note: none of 1 day has a row of parameter `PM25`"), "{said:?}");
-    let said = notes(&query, &[pruned, entry(20200811, served(0, 0))], 0, false);
-    assert_eq!(said, ["note: nothing matches"]);
 }
 
 #[test]
