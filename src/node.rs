@@ -619,8 +619,10 @@ async fn keep_up(state: &Arc<NodeState>, watcher: Watcher, options: LoadOptions)
     }
 }
 
-/// Whether memory was freed, or data were loaded, which leaves some of it behind.
-fn take_new_data(state: &NodeState, reloaded: Reloaded) -> bool {
+/// Has a node take days that were loaded anew, and lets go of what they have replaced before, as far as nobody can need that.
+///
+/// Gives whether memory was freed, or data were loaded, which leaves some of it behind.
+pub fn take_new_data(state: &NodeState, reloaded: Reloaded) -> bool {
     let node = &state.process.id;
     for (day, error) in &reloaded.failed {
         tracing::warn!(%node, %day, %error, "new data of a day cannot be loaded: the node keeps what it has");
