@@ -349,6 +349,8 @@ impl Coordinator {
         let days = query.planned_days(teams.map(|team| (team.name.as_str(), team.days)));
         if !self.known().is_whole(days.iter().map(|(day, _)| *day)) {
             self.learn_holders(&days, client, seek).await;
+            // What is known of a holder with new data is forgotten, also while others are waited for.
+            self.learn_holders(&days, client, false).await;
         }
         let plan = plan::plan(query.clone(), &days, &self.overlay, &self.known());
         let gone: BTreeSet<NodeId> =

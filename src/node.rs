@@ -2,9 +2,11 @@
 //!
 //! A node owns every task that it starts. When it ends, or is dropped, nothing of it runs on.
 
+mod live;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use arrow_flight::flight_service_server::FlightServiceServer;
@@ -22,6 +24,9 @@ use tonic_web::GrpcWebLayer;
 use tower::Layer;
 use tower::util::MapResponseLayer;
 
+pub use self::live::take_new_data;
+
+use self::live::{keep_up, unowned, warn_of_unowned};
 use crate::access::{Access, GuardLayer};
 use crate::admission::{
     ClientKey, ComputeLimits, ComputeSlots, InFlight, Order, QueryAdmission, QueryLimits, Weights,
@@ -36,9 +41,9 @@ use crate::holder::Holder;
 use crate::http;
 use crate::inventory::Directory;
 use crate::legacy::LegacyService;
-use crate::load::{self, LoadError, LoadOptions, LoadProgress, Reloaded, Watcher};
+use crate::load::{self, LoadError, LoadOptions, LoadProgress, Watcher};
 use crate::metrics::Metrics;
-use crate::outside::{self, Clock, Incoming, Outside};
+use crate::outside::{Clock, Incoming, Outside};
 use crate::peer::Neighbour;
 use crate::placement::Placement;
 use crate::proto::{self, legacy, v1};
@@ -572,91 +577,6 @@ fn load_placed(
     }
     state.holder.set_loaded(loaded, unowned);
     Ok(())
-}
-
-/// Those of the days on disk that no team owns.
-fn unowned(state: &NodeState, days: &[Day]) -> Vec<String> {
-    let unowned = days.iter().filter(|day| state.overlay.team_of_day(**day).is_none());
-    unowned.map(Day::to_string).collect()
-}
-
-fn warn_of_unowned(state: &NodeState, days: &[String]) {
-    if !days.is_empty() {
-        let (node, days) = (&state.process.id, days.join(","));
-        tracing::warn!(%node, days, "days on disk that no team owns are never asked for: set ranges in `teams` of the configuration");
-    }
-}
-
-/// Looks at the files again and again, and takes new data when they are whole.
-async fn keep_up(state: &Arc<NodeState>, watcher: Watcher, options: LoadOptions) -> Result<(), NodeError> {
-    // Beside queries, which need the cores more.
-    let options = LoadOptions { threads: 1, ..options };
-    let watcher = Arc::new(Mutex::new(watcher));
-    let mut failed_looks = 0u32;
-    // The others were named when the node started.
-    let mut unowned_seen: BTreeSet<String> = state.holder.inventory(0).unowned_days.into_iter().collect();
-    loop {
-        tokio::time::sleep(state.overlay.limits.watch()).await;
-        let Some(store) = state.holder.store() else { continue };
-        let looking = watcher.clone();
-        let look = move || {
-            let mut watcher = looking.lock().unwrap_or_else(PoisonError::into_inner);
-            watcher.look(&store, &options).map_err(|error| error.to_string())
-        };
-        // Data that break the loader are no reason to end: the node keeps what it has.
-        let looked = tokio::task::spawn_blocking(look).await;
-        let looked = looked.unwrap_or_else(|panicked| Err(panicked.to_string()));
-        let is_memory_free = match looked {
-            Ok(reloaded) => {
-                failed_looks = 0;
-                take_new_data(state, reloaded, &mut unowned_seen)
-            }
-            Err(error) => {
-                failed_looks += 1;
-                if failed_looks.is_power_of_two() {
-                    tracing::warn!(node = %state.process.id, error, "cannot look for new data");
-                }
-                forget_replaced(state, Instant::now())
-            }
-        };
-        state.metrics.looked(failed_looks);
-        if is_memory_free {
-            // The data that this look began with are gone by now, too.
-            let _ = tokio::task::spawn_blocking(outside::give_back_memory).await;
-        }
-    }
-}
-
-/// Whether memory was freed, or data were loaded, which leaves some of it behind.
-///
-/// Days that no team owns are told of once, and are in `unowned_seen` then.
-fn take_new_data(state: &NodeState, reloaded: Reloaded, unowned_seen: &mut BTreeSet<String>) -> bool {
-    let node = &state.process.id;
-    for (day, error) in &reloaded.failed {
-        tracing::warn!(%node, %day, %error, "new data of a day cannot be loaded: the node keeps what it has");
-    }
-    for row in reloaded.days.values().flatten() {
-        tracing::warn!(%node, %row, "row rejected");
-    }
-    let unowned = unowned(state, &reloaded.others);
-    let is_new = |day: &&String| unowned_seen.insert((*day).clone());
-    warn_of_unowned(state, &unowned.iter().filter(is_new).cloned().collect::<Vec<_>>());
-    let (now, pending, is_loaded) = (Instant::now(), reloaded.pending, !reloaded.days.is_empty());
-    let days = state.holder.replace(reloaded, unowned, now);
-    state.metrics.watched(days.len(), pending);
-    if !days.is_empty() {
-        let days: Vec<String> = days.iter().map(Day::to_string).collect();
-        tracing::info!(%node, days = days.join(","), "new data");
-    }
-    forget_replaced(state, now) || is_loaded
-}
-
-/// Whether there was something to let go of. What this node knows of itself follows its data, as what others learn from its
-/// answers.
-fn forget_replaced(state: &NodeState, now: Instant) -> bool {
-    let are_fewer = state.holder.forget_replaced(now);
-    state.relay.directory().heard_from(&state.holder.state());
-    are_fewer
 }
 
 /// Keeps the addresses of the hosts that are written as names.

@@ -102,6 +102,16 @@ pub trait Cluster {
     /// [`ClusterError::Unsupported`] if this driver cannot offer it.
     async fn heal(&mut self, fault: &Fault) -> Result<(), ClusterError>;
 
+    /// Has a node that runs take the data of [`Fault::Replace`], or those that it had, while others are asked: what injecting and
+    /// healing that fault do between steps. One that is gone finds them when it is back.
+    ///
+    /// # Errors
+    /// [`ClusterError::Unsupported`] if this driver cannot offer it.
+    fn replace_data(&self, id: &str, _is_revised: bool) -> Result<(), ClusterError> {
+        let why = "nothing hands data to its nodes";
+        Err(ClusterError::Unsupported { driver: self.driver(), fault: Fault::replace(id), why })
+    }
+
     /// How many lies a neighbour was told by a node, since that began to lie. Nobody lies where there is no
     /// [`Fault::Lie`].
     fn lies_told(&self, _liar: &str, _neighbour: &str) -> u64 {
@@ -197,7 +207,7 @@ impl ClusterSpec {
         self
     }
 
-    /// What nodes load while [`Fault::Revise`] goes on.
+    /// What nodes have while [`Fault::Revise`] or [`Fault::Replace`] goes on.
     pub fn revised(self, root: &Path) -> Self {
         ClusterSpec { revised_root: Some(root.to_owned()), ..self }
     }

@@ -275,7 +275,7 @@ fn out_of_reach(faults: &[Fault]) -> BTreeSet<u32> {
     };
     // A leader that is gone answers nothing, also for days that all others have.
     let in_force = faults.iter().filter(|fault| **fault != Fault::crash("A")).collect();
-    let trouble = Trouble { in_force, recent: Vec::new() };
+    let trouble = Trouble { in_force, ..Trouble::default() };
     excuses(&everything, None, &Topology::six_nodes(), &trouble).days
 }
 

@@ -60,6 +60,14 @@ pub enum Fault {
         /// The node.
         node: String,
     },
+    /// A node took other files of the same days while it ran: [`ClusterSpec::revised`]. Healing has it take back those that it
+    /// had.
+    ///
+    /// [`ClusterSpec::revised`]: crate::cluster::ClusterSpec::revised
+    Replace {
+        /// The node.
+        node: String,
+    },
     /// A node answers its neighbours with something else than what it knows. Clients that ask it get what is right.
     Lie {
         /// The node.
@@ -171,6 +179,11 @@ impl Fault {
         Fault::Revise { node: node.to_owned() }
     }
 
+    /// A [`Fault::Replace`].
+    pub fn replace(node: &str) -> Self {
+        Fault::Replace { node: node.to_owned() }
+    }
+
     /// A [`Fault::Lie`].
     pub fn lie(node: &str, lie: Lie) -> Self {
         Fault::Lie { node: node.to_owned(), lie }
@@ -213,6 +226,7 @@ impl fmt::Display for Fault {
                 write!(formatter, "slow {node} to {bytes_per_second} bytes/s")
             }
             Fault::Revise { node } => write!(formatter, "revised data of {node}"),
+            Fault::Replace { node } => write!(formatter, "replaced data of {node}"),
             Fault::Lie { node, lie } => write!(formatter, "lying {node} {lie}"),
         }
     }

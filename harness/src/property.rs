@@ -393,7 +393,7 @@ fn gauge(metrics: &NodeMetrics, name: &str) -> Option<u64> {
     metrics.exposition.lines().find_map(value)
 }
 
-/// Each cache, and the result sets together, hold at most the bytes that they may, in a node as it is configured.
+/// Each cache, the result sets together and replaced data hold at most the bytes that they may, in a node as it is configured.
 ///
 /// # Errors
 /// [`Violation`] with who holds more, or is not among the metrics.
@@ -409,6 +409,7 @@ pub fn memory_is_within_its_limits(
         ("selections", selection_bytes),
         ("aggregates", aggregate_bytes),
         ("result_sets", overlay.limits.result_set_bytes),
+        ("replaced", overlay.limits.replaced_bytes),
     ];
     for (by, limit) in limits {
         let gauge = format!("overlay_held_bytes{{by=\"{by}\"}} ");

@@ -175,7 +175,8 @@ impl Scenario {
         self.dataset.write(folder.path())?;
         let oracle = Oracle::read(folder.path(), &topology.teams)?;
         let steps = step::resolve(&self.drafts, &topology, &oracle);
-        let is_revised = |step: &Step| matches!(step, Step::Inject(Fault::Revise { .. }));
+        let is_revised =
+            |step: &Step| matches!(step, Step::Inject(Fault::Revise { .. }) | Step::Replace { .. });
         let revision =
             steps.iter().any(is_revised).then(|| Revision::of(&oracle, folder.path(), self.revision));
         let revision = revision.transpose()?;

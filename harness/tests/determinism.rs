@@ -8,6 +8,7 @@ use overlay::frame::Encoding;
 use overlay::plan::{ChunkingChoice, Query};
 use overlay_harness::answer;
 use overlay_harness::cluster::{Cluster, ClusterSpec, SimCluster, fixtures, wait_until};
+use overlay_harness::dataset::revise;
 use overlay_harness::fault::{Fault, Lie};
 use overlay_harness::oracle::{Oracle, OracleQuery, TeamRange, random_query};
 use serde_json::json;
@@ -16,11 +17,14 @@ use serde_json::json;
 const TRACE_TO: &str = "OVERLAY_TRACE_TO";
 
 /// A run with everything that can come in a different order: queries in parallel over all holders, each kind of
-/// fault, a crash in the middle of reads, restarts, graceful stops, metrics.
+/// fault, new data while answers are on their way, a crash in the middle of reads, restarts, graceful stops, metrics.
 fn trace_of(seed: u64) -> String {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     runtime.unwrap().block_on(async {
+        let others = overlay_harness::scratch::folder().unwrap();
+        revise(&fixtures(), others.path(), seed).unwrap();
         let spec = ClusterSpec::fixtures().with(json!({"strategies": {"forwarding": "parallel"}}));
+        let spec = spec.revised(others.path());
         let mut cluster = SimCluster::start(seed, spec).await.unwrap();
         let answers = eventful_run(&mut cluster, seed).await;
         let lines = cluster.trace();
@@ -43,6 +47,7 @@ async fn eventful_run(cluster: &mut dyn Cluster, seed: u64) -> String {
         Fault::partition("A", "E"),
         Fault::partition_one_way("B", "A"),
         Fault::lie("E", Lie::Omits),
+        Fault::replace("C"),
         Fault::crash("D"),
     ];
     for fault in &faults {
@@ -51,6 +56,7 @@ async fn eventful_run(cluster: &mut dyn Cluster, seed: u64) -> String {
         cluster.heal(fault).await.unwrap();
         answers += &format!("{fault} is over\n{}\n", cluster.dump().await);
     }
+    answers += &ask_while_data_are_replaced(cluster, &oracle, &mut rng).await;
     answers += &read_while_a_worker_crashes(cluster).await;
     for id in ["B", "A"] {
         cluster.stop(id).await.unwrap();
@@ -77,6 +83,18 @@ async fn ask_in_parallel(cluster: &dyn Cluster, oracle: &Oracle, rng: &mut fastr
         }
     });
     futures::future::join_all(asking).await.concat()
+}
+
+async fn ask_while_data_are_replaced(
+    cluster: &dyn Cluster,
+    oracle: &Oracle,
+    rng: &mut fastrand::Rng,
+) -> String {
+    let replacing = async {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        cluster.replace_data("B", true).unwrap();
+    };
+    futures::future::join(ask_in_parallel(cluster, oracle, rng), replacing).await.0
 }
 
 async fn read_while_a_worker_crashes(cluster: &mut dyn Cluster) -> String {

@@ -10,15 +10,18 @@ use std::time::Duration;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use futures::future::join;
 use overlay::client::{Client, ClientError, QueryResult};
 use overlay::frame::Encoding;
 use overlay::plan::Query;
 use overlay_harness::answer::{self, assert_equal_rows};
 use overlay_harness::cluster::{
-    Cluster, ClusterSpec, InProcessCluster, ProcessCluster, fixtures, wait_until,
+    Cluster, ClusterSpec, Driver, InProcessCluster, ProcessCluster, fixtures, wait_until,
 };
+use overlay_harness::dataset::revise;
 use overlay_harness::oracle::{GroupKey, Measure, Oracle, OracleQuery, TeamRange, numerically_equal};
 use overlay_harness::skip::{real_dataset, skipped};
+use overlay_harness::topology::Topology;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tonic::Code;
@@ -224,6 +227,29 @@ async fn result_set_of_replaced_data_is_resumed_where_the_leader_has_restarted()
     }
     assert_equal_rows(&"the oldest data", &oldest, &answer::rows(&result, &chunks));
     assert_equal_rows(&"asked anew", &newest, &ask(&latest, &rows_query(None)).await);
+}
+
+/// Goal: new data keep nobody from an answer. Method: each day lies on one node; E, which has just started, is asked for its team's
+/// days and gets other data of its own while it asks the others what they hold: at each millisecond of that once.
+#[test]
+fn query_is_answered_whose_holder_gets_new_data_while_others_are_asked() {
+    let others = overlay_harness::scratch::folder().unwrap();
+    revise(&fixtures(), others.path(), 7).unwrap();
+    let topology = Topology { replicas: Some(1), ..Topology::six_nodes() };
+    let spec = ClusterSpec::of(&topology, &fixtures()).revised(others.path());
+    let refused = (0..30).filter_map(|after| {
+        let asking = async |cluster: &mut dyn Cluster| {
+            let client = cluster.client("E", "reader").unwrap();
+            let replacing = async {
+                tokio::time::sleep(Duration::from_millis(after)).await;
+                cluster.replace_data("E", true).unwrap();
+            };
+            let (answered, ()) = join(client.query(&Query::default()), replacing).await;
+            answered.err().map(|error| format!("after {after} ms: {error}"))
+        };
+        Driver::Simulated { seed: 7 }.run(spec.clone(), asking).unwrap()
+    });
+    assert_eq!(refused.collect::<Vec<_>>(), [""; 0]);
 }
 
 /// Method: with no room for replaced data, a result set of them is resumed when the leader has heard that they are gone.

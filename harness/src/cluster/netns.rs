@@ -117,7 +117,11 @@ impl NetnsCluster {
                 [from, to] => Ok(Some(vec![(from, to)])),
             },
             Fault::Slow { node, .. } => Ok(Some(self.wire.from(self.host(node).ip()))),
-            Fault::Crash { .. } | Fault::Hang { .. } | Fault::Revise { .. } | Fault::Lie { .. } => Ok(None),
+            Fault::Crash { .. }
+            | Fault::Hang { .. }
+            | Fault::Revise { .. }
+            | Fault::Replace { .. }
+            | Fault::Lie { .. } => Ok(None),
         }
     }
 }

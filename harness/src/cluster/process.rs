@@ -210,7 +210,7 @@ impl Cluster for ProcessCluster {
 fn unsupported(fault: &Fault) -> ClusterError {
     let why = match fault {
         Fault::Lie { .. } => "processes speak to each other without anyone between them",
-        Fault::Revise { .. } => "all processes are started over the same data",
+        Fault::Revise { .. } | Fault::Replace { .. } => "all processes are started over the same data",
         _ => "all processes share one loopback interface",
     };
     ClusterError::Unsupported { driver: "processes", fault: fault.clone(), why }

@@ -13,16 +13,19 @@ mod network;
 mod pipe;
 mod trace;
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use overlay::client::{Client, ClientError, OldClient};
 use overlay::config::{NodeId, Overlay};
-use overlay::node::{Node, Setup};
+use overlay::load::{self, LoadError, LoadOptions, Reloaded};
+use overlay::node::{self, Node, NodeError, Setup};
 use overlay::outside::{Clock, Compute, Outside, Random};
-use overlay::state::Stop;
+use overlay::state::{NodeState, Stop};
+use overlay::store::Store;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -49,8 +52,8 @@ pub struct SimCluster {
     overlay: Arc<Overlay>,
     dataset_root: PathBuf,
     revised_root: Option<PathBuf>,
-    /// The nodes that load what is revised.
-    revised: BTreeSet<String>,
+    /// The nodes that have what is revised.
+    revised: RefCell<BTreeSet<String>>,
     network: Network,
     random: fastrand::Rng,
     compute: Compute,
@@ -91,7 +94,7 @@ impl SimCluster {
             overlay: Arc::new(overlay),
             dataset_root: spec.dataset_root,
             revised_root: spec.revised_root,
-            revised: BTreeSet::new(),
+            revised: RefCell::default(),
             network,
             random,
             compute,
@@ -135,11 +138,10 @@ impl SimCluster {
 
     fn start_node(&mut self, id: &str) -> Result<(), ClusterError> {
         let elapsed = self.started.elapsed().as_millis() as u64;
-        let revised_root = self.revised_root.as_ref().filter(|_| self.revised.contains(id));
         let node = Node::start(Setup {
             overlay: self.overlay.clone(),
             id: NodeId::from(id),
-            dataset_root: Some(revised_root.unwrap_or(&self.dataset_root).clone()),
+            dataset_root: Some(self.root_of(id).to_owned()),
             strict: false,
             load_threads: 1,
             watch: false,
@@ -159,12 +161,23 @@ impl SimCluster {
         Ok(())
     }
 
+    /// Where a node's data are.
+    fn root_of(&self, id: &str) -> &Path {
+        let revised_root = self.revised_root.as_ref().filter(|_| self.revised.borrow().contains(id));
+        revised_root.unwrap_or(&self.dataset_root)
+    }
+
+    fn revise(&self, id: &str, is_revised: bool) {
+        let mut revised = self.revised.borrow_mut();
+        match is_revised {
+            true => revised.insert(id.to_owned()),
+            false => revised.remove(id),
+        };
+    }
+
     /// Starts a node that runs again, over other data. One that is gone finds them when it is back.
     async fn change_data(&mut self, id: &str, is_revised: bool) -> Result<(), ClusterError> {
-        match is_revised {
-            true => self.revised.insert(id.to_owned()),
-            false => self.revised.remove(id),
-        };
+        self.revise(id, is_revised);
         match self.nodes.contains_key(id) {
             true => self.restart(id).await,
             false => Ok(()),
@@ -192,6 +205,18 @@ impl SimCluster {
     }
 }
 
+/// What a look at all files of a node finds that are others now. It takes no time: nobody but the nodes has a thread.
+fn reload(state: &NodeState, root: &Path) -> Result<Reloaded, LoadError> {
+    let mut store = state.holder.store().map(|store| Store::clone(&store)).unwrap_or_default();
+    let mut days = BTreeMap::new();
+    for day in state.holder.placed() {
+        let loaded = load::load_over(store, root, &[*day].into(), &LoadOptions::default(), &|_| ())?;
+        store = loaded.store;
+        days.insert(*day, loaded.rejected);
+    }
+    Ok(Reloaded { store, days, ..Reloaded::default() })
+}
+
 /// Where clients call from: no node's address, so that they may not use peer verbs.
 const CLIENT_IP: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 1, 0, 1));
 
@@ -211,6 +236,15 @@ impl Cluster for SimCluster {
 
     fn old_client(&self, id: &str) -> Result<OldClient, ClientError> {
         OldClient::over(self.network.dialer(CLIENT, CLIENT_IP), &self.address(id))
+    }
+
+    fn replace_data(&self, id: &str, is_revised: bool) -> Result<(), ClusterError> {
+        self.revise(id, is_revised);
+        let Some(node) = self.nodes.get(id) else { return Ok(()) };
+        let reloaded = reload(node.state(), self.root_of(id));
+        let why = |error: LoadError| NodeError::Load { node: id.into(), why: error.to_string() };
+        node::take_new_data(node.state(), reloaded.map_err(why)?);
+        Ok(())
     }
 
     fn lies_told(&self, liar: &str, neighbour: &str) -> u64 {
@@ -244,6 +278,7 @@ impl Cluster for SimCluster {
         match fault {
             Fault::Crash { node } => self.crash(node).await,
             Fault::Revise { node } => self.change_data(node, true).await,
+            Fault::Replace { node } => self.replace_data(node, true),
             Fault::Lie { node, lie } => {
                 self.begin_to_lie(node, *lie, Told::default());
                 Ok(())
@@ -259,6 +294,7 @@ impl Cluster for SimCluster {
         match fault {
             Fault::Crash { node } => self.restart(node).await,
             Fault::Revise { node } => self.change_data(node, false).await,
+            Fault::Replace { node } => self.replace_data(node, false),
             Fault::Lie { node, .. } => {
                 self.end_to_lie(node);
                 Ok(())

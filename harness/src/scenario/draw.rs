@@ -83,6 +83,8 @@ pub(super) enum Kind {
     Cancel,
     /// Something goes wrong; or it ends, if enough is wrong.
     Fault,
+    /// A node that takes other data while somebody asks; or what went wrong first ends, if enough is wrong.
+    Replace,
     /// A node that is gone; or back, if one is.
     Crash,
     /// What went wrong first ends.
@@ -121,7 +123,7 @@ fn drafts(on: RunOn) -> impl Strategy<Value = Draft> {
         (Kind::Vanish, 2),
         (Kind::Restart, 1),
     ];
-    let simulated = [(Kind::Fault, 8), (Kind::Wait, 2)];
+    let simulated = [(Kind::Fault, 8), (Kind::Replace, 3), (Kind::Wait, 2)];
     let kinds: Vec<Kind> = always
         .into_iter()
         .chain(simulated.into_iter().filter(|_| on == RunOn::Simulated))

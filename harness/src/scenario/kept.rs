@@ -255,8 +255,9 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// The results that a node had, which are gone with it.
+    /// What a node had in memory, which is gone with it: results, and data that others have replaced.
     pub(super) fn forget(&mut self, node: &str) {
+        self.keeping.remove(node);
         let opened = self.opened.values_mut().filter(|opened| opened.question.node == node);
         opened.for_each(|opened| opened.fate = Lease::Forgotten);
     }

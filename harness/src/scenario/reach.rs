@@ -25,11 +25,14 @@ pub(crate) struct Excuses {
 }
 
 /// What is wrong, and what was.
+#[derive(Default)]
 pub(crate) struct Trouble<'a> {
     /// Goes on.
     pub(crate) in_force: Vec<&'a Fault>,
     /// Has ended, and may not have been noticed to.
     pub(crate) recent: Vec<&'a Fault>,
+    /// The nodes that took other data while they ran, and keep those that they had.
+    pub(crate) keeping: BTreeSet<&'a str>,
 }
 
 /// The data that a kept result is made of, where there are two versions.
@@ -91,28 +94,29 @@ pub(super) fn lost(
 }
 
 impl Trouble<'_> {
-    /// Whether the data of a node are others than they were a moment ago: their change counts as a crash, and so does its end.
+    /// Whether a node has not kept the data that it had a moment ago: their change by a restart counts as a crash, and so does
+    /// its end; what was replaced goes with a crash.
     fn has_revised_lately(&self) -> bool {
-        let is_revised = |fault: &Fault| match fault {
-            Fault::Crash { node } => {
-                let revise = Fault::revise(node);
-                self.in_force.contains(&&revise) || self.recent.contains(&&revise)
-            }
+        let goes_on_or_did = |fault: &Fault| self.in_force.contains(&fault) || self.recent.contains(&fault);
+        let is_revised = |fault: &&Fault| match fault {
+            Fault::Crash { node } => [Fault::revise(node), Fault::replace(node)].iter().any(goes_on_or_did),
             _ => false,
         };
-        self.recent.iter().any(|fault| is_revised(fault))
+        self.recent.iter().chain(&self.in_force).any(is_revised)
     }
 }
 
 impl Pinned<'_> {
     /// Whether a member is sure to have a day in the version of the result.
     fn is_held(&self, member: &str, day: u32, trouble: &Trouble<'_>) -> bool {
-        let revise = Fault::revise(member);
-        let is_revised = trouble.in_force.contains(&&revise);
+        let others = [Fault::revise(member), Fault::replace(member)];
+        let is_among = |faults: &[&Fault]| others.iter().any(|fault| faults.contains(&fault));
+        let is_revised = is_among(&trouble.in_force);
         match (self.changed.contains(&day), self.revised.contains(&day)) {
             (false, _) => true,
+            _ if trouble.keeping.contains(member) => true,
             (true, true) => is_revised,
-            (true, false) => !is_revised && !trouble.recent.contains(&&revise),
+            (true, false) => !is_revised && !is_among(&trouble.recent),
         }
     }
 }
@@ -148,7 +152,8 @@ fn is_well(node: &str, faults: &[&Fault]) -> bool {
         | Fault::PartitionOneWay { .. }
         | Fault::Delay { .. }
         | Fault::Loss { .. }
-        | Fault::Revise { .. } => false,
+        | Fault::Revise { .. }
+        | Fault::Replace { .. } => false,
     })
 }
 
@@ -163,6 +168,7 @@ fn is_sure(left: &str, right: &str, faults: &[&Fault]) -> bool {
         | Fault::Hang { .. }
         | Fault::Slow { .. }
         | Fault::Revise { .. }
+        | Fault::Replace { .. }
         | Fault::Lie { .. } => false,
     })
 }
@@ -190,22 +196,40 @@ mod tests {
         assert_eq!(reached_with(&[Fault::crash("A")]), [""; 0]);
     }
 
-    /// Goal: only what changed a moment ago, and is gone with the change, is lost. Method: F has had other data of two days, and D
-    /// has them still, or not.
-    #[test]
-    fn day_is_lost_in_the_version_that_nobody_has_since_a_moment() {
-        let everything = Question {
+    fn everything() -> Question {
+        Question {
             node: "A".to_owned(),
             form: Form::Json,
             query: OracleQuery::default(),
             aggregate: None,
             chunk_rows: None,
             allow_partial: false,
+        }
+    }
+
+    /// Goal: a result keeps its data while a node runs that has taken others. Method: F has had other data of a day, and took back
+    /// its own while it ran, or was started anew.
+    #[test]
+    fn node_that_took_data_while_it_ran_has_those_before_too() {
+        let changed = BTreeSet::from([20200821]);
+        let lost_if = |keeping: &[&'static str]| {
+            let trouble = Trouble { keeping: keeping.iter().copied().collect(), ..Trouble::default() };
+            let pinned = Pinned { changed: &changed, revised: &changed };
+            excuses(&everything(), Some(pinned), &Topology::six_nodes(), &trouble).days
         };
+        assert_eq!(lost_if(&["F"]), BTreeSet::new());
+        assert_eq!(lost_if(&[]), changed);
+    }
+
+    /// Goal: only what changed a moment ago, and is gone with the change, is lost. Method: F has had other data of two days, and D
+    /// has them still, or not.
+    #[test]
+    fn day_is_lost_in_the_version_that_nobody_has_since_a_moment() {
         let changed = BTreeSet::from([20200821, 20200822]);
         let lost_with = |in_force: &[Fault], recent: &[Fault]| {
-            let trouble = Trouble { in_force: in_force.iter().collect(), recent: recent.iter().collect() };
-            lost(&everything, &changed, &Topology::six_nodes(), &trouble)
+            let (in_force, recent) = (in_force.iter().collect(), recent.iter().collect());
+            let trouble = Trouble { in_force, recent, ..Trouble::default() };
+            lost(&everything(), &changed, &Topology::six_nodes(), &trouble)
         };
         let [of_d, of_f] = ["D", "F"].map(Fault::revise);
         let over = [of_f.clone(), Fault::crash("F")];
@@ -213,5 +237,12 @@ mod tests {
         assert_eq!(lost_with(&[of_d], &over), BTreeSet::new(), "D has them");
         assert_eq!(lost_with(&[of_f], &[]), BTreeSet::new(), "it is known for long");
         assert_eq!(lost_with(&[], &[Fault::crash("F")]), BTreeSet::new(), "nothing changed");
+        let taken_back = Fault::replace("F");
+        assert_eq!(
+            lost_with(&[Fault::crash("F")], std::slice::from_ref(&taken_back)),
+            changed,
+            "they go with F"
+        );
+        assert_eq!(lost_with(&[], &[taken_back]), BTreeSet::new(), "F keeps them");
     }
 }

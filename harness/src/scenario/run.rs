@@ -8,7 +8,7 @@ use std::ops::AddAssign;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use futures::future::join_all;
+use futures::future::{join, join_all};
 use overlay::client::NodeMetrics;
 use overlay::coverage::Entry;
 use overlay::placement::Placement;
@@ -171,6 +171,8 @@ pub(super) struct Run<'a> {
     faults: BTreeMap<Fault, usize>,
     /// What ended, and when, since last nothing was wrong.
     over: Vec<(Instant, Fault)>,
+    /// The nodes that took other data while they ran, since they were started.
+    pub(super) keeping: BTreeSet<String>,
     /// When a fault last began or ended.
     changed_at: Instant,
     /// More than one thing was wrong, or a client vanished, since last nothing was wrong.
@@ -189,6 +191,7 @@ impl<'a> Run<'a> {
             time_is_virtual,
             faults: BTreeMap::new(),
             over: Vec::new(),
+            keeping: BTreeSet::new(),
             changed_at: Instant::now(),
             is_disturbed: false,
             opened: BTreeMap::new(),
@@ -209,6 +212,7 @@ impl<'a> Run<'a> {
         Trouble {
             in_force: self.faults.keys().collect(),
             recent: self.over.iter().filter(is_recent).map(|(_, fault)| fault).collect(),
+            keeping: self.keeping.iter().map(String::as_str).collect(),
         }
     }
 
@@ -233,6 +237,7 @@ impl<'a> Run<'a> {
             }
             Step::Restart { node } => self.restart(node).await,
             Step::Inject(fault) => self.inject(number, fault).await,
+            Step::Replace { node, after, questions } => self.replace(number, node, *after, questions).await,
             Step::Heal(fault) => self.heal(fault).await,
             Step::Wait(duration) => {
                 tokio::time::sleep(*duration).await;
@@ -243,14 +248,50 @@ impl<'a> Run<'a> {
     }
 
     async fn ask(&mut self, step: usize, questions: &[Question]) -> Result<(), Violation> {
-        let cluster = &*self.cluster;
         // Before they are asked: the end of a fault may be noticed while they run.
+        let excuses = self.excuses_of_each(questions);
+        let answers = self.answers(questions).await;
+        self.judge_each(step, questions, &excuses, answers)
+    }
+
+    /// Asks, and has a node take other data meanwhile.
+    async fn replace(
+        &mut self,
+        step: usize,
+        node: &str,
+        after: Duration,
+        questions: &[Question],
+    ) -> Result<(), Violation> {
+        let excuses = self.excuses_of_each(questions);
+        let replacing = async {
+            tokio::time::sleep(after).await;
+            self.cluster.replace_data(node, true)
+        };
+        let (answers, replaced) = join(self.answers(questions), replacing).await;
+        property::nothing_breaks(replaced)?;
+        self.began(step, &Fault::replace(node));
+        self.judge_each(step, questions, &excuses, answers)
+    }
+
+    fn excuses_of_each(&self, questions: &[Question]) -> Vec<Excuses> {
         let beside_others = questions.len() > 1;
-        let excuses = |question| Excuses { beside_others, ..self.excuses(question) };
-        let excuses: Vec<Excuses> = questions.iter().map(excuses).collect();
+        questions.iter().map(|question| Excuses { beside_others, ..self.excuses(question) }).collect()
+    }
+
+    async fn answers(&self, questions: &[Question]) -> Vec<Result<Answer, Refusal>> {
+        let cluster = &*self.cluster;
         let asking = questions.iter().enumerate().map(|(number, question)| ask(cluster, question, number));
-        let answers = join_all(asking).await;
-        let answered = questions.iter().zip(&excuses).zip(answers).enumerate();
+        join_all(asking).await
+    }
+
+    fn judge_each(
+        &mut self,
+        step: usize,
+        questions: &[Question],
+        excuses: &[Excuses],
+        answers: Vec<Result<Answer, Refusal>>,
+    ) -> Result<(), Violation> {
+        let answered = questions.iter().zip(excuses).zip(answers).enumerate();
         for (number, ((question, excuses), answer)) in answered {
             self.judge((step, number), question, excuses, answer)?;
         }
@@ -346,8 +387,10 @@ impl<'a> Run<'a> {
     /// Whether a new result is of the versions that it should be of, once everybody knows who has which.
     pub(super) fn judge_versions(&self, ledger: &[Entry]) -> Result<(), Violation> {
         let is_known = self.changed_at.elapsed() >= self.noticed_within();
-        let is_revised = |node: &str| self.faults.contains_key(&Fault::revise(node));
-        let only_revised = self.faults.keys().all(|fault| matches!(fault, Fault::Revise { .. }));
+        let is_revised = |node: &str| {
+            [Fault::revise(node), Fault::replace(node)].iter().any(|fault| self.faults.contains_key(fault))
+        };
+        let only_revised = self.faults.keys().all(has_other_data);
         match self.revision {
             Some(revision) if is_known && only_revised => {
                 let placement = Placement::new(self.cluster.overlay());
@@ -388,6 +431,11 @@ impl<'a> Run<'a> {
 
     async fn inject(&mut self, step: usize, fault: &Fault) -> Result<(), Violation> {
         property::nothing_breaks(self.cluster.inject(fault).await)?;
+        self.began(step, fault);
+        Ok(())
+    }
+
+    fn began(&mut self, step: usize, fault: &Fault) {
         self.faults.insert(fault.clone(), step);
         self.changed_at = Instant::now();
         self.is_disturbed |= self.faults.len() > 1 || !self.over.is_empty();
@@ -395,7 +443,16 @@ impl<'a> Run<'a> {
             self.forget(node);
         }
         self.note_restart(fault);
-        Ok(())
+        self.note_replaced(fault);
+    }
+
+    /// A node that takes data keeps those that it has; one that is gone has none.
+    fn note_replaced(&mut self, fault: &Fault) {
+        if let Fault::Replace { node } = fault
+            && !self.faults.contains_key(&Fault::crash(node))
+        {
+            self.keeping.insert(node.clone());
+        }
     }
 
     /// Data change by a restart, which others take for a crash until they have asked again.
@@ -417,6 +474,7 @@ impl<'a> Run<'a> {
         self.changed_at = Instant::now();
         self.over.push((self.changed_at, fault.clone()));
         self.note_restart(fault);
+        self.note_replaced(fault);
         match self.faults.is_empty() {
             true => self.recover().await,
             false => Ok(()),
@@ -450,13 +508,14 @@ impl<'a> Run<'a> {
         let cluster = &*self.cluster;
         // What was sent while a link was bad is still on its way, and holds up what comes after it on its connection: until
         // it has come, or the connection is given up.
-        let is_of_a_link =
-            |fault: &Fault| !matches!(fault, Fault::Crash { .. } | Fault::Revise { .. } | Fault::Lie { .. });
+        let is_of_a_link = |fault: &Fault| {
+            !has_other_data(fault) && !matches!(fault, Fault::Crash { .. } | Fault::Lie { .. })
+        };
         if self.over.iter().any(|(_, fault)| is_of_a_link(fault)) {
             tokio::time::sleep(cluster.overlay().limits.keepalive() * KEEPALIVES_OF_A_CONNECTION).await;
         }
         // Whoever is found again may still be thought to have the data that it had.
-        if self.over.iter().any(|(_, fault)| matches!(fault, Fault::Revise { .. })) {
+        if self.over.iter().any(|(_, fault)| has_other_data(fault)) {
             tokio::time::sleep(self.noticed_within()).await;
         }
         let found = wait_until(RECOVERS_WITHIN, async || {
@@ -498,6 +557,11 @@ impl<'a> Run<'a> {
         }
         Ok(())
     }
+}
+
+/// Whether it is about a node that has other data than the others.
+fn has_other_data(fault: &Fault) -> bool {
+    matches!(fault, Fault::Revise { .. } | Fault::Replace { .. })
 }
 
 /// Whether a node is ready, says that its neighbours are up, and avoids nobody.

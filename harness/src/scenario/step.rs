@@ -36,6 +36,15 @@ pub enum Step {
     },
     /// Begins a fault.
     Inject(Fault),
+    /// Asks these at once, while a node takes other data: begins [`Fault::Replace`].
+    Replace {
+        /// The node.
+        node: String,
+        /// When, since they were asked.
+        after: Duration,
+        /// Each by a client of its own, which reads every chunk.
+        questions: Vec<Question>,
+    },
     /// Ends a fault. When none is left, the overlay has to get well.
     Heal(Fault),
     /// Lets time pass.
@@ -156,11 +165,14 @@ impl Resolving<'_> {
             }),
             Kind::Cancel => rng.choice(&self.opened).map(|&opened_at| Step::Cancel { opened_at }),
             Kind::Fault => self.begin_or_heal(|topology| fault(rng, topology)),
+            Kind::Replace => {
+                let step = self.begin_or_heal(|topology| Some(Fault::replace(any_node(rng, topology))));
+                step.map(|step| self.while_asking(step, draft, rng))
+            }
             Kind::Crash => self.begin_or_heal(|topology| Some(Fault::crash(any_node(rng, topology)))),
             Kind::Heal => self.heal(),
             Kind::Vanish => {
-                // From before the first hop to after the last.
-                let after = Duration::from_millis(rng.u64(0..30));
+                let after = on_the_way(rng);
                 match rng.choice(&self.opened).filter(|_| rng.bool()) {
                     Some(&opened_at) => Some(Step::VanishReading { opened_at, way: way(rng), after }),
                     None => Some(Step::Vanish(Box::new(self.question(draft, rng)), after)),
@@ -177,11 +189,21 @@ impl Resolving<'_> {
             return self.heal();
         }
         let fault = fault(self.topology)?;
-        if self.faults.iter().any(|other| *other == fault || are_two_lies(other, &fault)) {
+        if self.faults.iter().any(|other| *other == fault || exclude_each_other(other, &fault)) {
             return None;
         }
         self.faults.push(fault.clone());
         Some(Step::Inject(fault))
+    }
+
+    /// Has a node take other data while somebody asks, not between two steps.
+    fn while_asking(&self, step: Step, draft: &Draft, rng: &mut fastrand::Rng) -> Step {
+        match step {
+            Step::Inject(Fault::Replace { node }) => {
+                Step::Replace { node, after: on_the_way(rng), questions: self.questions(draft, rng) }
+            }
+            step => step,
+        }
     }
 
     /// Only while nothing is wrong, so that it is seen whether all find it again.
@@ -284,9 +306,21 @@ fn fault(rng: &mut fastrand::Rng, topology: &Topology) -> Option<Fault> {
     })
 }
 
-/// A node tells one lie at a time.
-fn are_two_lies(left: &Fault, right: &Fault) -> bool {
-    matches!((left, right), (Fault::Lie { node: left, .. }, Fault::Lie { node: right, .. }) if left == right)
+/// A node tells one lie at a time, and has its own data or the others.
+fn exclude_each_other(left: &Fault, right: &Fault) -> bool {
+    let with_others = |fault: &Fault| match fault {
+        Fault::Revise { node } | Fault::Replace { node } => Some(node.clone()),
+        _ => None,
+    };
+    match (left, right) {
+        (Fault::Lie { node: left, .. }, Fault::Lie { node: right, .. }) => left == right,
+        _ => with_others(left).is_some_and(|node| with_others(right) == Some(node)),
+    }
+}
+
+/// A time from before the first hop to after the last.
+fn on_the_way(rng: &mut fastrand::Rng) -> Duration {
+    Duration::from_millis(rng.u64(0..30))
 }
 
 /// The query without the parts whose flag is off; at first all are on.
@@ -328,9 +362,9 @@ fn without_parts(query: OracleQuery, keep: &[bool; 14]) -> OracleQuery {
 impl fmt::Display for Step {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Step::Ask(questions) => {
-                let questions: Vec<String> = questions.iter().map(ToString::to_string).collect();
-                write!(formatter, "{}", questions.join("; at once "))
+            Step::Ask(questions) => write!(formatter, "{}", at_once(questions)),
+            Step::Replace { node, after, questions } => {
+                write!(formatter, "{}; after {after:?} replace the data of {node}", at_once(questions))
             }
             Step::Open(question) => write!(formatter, "open {question}"),
             Step::Read { opened_at, way, indices } => {
@@ -348,6 +382,11 @@ impl fmt::Display for Step {
             Step::Rest => write!(formatter, "come to rest"),
         }
     }
+}
+
+fn at_once(questions: &[Question]) -> String {
+    let questions: Vec<String> = questions.iter().map(ToString::to_string).collect();
+    questions.join("; at once ")
 }
 
 impl fmt::Display for Way {
