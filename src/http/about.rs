@@ -49,6 +49,7 @@ pub(super) fn topology(state: &NodeState, brief: bool) -> Value {
         "teams": teams.collect::<Value>(),
         "nodes": overlay.processes.values().map(node).collect::<Value>(),
         "edges": edges.collect::<Value>(),
+        "version_conflicts": snapshot.version_conflicts().len(),
     })
 }
 

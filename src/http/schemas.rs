@@ -238,6 +238,7 @@ fn topology() -> Value {
         ("teams", list("Teams and their days", team)),
         ("nodes", list("Every process of the configuration; null is what it has not said yet", member)),
         ("edges", list("Who is a neighbour of whom", edge)),
+        ("version_conflicts", count("Days whose holders disagree")),
     ])
 }
 

@@ -136,7 +136,6 @@ export const isSilent = (node) => node.health === "down" || node.health === "unk
 
 /** Requests and bytes a second between two nodes, whoever asked, and since they started. */
 function traffic(a, b) {
-
   if (lost !== null) return { requestRate: null, byteRate: null, requests: null, bytes: null };
   const [first, last] = [looks[0], looks.at(-1)];
   const seconds = Math.max((last.at - first.at) / 1000, 0.5);
@@ -163,18 +162,14 @@ function sent(look, from, to) {
 function tiles(topology, nodes, edges) {
   const up = nodes.filter((node) => node.health === "up").length;
   const sum = (name) => nodes.reduce((total, node) => total + (node.load?.[name] ?? 0), 0);
-  const versions = new Map();
-  for (const node of nodes) {
-    if (node.held?.version) versions.set(`${node.team} ${node.held.version}`, node.team);
-  }
-  const teams = new Set(versions.values());
+  const differing = topology.version_conflicts;
   const asSeen = [
     ["Nodes up", `${up} of ${nodes.length}`, up === nodes.length ? "good" : "bad"],
     ["Queries active", number(sum("active_queries"))],
     ["Queries waiting", number(sum("waiting_queries"))],
     ["Pieces computing", `${number(sum("computing_pieces"))}, ${number(sum("waiting_pieces"))} waiting`],
     ["Between nodes", `${bytes(edges.reduce((total, edge) => total + edge.byteRate, 0))}/s`],
-    ["Versions of the data", versions.size === teams.size ? "equal" : `${versions.size} in ${teams.size} teams`],
+    ["Versions of the data", differing === 0 ? "equal" : differing === 1 ? "1 day differs" : `${number(differing)} days differ`, differing === 0 ? "" : "bad"],
   ];
   const shown = lost === null ? asSeen : asSeen.map(([name]) => [name, "unknown", name === "Nodes up" ? "bad" : ""]);
   renew(
