@@ -11,6 +11,7 @@ use http_body_util::{BodyExt, Empty};
 use hyper::Request;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use overlay::inventory::NodeState;
 use overlay::plot::{CATEGORIES, category};
 use overlay_harness::cluster::{Cluster, ClusterSpec, InProcessCluster, fixtures, wait_until};
 use serde_json::{Value, json};
@@ -447,6 +448,18 @@ async fn topology_when(address: &str, is_so: impl Fn(&Value) -> bool) -> Value {
         (topology["nodes"].as_array().unwrap().iter().all(is_known) && is_so(&topology)).then_some(topology)
     });
     known.await.expect("it comes to be so")
+}
+
+/// Goal: whoever only has to be asked again is not shown as unknown. Method: the node hears that another one has other data.
+#[tokio::test(flavor = "multi_thread")]
+async fn node_is_up_while_its_new_data_are_not_known() {
+    let cluster = cluster().await;
+    let address = cluster.address("A");
+    topology_when(&address, |_| true).await;
+    let anew = NodeState { node: "C".into(), incarnation: 1, free_compute_slots: 2, draining: false };
+    cluster.node("A").state().relay.directory().heard_from(&anew);
+    let topology = get(&address, "/api/v1/topology?brief=true").await.json();
+    assert_eq!((&topology["nodes"][2]["id"], &topology["nodes"][2]["health"]), (&json!("C"), &json!("up")));
 }
 
 /// A day of each team, copied from the bundled data, that may be changed.
