@@ -220,7 +220,7 @@ fn topology() -> Value {
         ("why", text("Why it is not up")),
         ("ready", or_null("boolean", "Whether its data are loaded")),
         ("draining", or_null("boolean", "Whether it is about to end")),
-        ("incarnation", or_null("string", "Another one after each start, and with all new data")),
+        ("incarnation", or_null("string", "Another one after each start, and one more with all new data")),
         ("files", or_null("integer", "Files that it has read")),
         ("free_compute_slots", or_null("integer", "Pieces of work that it could begin")),
         (

@@ -99,14 +99,23 @@ function note(topology) {
   byId("served-by").textContent = `${topology.node}, version ${topology.version}`;
   for (const node of topology.nodes) {
     const before = known.get(node.id);
-    known.set(node.id, { health: node.health, incarnation: node.incarnation });
+    // What a node holds is not known while it is asked again: what it held is compared with what comes then.
+    const incarnation = node.incarnation ?? before?.incarnation ?? null;
+    const version = node.held?.version ?? before?.version ?? null;
+    known.set(node.id, { health: node.health, incarnation, version });
     if (before === undefined) continue;
-    if (before.health !== node.health) {
-      event(`Node ${node.id} is ${node.health}`, node.why);
-    } else if (before.incarnation && node.incarnation && before.incarnation !== node.incarnation) {
-      event(`Node ${node.id} was started again`, "");
-    }
+    if (before.health !== node.health) event(`Node ${node.id} is ${node.health}`, node.why);
+    if (before.incarnation === null || before.incarnation === incarnation) continue;
+    if (isNewStart(before.incarnation, incarnation)) event(`Node ${node.id} was started again`, "");
+    else if (before.version !== version) event(`Node ${node.id} has new data`, "");
+    else event(`Node ${node.id} found other files`, "its rows are the same");
   }
+}
+
+/** New data add one to an incarnation; a start sets it to the time, 65536 to the millisecond. */
+function isNewStart(before, now) {
+  const step = BigInt(now) - BigInt(before);
+  return step < 0n || step >= 65536n;
 }
 
 function event(what, why) {
