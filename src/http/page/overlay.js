@@ -50,7 +50,7 @@ async function look() {
     draw();
   } catch (problem) {
     if (mine !== current) return;
-    if (problem.status === 401) {
+    if (problem.wantsToken) {
       connection("waiting", "a token is needed");
       // Asking again makes no token good: whoever enters another one looks at once.
       return;
