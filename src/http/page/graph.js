@@ -1,7 +1,7 @@
 // The overlay as a graph: the leader on top, then those one edge away, and so on.
 
 import { bytes, number, renew, shape } from "./node.js";
-import { daysHeld } from "./overlay.js";
+import { daysHeld, isSilent } from "./overlay.js";
 
 const GAP = 10;
 /** Narrower cards leave out what is in the table anyway. */
@@ -105,13 +105,15 @@ function cardOf(node, { x, y }, width, height) {
   const words = { up: node.ready === false ? "loading" : "up", suspect: "suspect", down: "down", unknown: "unknown" }[node.health];
   const text = (line, content, more = "") =>
     shape("text", { x: left + 14, y: top + 24 + line * 20, class: more }, content);
+  // A node of an older version answers, but does not say what it does.
+  const unheard = isSilent(node) ? "no answer" : "load unknown";
   const lines = [text(1, isNarrow ? role : `${role} · ${node.team}`, "muted")];
   if (isNarrow) {
     lines.push(text(2, node.team, "muted"));
-    lines.push(text(3, load ? `${busy} busy` : "no answer"));
+    lines.push(text(3, load ? `${busy} busy` : unheard));
     lines.push(text(4, load ? `${waiting} waiting` : ""));
   } else {
-    lines.push(text(2, load ? `${busy} busy · ${waiting} waiting · ${node.free_compute_slots ?? 0} free` : "no answer"));
+    lines.push(text(2, load ? `${busy} busy · ${waiting} waiting · ${node.free_compute_slots ?? 0} free` : unheard));
     lines.push(text(3, heldIn(node), "muted"));
   }
   return shape(
