@@ -26,8 +26,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
-PORTS, PORTS_WITH_TOKENS = 20850, 20860
-TOKEN = "a-token-of-an-analyst"
+PORTS, PORTS_SECURED = 20850, 20860
 # Names of which one is part of another, or that two sites share: latitude, longitude, name, hours.
 ALIKE = ((39.123456, -117.654321, "Alike", 2), (39.5, -117.1, "Alike", 3), (38.7, -116.9, "Alike Too", 5))
 # Two at one place.
@@ -77,15 +76,20 @@ return arguments[0] !== 'overlay' || Number(graph.firstElementChild?.dataset.roo
 class Overlay:
     """Six processes, ended with this."""
 
-    def __init__(self, command, scratch, root, port, more=None):
-        self.address = f"127.0.0.1:{port + 1}"
+    def __init__(self, command, scratch, root, port, more=None, certificates=None):
+        self.origin = f"{'https' if certificates else 'http'}://127.0.0.1:{port + 1}"
         config = json.loads(Path("configs/one_host_config.json").read_text())
         for index, process in enumerate(config["processes"].values()):
             process["port"] = port + 1 + index
         config |= more or {}
         path = scratch / f"overlay-{port}.json"
         path.write_text(json.dumps(config))
-        words = [command, "up", "--config", path, "--dataset-root", root, "--log-dir", scratch / f"logs-{port}"]
+        if certificates:
+            subprocess.run([command, "certs", "--config", path, "--output", certificates], check=True, stdout=subprocess.DEVNULL)
+            path = certificates / "overlay.json"
+        self.node = [command, "node", "--config", path, "--dataset-root", root]
+        self.alone = []
+        words = [command, "up", "--watch", "--config", path, "--dataset-root", root, "--log-dir", scratch / f"logs-{port}"]
         # It says that nodes ended badly, which they are made to.
         self.said = scratch / f"up-{port}.txt"
         self.process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=self.said.open("w"), text=True)
@@ -105,7 +109,15 @@ class Overlay:
                 return int(folder.name)
         raise SystemExit(f"no process runs node {node}")
 
+    def start_again(self, node):
+        """A node that has died."""
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        self.alone.append(subprocess.Popen([*self.node, "--id", node], **quiet))
+
     def stop(self):
+        for process in self.alone:
+            process.terminate()
+            process.wait(timeout=30)
         self.process.terminate()
         self.process.wait(timeout=30)
 
@@ -113,10 +125,10 @@ class Overlay:
 class Page:
     """A browser with one page."""
 
-    def __init__(self, scratch, pictures, address):
+    def __init__(self, scratch, pictures, origin, *more):
         options = webdriver.ChromeOptions()
         options.binary_location = shutil.which("chromium")
-        for flag in (*FLAGS, f"--user-data-dir={tempfile.mkdtemp(dir=scratch)}"):
+        for flag in (*FLAGS, *more, f"--user-data-dir={tempfile.mkdtemp(dir=scratch)}"):
             options.add_argument(flag)
         options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
         self.driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
@@ -126,7 +138,7 @@ class Page:
         self.driver.get("about:blank")
         for log in ("browser", "performance"):
             self.driver.get_log(log)
-        self.origin, self.pictures, self.console, self.requests = f"http://{address}", pictures, [], {}
+        self.origin, self.pictures, self.console, self.requests = origin, pictures, [], {}
 
     def open(self, view="overlay"):
         self.driver.get(f"{self.origin}/#{view}")
@@ -234,6 +246,14 @@ def dataset(scratch, root):
     return copied
 
 
+TILE = """
+const tile = [...document.querySelectorAll('#tiles .tile')].find(tile => tile.querySelector('dt').textContent === arguments[0]);
+return tile?.querySelector('dd').textContent"""
+OVERLAPS = """
+const labels = [...document.querySelectorAll('.edge-label rect, .node text')].map(label => label.getBoundingClientRect());
+const meet = (a, b) => a !== b && a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom;
+return labels.filter(label => labels.some(other => meet(label, other))).length"""
+SAID = "return [...document.querySelectorAll('#events li')].some(line => line.textContent.includes(arguments[0]))"
 ALL_UP = "return document.querySelectorAll('[data-node][data-health=up]').length === 6"
 ANSWERED = """
 const [answer, view] = [document.getElementById('answer'), document.getElementById('explore')];
@@ -248,7 +268,45 @@ def check_overlay(page):
     expect("the graph has a title", "A: up" in page.run("return document.querySelector('#graph svg title').textContent"))
     expect("edges drawn", page.run("return document.querySelectorAll('#graph .edge').length"), 6)
     expect("rows of the table of nodes", page.run("return document.querySelectorAll('#nodes tbody tr').length"), 6)
+    expect("versions of the data", page.run(TILE, "Versions of the data"), "equal")
     page.picture("overlay-light")
+
+
+def check_said(page):
+    """What a node may say that these do not."""
+    page.run("location.hash = 'overlay'")
+    page.run("""
+const ask = window.fetch;
+window.fetch = async (...words) => {
+  const answer = await ask(...words);
+  if (!words[0].includes('topology')) return answer;
+  const said = await answer.json();
+  said.nodes.find(node => node.id === 'B').load = null;
+  said.nodes.find(node => node.id === 'C').health = 'unknown';
+  return new Response(JSON.stringify({...said, version_conflicts: 3}));
+}""")
+    page.emulate(390)
+    page.until("a node that does not say what it does", "return document.querySelector('[data-node=B]').textContent.includes('load unknown')")
+    expect("versions that differ", page.run(TILE, "Versions of the data"), "3 days differ")
+    expect("words of the smallest cards that hide others", page.run(OVERLAPS), 0)
+    page.emulate()
+    page.driver.refresh()
+    page.until("six nodes up again", ALL_UP)
+
+
+def check_new_data(page, root):
+    """Data that change are no start of a node."""
+    with (root / "20200825" / "20200825-01.csv").open("a", newline="", encoding="utf-8") as lines:
+        row = ["40.5", "-118.5", "2020-08-25T01:00", "PM2.5", "1.1", "UG/M3", "1.1", "5", "1", "New", "New", "997", "840997"]
+        csv.writer(lines, quoting=csv.QUOTE_ALL).writerow(row)
+    for node in "DEF":
+        page.until(f"new data of {node}", SAID, f"Node {node} has new data")
+    (root / "20300101").mkdir()
+    shutil.copy(root / FIRST / f"{FIRST}-01.csv", root / "20300101" / "20300101-01.csv")
+    page.until("a day that nobody owns", SAID, "found other files")
+    expect("no node was started again", not page.run(SAID, "was started again"))
+    expect("no node was thought to be gone", not page.run(SAID, " is "))
+    page.until("all have the same", f"{TILE} === arguments[1]", "Versions of the data", "equal")
 
 
 def check_explore(page, data):
@@ -404,6 +462,7 @@ def check_refusal(page):
     left = "return document.querySelectorAll('#map circle, #series polyline, #coverage rect, #rows td, #coverage-table td').length"
     expect("what is left of the last answer", page.run(left), 0)
     why = page.text("answer")
+    expect("it is offered nowhere else", page.run("return document.getElementById('shell').offsetParent === null && document.querySelector('#downloads a').offsetParent === null"))
     expect("each card says why", page.run("return ['map', 'series', 'coverage', 'rows-said'].map(id => document.getElementById(id).innerText)"), [why] * 4)
     page.run("""
 const ask = window.fetch;
@@ -416,6 +475,7 @@ document.getElementById('min').value = ''; document.getElementById('query').requ
     page.until("an answer", ANSWERED, "done")
     expect("the card that failed says why", page.text("coverage"), "too many days")
     expect("the others are there", page.run(left.replace("#coverage rect, ", "")) > 100)
+    expect("it is offered elsewhere again", page.run("return document.getElementById('shell').offsetParent !== null"))
 
 
 def check_commands(page, command, data):
@@ -431,12 +491,13 @@ def check_commands(page, command, data):
     made = page.driver.execute_async_script("""
 const [done] = arguments;
 import('/page/commands.js').then(({shell, python}) => {
-  const asked = {parameter: 'PM2.5', site: '-18 West', bbox: '-120,30,-110,40'};
+  const asked = {parameter: 'PM2.5', min: '5', max: '1e400', site: '-18 West', bbox: '-120,30,-110,40'};
   const location = {protocol: 'https:', host: '[2001:db8::1]', port: '', origin: 'https://[2001:db8::1]'};
   done([shell(asked, location, false), python(asked, location, false)]);
 })""")
     expect("words with a hyphen in front", [word for word in shlex.split(made[0]) if "West" in word or "bbox" in word], ["--bbox=-120,30,-110,40", "--site=-18 West"])
     expect("the port that an address leaves out", "--leader=[2001:db8::1]:443" in shlex.split(made[0]) and "[2001:db8::1]:443\"" in made[1])
+    expect("numbers as they were typed", '"min_value":"5","max_value":"1e400"' in made[1] and '"lon_min":"-120"' in made[1])
     link = page.run("return document.querySelector('#downloads a[data-format=csv]').href")
     with urllib.request.urlopen(link) as answer:
         expect("rows of the download", answer.read().decode().count("\n") - 1, data.rows)
@@ -453,6 +514,7 @@ def check_looks(page):
             page.until(f"{view}, {name}: it is drawn for this screen", DRAWN, view)
             if width:
                 expect(f"{view}, {name}: nothing beside the screen", page.run("return document.documentElement.scrollWidth"), width)
+                expect(f"{view}, {name}: words and labels that hide others", page.run(OVERLAPS), 0)
             page.picture(f"{view}-{name}")
         contrast(page, name)
     page.emulate()
@@ -498,6 +560,9 @@ new MutationObserver(() => {
     expect("it is said", "is down" in page.run("return document.getElementById('status').textContent"))
     expect("the table says so", page.run("return document.querySelectorAll('#nodes [data-health=down]').length"), 2)
     page.picture("overlay-death")
+    overlay.start_again("C")
+    page.until("C is there again", SAID, "Node C is up")
+    expect("that it was started is said", page.run(SAID, "Node C was started again"))
     page.run("location.hash = 'explore'; document.getElementById('min').value = '1'; document.getElementById('query').requestSubmit()")
     page.until("an answer without them", ANSWERED, "done")
     expect("every day is answered", "24 of 24 days answered by" in page.text("answer"))
@@ -531,30 +596,43 @@ def check_direct(page):
     page.until("an answer, explore opened first", ANSWERED, "done")
     page.run("location.hash = 'overlay'")
     page.until("six nodes up, overlay opened second", ALL_UP)
+    for name in ("nothing", "constructor"):
+        page.run("location.hash = arguments[0]", name)
+        expect(f"a view that is none: {name}", page.run("return !document.getElementById('overlay').hidden"))
     page.run("location.hash = 'explore'")
 
 
-def check_tokens(scratch, command, root, pictures):
-    tokens = scratch / "tokens.json"
-    tokens.write_text(json.dumps([
-        {"name": "analyst", "role": "client", "token": TOKEN},
-        {"name": "nodes", "role": "peer", "token": "a-token-of-the-nodes"},
-        {"name": "operator", "role": "admin", "token": "a-token-of-the-operator"},
-    ]))
-    overlay = Overlay(command, scratch, root, PORTS_WITH_TOKENS, {"security": {"tokens": str(tokens)}})
-    page = Page(scratch, pictures, overlay.address)
+def check_secured(scratch, command, root, pictures, data):
+    """Over TLS, with tokens; each day at one node."""
+    certificates = scratch / "certificates"
+    overlay = Overlay(command, scratch, root, PORTS_SECURED, {"replicas": 1}, certificates)
+    token = {role: (certificates / f"{role}.token").read_text().strip() for role in ("client", "peer")}
+    # Chromium knows nothing of the authority that was made for this.
+    page = Page(scratch, pictures, overlay.origin, "--ignore-certificate-errors")
     try:
         page.open()
         page.until("the page asks for a token", "return document.activeElement.id === 'token'")
         page.press("a-token-of-nobody", Keys.ENTER)
         page.until("a wrong one is named", "return document.getElementById('token-problem').innerText.includes('unknown')")
+        page.find("token").send_keys(token["peer"], Keys.ENTER)
+        page.until("one of another role is named", "return document.getElementById('token-problem').innerText.includes('another role')")
         page.picture("token")
-        page.find("token").send_keys(TOKEN, Keys.ENTER)
-        page.until("six nodes up", ALL_UP)
+        expect("another one can be entered", page.focused(), "token")
+        page.find("token").send_keys(token["client"], Keys.ENTER)
+        page.until("six nodes up, over TLS", ALL_UP)
         expect("the form is gone", page.run("return document.getElementById('token-form').hidden"))
+        expect("nodes with other days do not differ", page.run(TILE, "Versions of the data"), "equal")
         page.find("to-explore").click()
         page.until("an answer", ANSWERED, "done")
-        expect("no token in an address", TOKEN not in page.run("return document.documentElement.outerHTML"))
+        expect("no token in an address", token["client"] not in page.run("return document.documentElement.outerHTML"))
+        words = shlex.split(page.text("shell"))
+        done = subprocess.run([command, *words[1:]], capture_output=True, text=True, check=True, cwd=certificates)
+        expect("rows of the command line, over TLS", done.stdout.count("\n"), data.rows)
+        curl = shlex.split(page.text("curl").replace("TOKEN", token["client"]))
+        if shutil.which(curl[0]):
+            subprocess.run(curl, cwd=certificates, check=True)
+            expect("rows of curl, over TLS", (certificates / "observations.csv").read_text().count("\n") - 1, data.rows)
+        expect("python trusts the authority", 'grpc+tls://' in page.text("python") and "ca.pem" in page.text("python"))
     finally:
         page.driver.quit()
         overlay.stop()
@@ -569,7 +647,7 @@ def main():
         root = dataset(scratch, root)
         data = Data(root)
         overlay = Overlay(command, scratch, root, PORTS)
-        page = Page(scratch, pictures, overlay.address)
+        page = Page(scratch, pictures, overlay.origin)
         check_overlay(page)
         expect_at_most("bytes of the page", page.bytes(), MOST_BYTES, "bytes")
         legend = check_explore(page, data)
@@ -582,6 +660,8 @@ def main():
         check_names(page)
         check_commands(page, command, data)
         check_looks(page)
+        check_said(page)
+        check_new_data(page, root)
         check_death(page, overlay)
         page.read_logs()
         expect("lines on the console", page.console, [])
@@ -592,7 +672,7 @@ def main():
         # Last of all, for what is refused comes to the console.
         check_refusal(page)
         check_own_death(page, overlay)
-        check_tokens(scratch, command, root, pictures)
+        check_secured(scratch, command, root, pictures, data)
     finally:
         if page:
             page.driver.quit()

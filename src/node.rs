@@ -373,7 +373,8 @@ fn wire_together(
     })
 }
 
-/// Time makes incarnations grow, random bits keep two starts in one millisecond apart; never 0.
+/// Time makes incarnations grow, random bits keep two starts in one millisecond apart; never 0. New data add one, by which a start
+/// is told from them.
 fn incarnation(outside: &Outside) -> u64 {
     (outside.clock.unix_ms() << 16) | (outside.random.bits() & 0xffff) | 1
 }

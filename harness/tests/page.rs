@@ -11,12 +11,15 @@ use http_body_util::{BodyExt, Empty};
 use hyper::Request;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use overlay::inventory::NodeState;
 use overlay::plot::{CATEGORIES, category};
 use overlay_harness::cluster::{Cluster, ClusterSpec, InProcessCluster, fixtures, wait_until};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
 const WITHIN: Duration = Duration::from_secs(60);
+/// A day of team pink.
+const CHANGED: &str = "20200910";
 const HOSTILE: &str = "<script>alert(1)</script>\"'&]]> \u{1}";
 
 struct Answer {
@@ -435,6 +438,73 @@ async fn leader_knows_load_and_traffic_of_every_node() {
     assert_eq!(c["held"]["days"], 8, "{c}");
     assert_eq!(c["held"]["version"], seen[1]["held"]["version"], "B and C hold the same");
     assert_ne!(c["held"]["version"], e["held"]["version"]);
+}
+
+/// What a node knows of the overlay, once it knows what all hold and `is_so`.
+async fn topology_when(address: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+    let known = wait_until(WITHIN, async || {
+        let topology = get(address, "/api/v1/topology?brief=true").await.json();
+        let is_known = |node: &Value| node["health"] == "up" && node["ready"] == true;
+        (topology["nodes"].as_array().unwrap().iter().all(is_known) && is_so(&topology)).then_some(topology)
+    });
+    known.await.expect("it comes to be so")
+}
+
+/// Goal: whoever only has to be asked again is not shown as unknown. Method: the node hears that another one has other data.
+#[tokio::test(flavor = "multi_thread")]
+async fn node_is_up_while_its_new_data_are_not_known() {
+    let cluster = cluster().await;
+    let address = cluster.address("A");
+    topology_when(&address, |_| true).await;
+    let anew = NodeState { node: "C".into(), incarnation: 1, free_compute_slots: 2, draining: false };
+    cluster.node("A").state().relay.directory().heard_from(&anew);
+    let topology = get(&address, "/api/v1/topology?brief=true").await.json();
+    assert_eq!((&topology["nodes"][2]["id"], &topology["nodes"][2]["health"]), (&json!("C"), &json!("up")));
+}
+
+/// A day of each team, copied from the bundled data, that may be changed.
+fn changeable_days() -> tempfile::TempDir {
+    let folder = overlay_harness::scratch::folder().unwrap();
+    for day in ["20200810", CHANGED] {
+        let copy = folder.path().join(day);
+        std::fs::create_dir(&copy).unwrap();
+        for file in std::fs::read_dir(fixtures().join(day)).unwrap().map(|entry| entry.unwrap()) {
+            std::fs::copy(file.path(), copy.join(file.file_name())).unwrap();
+        }
+    }
+    folder
+}
+
+/// Takes the last row out of a file of [`CHANGED`].
+fn change_a_day(root: &Path) {
+    let file = root.join(format!("{CHANGED}/{CHANGED}-01.csv"));
+    let text = std::fs::read_to_string(&file).unwrap();
+    let (rows, _) = text.trim_end().rsplit_once('\n').unwrap();
+    std::fs::write(file, format!("{rows}\n")).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn members_that_hold_different_days_do_not_disagree() {
+    let spec = ClusterSpec::fixtures().with(json!({"replicas": 1}));
+    let cluster = InProcessCluster::start(spec).await.unwrap();
+    let topology = topology_when(&cluster.address("A"), |_| true).await;
+    let held = |node: usize| &topology["nodes"][node]["held"]["version"];
+    assert!(held(3) != held(4) && held(4) != held(5), "each has days of its own");
+    assert_eq!(topology["version_conflicts"], 0);
+}
+
+/// Goal: a holder with other data than the rest is noticed. Method: a file changes before one of three holders starts again.
+#[tokio::test(flavor = "multi_thread")]
+async fn days_whose_holders_disagree_are_counted() {
+    let root = changeable_days();
+    let mut cluster = InProcessCluster::start(ClusterSpec::six_nodes(root.path())).await.unwrap();
+    let address = cluster.address("A");
+    let topology = topology_when(&address, |_| true).await;
+    assert_eq!(topology["version_conflicts"], 0);
+    change_a_day(root.path());
+    cluster.crash("F").await.unwrap();
+    cluster.restart("F").await.unwrap();
+    topology_when(&address, |topology| topology["version_conflicts"] == 1).await;
 }
 
 /// What the scripts repeat of the node is what the node has.

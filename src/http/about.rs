@@ -21,7 +21,9 @@ pub(super) fn topology(state: &NodeState, brief: bool) -> Value {
             true => ("up", "", Some(&me)),
             false => {
                 let inventory = snapshot.inventories.get(&process.id);
-                let (health, why) = health(&process.id, &marks, inventory.is_some());
+                // An inventory is forgotten when it is no longer true; that the node answered is.
+                let heard_of = snapshot.free_compute_slots.contains_key(&process.id);
+                let (health, why) = health(&process.id, &marks, heard_of);
                 (health, why, inventory)
             }
         };
@@ -49,6 +51,7 @@ pub(super) fn topology(state: &NodeState, brief: bool) -> Value {
         "teams": teams.collect::<Value>(),
         "nodes": overlay.processes.values().map(node).collect::<Value>(),
         "edges": edges.collect::<Value>(),
+        "version_conflicts": snapshot.version_conflicts().len(),
     })
 }
 

@@ -221,7 +221,7 @@ fn topology() -> Value {
         ("why", text("Why it is not up")),
         ("ready", or_null("boolean", "Whether its data are loaded")),
         ("draining", or_null("boolean", "Whether it is about to end")),
-        ("incarnation", or_null("string", "Another one after each start, and with all new data")),
+        ("incarnation", or_null("string", "Another one after each start, and one more with all new data")),
         ("files", or_null("integer", "Files that it has read")),
         ("free_compute_slots", or_null("integer", "Pieces of work that it could begin")),
         (
@@ -239,6 +239,7 @@ fn topology() -> Value {
         ("teams", list("Teams and their days", team)),
         ("nodes", list("Every process of the configuration; null is what it has not said yet", member)),
         ("edges", list("Who is a neighbour of whom", edge)),
+        ("version_conflicts", count("Days whose holders disagree")),
     ])
 }
 

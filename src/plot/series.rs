@@ -2,6 +2,7 @@
 
 use chrono::{Datelike, NaiveDate};
 use plotters::chart::ChartBuilder;
+use plotters::coord::combinators::BindKeyPoints;
 use plotters::element::{Circle, PathElement, Polygon, Rectangle, Text};
 use plotters::series::LineSeries;
 use plotters::style::Color;
@@ -14,7 +15,9 @@ use crate::day::Day;
 
 const SIZE: (u32, u32) = (960, 340);
 /// Points farther from each other are not connected: what lies between was not measured.
-const GAP_DAYS: f64 = 0.5;
+const GAP_HOURS: i32 = 12;
+/// Steps between labels of the time axis that this picture has room for.
+const MOST_STEPS: i32 = 8;
 /// Where the index ends. Files have more, which one monitor in smoke is enough for: it would press all others flat.
 const END_OF_AQI: f64 = 500.0;
 
@@ -65,15 +68,15 @@ impl Series {
             ));
         };
         let start = ordinal(first.day);
-        let at = |point: &Point| f64::from(ordinal(point.day) - start) + f64::from(point.hour) / 24.0;
+        let at = |point: &Point| (ordinal(point.day) - start) * 24 + i32::from(point.hour);
         let (low, high) = self.extent();
-        let end = at(last).max(at(first) + 0.25);
+        let (begin, end) = (at(first), at(last).max(at(first) + 6));
         let mut chart = ChartBuilder::on(sheet)
             .margin(12)
-            .margin_right(if self.is_aqi { 110 } else { 20 })
+            .margin_right(if self.is_aqi { 110 } else { 46 })
             .x_label_area_size(30)
             .y_label_area_size(52)
-            .build_cartesian_2d(at(first)..end, low..high)?;
+            .build_cartesian_2d((begin..end).with_key_points(moments(begin, end)), low..high)?;
         if self.is_aqi {
             let mut from = f64::NEG_INFINITY;
             for category in CATEGORIES {
@@ -82,7 +85,7 @@ impl Series {
                 from = to;
                 if bottom < top {
                     let (r, g, b) = category.colour;
-                    let corners = [(at(first), bottom), (end, top)];
+                    let corners = [(begin, bottom), (end, top)];
                     chart.draw_series([Rectangle::new(corners, faint(RGBColor(r, g, b), 0.22))])?;
                 }
             }
@@ -94,15 +97,14 @@ impl Series {
             .bold_line_style(GRID.stroke_width(1))
             .axis_style(MUTED.stroke_width(1))
             .label_style(letters(12, INK))
-            .x_labels(8)
-            .x_label_formatter(&|days| moment(start, *days))
+            .x_label_formatter(&|hours| moment(start, *hours))
             .y_labels(6)
             .y_label_formatter(&|value| axis_number(*value))
             .draw()?;
         for run in self.runs(&at) {
             let upper = run.iter().map(|point| (at(point), point.max.min(high)));
             let lower = run.iter().rev().map(|point| (at(point), point.min.min(high)));
-            let outline: Vec<(f64, f64)> = upper.chain(lower).collect();
+            let outline: Vec<(i32, f64)> = upper.chain(lower).collect();
             chart.draw_series([Polygon::new(outline, faint(ACCENT, 0.25))])?;
             if let [alone] = run {
                 let at = (at(alone), alone.mean.min(high));
@@ -129,8 +131,8 @@ impl Series {
     }
 
     /// Points that are connected with each other.
-    fn runs(&self, at: &impl Fn(&Point) -> f64) -> Vec<&[Point]> {
-        self.points.chunk_by(|a, b| at(b) - at(a) <= GAP_DAYS).collect()
+    fn runs(&self, at: &impl Fn(&Point) -> i32) -> Vec<&[Point]> {
+        self.points.chunk_by(|a, b| at(b) - at(a) <= GAP_HOURS).collect()
     }
 
     /// Names of categories at the right, where each begins.
@@ -178,14 +180,20 @@ fn axis_number(value: f64) -> String {
     format!("{rounded}")
 }
 
-/// `Sep 10`, or with an hour what is not midnight.
-fn moment(start: i32, days: f64) -> String {
-    let whole = days.floor();
-    let date = NaiveDate::from_num_days_from_ce_opt(start + whole.max(0.0) as i32);
+/// Hours to label from `begin`, which is on the first day, to `end`: whole ones, as far apart as clocks and calendars have them.
+fn moments(begin: i32, end: i32) -> Vec<i32> {
+    let weeks = std::iter::successors(Some(7 * 24), |step| Some(step * 2));
+    let mut steps = [1, 2, 3, 6, 12, 24, 2 * 24, 4 * 24].into_iter().chain(weeks);
+    let step = steps.find(|step| (end - begin) / step <= MOST_STEPS).expect("weeks grow");
+    (0..=end).step_by(step as usize).skip_while(|hour| *hour < begin).collect()
+}
+
+/// `Sep 10`, or with an hour what is not midnight; `hours` are counted from the first of the day `start`.
+fn moment(start: i32, hours: i32) -> String {
+    let date = NaiveDate::from_num_days_from_ce_opt(start + hours / 24);
     let Some(date) = date else { return String::new() };
     let day = month_and_day(date.month(), date.day());
-    let hour = ((days - whole) * 24.0).round() as u32;
-    match hour {
+    match hours % 24 {
         0 => day,
         hour => format!("{day} {hour:02}h"),
     }
@@ -213,7 +221,61 @@ mod tests {
         assert_eq!(number("20200301") - number("20200228"), 2);
         assert_eq!(number("20210101") - number("20201231"), 1);
         assert_eq!(number("20300101") - number("20200101"), 3653);
-        assert_eq!(moment(number("20201231"), 1.25), "Jan 1 06h");
-        assert_eq!(moment(number("20200228"), 1.0), "Feb 29");
+        assert_eq!(moment(number("20201231"), 30), "Jan 1 06h");
+        assert_eq!(moment(number("20200228"), 24), "Feb 29");
+    }
+
+    /// Goal: whoever reads an hour off the axis reads the right one. Method: points of every hour, whose line says where they are.
+    #[test]
+    fn labels_stand_at_their_hours() {
+        let august = NaiveDate::from_ymd_opt(2020, 8, 10).unwrap();
+        for (first, hours) in [(0, 24), (5, 25), (0, 72), (0, 46 * 24)] {
+            let point = |hour: u64| Point {
+                day: (august + chrono::Days::new(hour / 24)).format("%Y%m%d").to_string().parse().unwrap(),
+                hour: (hour % 24) as u8,
+                min: 1.0,
+                max: 3.0,
+                mean: 2.0,
+            };
+            let points = (first..first + hours).map(point).collect();
+            let svg = Series { title: String::new(), unit: "AQI".to_owned(), is_aqi: true, points }.svg();
+            let (left, right) = ends_of_the_line(&svg);
+            let labels: Vec<(f64, i64)> = texts(&svg)
+                .filter_map(|(x, text)| Some((x, hour_of(text, august)? - first as i64)))
+                .collect();
+            assert!((4..=9).contains(&labels.len()), "{hours} hours: {labels:?}");
+            for (x, hour) in labels {
+                let expected = left + (right - left) * hour as f64 / (hours - 1) as f64;
+                assert!((x - expected).abs() <= 1.0, "hour {hour} of {hours}: {x}, not {expected}");
+            }
+        }
+    }
+
+    /// The first and the last place of the longest line.
+    fn ends_of_the_line(svg: &str) -> (f64, f64) {
+        let lines = svg.split("<polyline").skip(1).map(|line| attribute(line, "points").trim_end());
+        let line = lines.max_by_key(|line| line.len()).unwrap();
+        let x = |point: Option<&str>| point.unwrap().split(',').next().unwrap().parse().unwrap();
+        (x(line.split(' ').next()), x(line.split(' ').next_back()))
+    }
+
+    /// What is written, and where.
+    fn texts(svg: &str) -> impl Iterator<Item = (f64, &str)> {
+        svg.split("<text").skip(1).map(|text| {
+            let (tag, words) = text.split_once('>').unwrap();
+            (attribute(tag, "x").parse().unwrap(), words.split('<').next().unwrap().trim())
+        })
+    }
+
+    fn attribute<'a>(element: &'a str, name: &str) -> &'a str {
+        let (_, value) = element.split_once(&format!("{name}=\"")).unwrap();
+        value.split('"').next().unwrap()
+    }
+
+    /// Hours since midnight of `start`, if a label is one of time.
+    fn hour_of(label: &str, start: NaiveDate) -> Option<i64> {
+        let (day, hour) = label.strip_suffix('h').and_then(|it| it.rsplit_once(' ')).unwrap_or((label, "0"));
+        let day = NaiveDate::parse_from_str(&format!("2020 {day}"), "%Y %b %d").ok()?;
+        Some((day - start).num_hours() + hour.parse::<i64>().unwrap())
     }
 }

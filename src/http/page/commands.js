@@ -22,17 +22,16 @@ export function shell(asked, location, withToken) {
   return words.join(" ");
 }
 
-/** The command of a flight: other names, and numbers where they are numbers. */
+const KEYS = {
+  parameter: "parameter", team: "team", site: "site", agency: "agency", search: "text", min: "min_value", max: "max_value",
+  from: "date_start", to: "date_end", limit: "limit",
+};
+
+/** The command of a flight: other names. Numbers stay as they were typed, for a number of JavaScript may be another one, or none. */
 function command(asked) {
   const made = {};
-  const text = { parameter: "parameter", team: "team", site: "site", agency: "agency", search: "text" };
-  const numbers = { min: "min_value", max: "max_value", limit: "limit" };
-  for (const [name, key] of Object.entries(text)) if (asked[name] !== undefined) made[key] = asked[name];
-  for (const [name, key] of Object.entries(numbers)) if (asked[name] !== undefined) made[key] = Number(asked[name]);
-  for (const [name, key] of [["from", "date_start"], ["to", "date_end"]]) if (asked[name] !== undefined) made[key] = asked[name];
-  if (asked.bbox !== undefined) {
-    [made.lon_min, made.lat_min, made.lon_max, made.lat_max] = asked.bbox.split(",").map(Number);
-  }
+  for (const [name, key] of Object.entries(KEYS)) if (asked[name] !== undefined) made[key] = asked[name];
+  if (asked.bbox !== undefined) [made.lon_min, made.lat_min, made.lon_max, made.lat_max] = asked.bbox.split(",");
   if (asked.partial === "true") made.allow_partial = true;
   return JSON.stringify(made);
 }

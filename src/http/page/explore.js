@@ -73,6 +73,7 @@ async function run() {
   const { signal } = running;
   const asked = (askedLast = query());
   commands(asked);
+  offer(true);
   complain("");
   // Again, as long as it failed.
   if (!isSuggested) suggest();
@@ -87,6 +88,8 @@ async function run() {
   await unless(coverage(asked, answer, signal), (problem) => {
     answer.dataset.state = "failed";
     answer.textContent = problem.message;
+    // What the node refuses it refuses elsewhere, too.
+    offer(problem.status !== 400);
     // Nothing of the last answer stays beside the commands of this query.
     for (const table of tables) byId(table).replaceChildren();
   });
@@ -219,6 +222,11 @@ function commands(asked) {
   for (const link of byId("downloads").querySelectorAll("a")) {
     link.href = url("/api/v1/query", { ...asked, format: link.dataset.format });
   }
+}
+
+/** Whether the query can be asked elsewhere. */
+function offer(isGood) {
+  for (const id of ["commands", "downloads"]) byId(id).hidden = !isGood;
 }
 
 /** Names to choose from, and the formats that this node writes. */

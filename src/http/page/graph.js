@@ -1,13 +1,15 @@
 // The overlay as a graph: the leader on top, then those one edge away, and so on.
 
 import { bytes, number, renew, shape } from "./node.js";
-import { daysHeld } from "./overlay.js";
+import { daysHeld, isSilent } from "./overlay.js";
 
 const GAP = 10;
 /** Narrower cards leave out what is in the table anyway. */
 const NARROW = 150;
+/** What a label takes of the height between two layers, which has room for three. */
+const LABEL = 23;
 /** Words fit into no less: wider layers are moved sideways. */
-const LEAST = 110;
+const LEAST = 98;
 
 export function drawGraph(container, nodes, edges) {
   const room = container.clientWidth;
@@ -15,7 +17,7 @@ export function drawGraph(container, nodes, edges) {
   const most = Math.max(...layers.map((layer) => layer.length));
   const width = Math.max(room, most * (LEAST + GAP) + GAP);
   const card = Math.min(230, (width - GAP * (most + 1)) / most);
-  const [cardHeight, layerHeight] = card < NARROW ? [118, 176] : [112, 190];
+  const [cardHeight, layerHeight] = card < NARROW ? [138, 210] : [112, 190];
   const height = layers.length * layerHeight - (layerHeight - cardHeight) + 2 * GAP;
   const place = new Map();
   layers.forEach((layer, row) => {
@@ -34,7 +36,7 @@ export function drawGraph(container, nodes, edges) {
     shape("title", {}, title),
     ...edges.filter((edge) => place.has(edge.a) && place.has(edge.b)).map((edge) => line(edge, place, down)),
     ...nodes.map((node) => cardOf(node, place.get(node.id), card, cardHeight)),
-    ...edges.filter((edge) => edge.byteRate > 0).map((edge) => label(edge, place)),
+    ...labels(edges.filter((edge) => edge.byteRate > 0), place),
   );
   const old = container.firstElementChild;
   const isAlike = old && ["viewBox", "data-room"].every((name) => old.getAttribute(name) === picture.getAttribute(name));
@@ -81,11 +83,25 @@ function line(edge, place, down) {
   return shape("path", { d: path, class: `edge ${state}`, "stroke-width": thickness.toFixed(1) });
 }
 
-function label(edge, place) {
-  const [from, to] = [place.get(edge.a), place.get(edge.b)];
-  const [x, y] = [(from.x + to.x) / 2, (from.y + to.y) / 2 + (from.y === to.y ? 38 : 0)];
-  const text = `${edge.requestRate.toFixed(1)}/s  ${bytes(edge.byteRate)}/s`;
-  const half = text.length * 3.3 + 8;
+/** Each at the middle of its edge; where another one is, a line lower, for edges part downwards, or higher. */
+function labels(edges, place) {
+  const made = [];
+  for (const edge of edges) {
+    const [from, to] = [place.get(edge.a), place.get(edge.b)];
+    const text = `${edge.requestRate.toFixed(1)}/s  ${bytes(edge.byteRate)}/s`;
+    const half = text.length * 3.3 + 8;
+    const at = (higher) => {
+      const [wide, high] = [to.x - from.x, to.y - from.y];
+      const along = high === 0 ? 0 : (higher * wide) / high;
+      return { x: (from.x + to.x) / 2 - along, y: (from.y + to.y) / 2 + (high === 0 ? 38 : 0) - higher, half, text };
+    };
+    const isFree = ({ x, y }) => made.every((other) => Math.abs(x - other.x) >= half + other.half || Math.abs(y - other.y) >= LABEL);
+    made.push([0, -LABEL, LABEL].map(at).find(isFree) ?? at(0));
+  }
+  return made.map(label);
+}
+
+function label({ x, y, half, text }) {
   return shape(
     "g",
     { class: "edge-label" },
@@ -97,6 +113,7 @@ function label(edge, place) {
 function cardOf(node, { x, y }, width, height) {
   const [left, top] = [x - width / 2, y - height / 2];
   const isNarrow = width < NARROW;
+  const inset = isNarrow ? 10 : 14;
   const role = node.role.replace("_", " ");
   const load = node.load;
   const busy = load ? load.active_queries + load.computing_pieces + load.peer_requests_in_flight : 0;
@@ -104,14 +121,22 @@ function cardOf(node, { x, y }, width, height) {
   const mark = { up: "●", suspect: "▲", down: "✕", unknown: "?" }[node.health] ?? "?";
   const words = { up: node.ready === false ? "loading" : "up", suspect: "suspect", down: "down", unknown: "unknown" }[node.health];
   const text = (line, content, more = "") =>
-    shape("text", { x: left + 14, y: top + 24 + line * 20, class: more }, content);
-  const lines = [text(1, isNarrow ? role : `${role} · ${node.team}`, "muted")];
+    shape("text", { x: left + inset, y: top + 24 + line * 20, class: more }, content);
+  // A node of an older version answers, but does not say what it does.
+  const unheard = isSilent(node) ? "no answer" : "load unknown";
+  const health = `${mark} ${words}`;
+  const lines = [];
   if (isNarrow) {
-    lines.push(text(2, node.team, "muted"));
-    lines.push(text(3, load ? `${busy} busy` : "no answer"));
-    lines.push(text(4, load ? `${waiting} waiting` : ""));
+    // Beside the name there is no room for the longest of these words.
+    lines.push(text(1, health, "health"));
+    lines.push(text(2, role, "muted"));
+    lines.push(text(3, node.team, "muted"));
+    lines.push(text(4, load ? `${busy} busy` : unheard));
+    lines.push(text(5, load ? `${waiting} waiting` : ""));
   } else {
-    lines.push(text(2, load ? `${busy} busy · ${waiting} waiting · ${node.free_compute_slots ?? 0} free` : "no answer"));
+    lines.push(shape("text", { x: left + width - inset, y: top + 24, "text-anchor": "end", class: "health" }, health));
+    lines.push(text(1, `${role} · ${node.team}`, "muted"));
+    lines.push(text(2, load ? `${busy} busy · ${waiting} waiting · ${node.free_compute_slots ?? 0} free` : unheard));
     lines.push(text(3, heldIn(node), "muted"));
   }
   return shape(
@@ -121,7 +146,6 @@ function cardOf(node, { x, y }, width, height) {
     shape("rect", { x: left, y: top, width, height, rx: 12 }),
     shape("rect", { x: left, y: top + 12, width: 4, height: height - 24, rx: 2, class: "team" }),
     text(0, node.id, "name"),
-    shape("text", { x: left + width - 14, y: top + 24, "text-anchor": "end", class: "health" }, `${mark} ${words}`),
     ...lines,
   );
 }

@@ -8,9 +8,10 @@ let onUnauthenticated = () => {};
 
 /** What a node answered instead: a problem document, or that it does not answer. */
 export class Problem extends Error {
-  constructor(status, detail) {
+  constructor(status, detail, wantsToken = false) {
     super(detail);
     this.status = status;
+    this.wantsToken = wantsToken;
   }
 }
 
@@ -46,9 +47,12 @@ export async function ask(path, parameters = {}, signal = undefined) {
   } catch {
     // It is no problem document: the status has to do.
   }
+  const isOfWrongRole = response.status === 403 && token !== null;
+  if (isOfWrongRole) detail = `the token that was sent has another role: ${detail}`;
+  const wantsToken = response.status === 401 || isOfWrongRole;
   // An answer may come late: what it says of the token that was is not said of the one that is.
-  if (response.status === 401 && token === sessionStorage.getItem(TOKEN)) onUnauthenticated(detail);
-  throw new Problem(response.status, detail);
+  if (wantsToken && token === sessionStorage.getItem(TOKEN)) onUnauthenticated(detail);
+  throw new Problem(response.status, detail, wantsToken);
 }
 
 export async function askJson(path, parameters, signal) {

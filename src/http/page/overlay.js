@@ -50,7 +50,7 @@ async function look() {
     draw();
   } catch (problem) {
     if (mine !== current) return;
-    if (problem.status === 401) {
+    if (problem.wantsToken) {
       connection("waiting", "a token is needed");
       // Asking again makes no token good: whoever enters another one looks at once.
       return;
@@ -99,14 +99,23 @@ function note(topology) {
   byId("served-by").textContent = `${topology.node}, version ${topology.version}`;
   for (const node of topology.nodes) {
     const before = known.get(node.id);
-    known.set(node.id, { health: node.health, incarnation: node.incarnation });
+    // What a node holds is not known while it is asked again: what it held is compared with what comes then.
+    const incarnation = node.incarnation ?? before?.incarnation ?? null;
+    const version = node.held?.version ?? before?.version ?? null;
+    known.set(node.id, { health: node.health, incarnation, version });
     if (before === undefined) continue;
-    if (before.health !== node.health) {
-      event(`Node ${node.id} is ${node.health}`, node.why);
-    } else if (before.incarnation && node.incarnation && before.incarnation !== node.incarnation) {
-      event(`Node ${node.id} was started again`, "");
-    }
+    if (before.health !== node.health) event(`Node ${node.id} is ${node.health}`, node.why);
+    if (before.incarnation === null || before.incarnation === incarnation) continue;
+    if (isNewStart(before.incarnation, incarnation)) event(`Node ${node.id} was started again`, "");
+    else if (before.version !== version) event(`Node ${node.id} has new data`, "");
+    else event(`Node ${node.id} found other files`, "its rows are the same");
   }
+}
+
+/** New data add one to an incarnation; a start sets it to the time, 65536 to the millisecond. */
+function isNewStart(before, now) {
+  const step = BigInt(now) - BigInt(before);
+  return step < 0n || step >= 65536n;
 }
 
 function event(what, why) {
@@ -136,7 +145,6 @@ export const isSilent = (node) => node.health === "down" || node.health === "unk
 
 /** Requests and bytes a second between two nodes, whoever asked, and since they started. */
 function traffic(a, b) {
-
   if (lost !== null) return { requestRate: null, byteRate: null, requests: null, bytes: null };
   const [first, last] = [looks[0], looks.at(-1)];
   const seconds = Math.max((last.at - first.at) / 1000, 0.5);
@@ -163,18 +171,14 @@ function sent(look, from, to) {
 function tiles(topology, nodes, edges) {
   const up = nodes.filter((node) => node.health === "up").length;
   const sum = (name) => nodes.reduce((total, node) => total + (node.load?.[name] ?? 0), 0);
-  const versions = new Map();
-  for (const node of nodes) {
-    if (node.held?.version) versions.set(`${node.team} ${node.held.version}`, node.team);
-  }
-  const teams = new Set(versions.values());
+  const differing = topology.version_conflicts;
   const asSeen = [
     ["Nodes up", `${up} of ${nodes.length}`, up === nodes.length ? "good" : "bad"],
     ["Queries active", number(sum("active_queries"))],
     ["Queries waiting", number(sum("waiting_queries"))],
     ["Pieces computing", `${number(sum("computing_pieces"))}, ${number(sum("waiting_pieces"))} waiting`],
     ["Between nodes", `${bytes(edges.reduce((total, edge) => total + edge.byteRate, 0))}/s`],
-    ["Versions of the data", versions.size === teams.size ? "equal" : `${versions.size} in ${teams.size} teams`],
+    ["Versions of the data", differing === 0 ? "equal" : differing === 1 ? "1 day differs" : `${number(differing)} days differ`, differing === 0 ? "" : "bad"],
   ];
   const shown = lost === null ? asSeen : asSeen.map(([name]) => [name, "unknown", name === "Nodes up" ? "bad" : ""]);
   renew(

@@ -9,7 +9,7 @@ const VIEWS = { overlay: openOverlay, explore: openExplore };
 function show() {
   const wanted = location.hash.slice(1);
   if (wanted === "main") return byId("main").focus();
-  const view = wanted in VIEWS ? wanted : "overlay";
+  const view = Object.hasOwn(VIEWS, wanted) ? wanted : "overlay";
   for (const name of Object.keys(VIEWS)) {
     byId(name).hidden = name !== view;
     const link = byId(`to-${name}`);
