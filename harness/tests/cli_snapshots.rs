@@ -199,6 +199,25 @@ async fn proof_is_checked() {
     );
 }
 
+/// A proof of a partial result holds for the days that it has; against other data than those that were asked, it differs
+/// in everything, which is said in few lines.
+#[tokio::test(flavor = "multi_thread")]
+async fn proof_of_a_part_and_the_wrong_dataset_are_told() {
+    let mut six = Six::start().await;
+    for id in ["D", "E", "F"] {
+        six.cluster.crash(id).await.unwrap();
+    }
+    let (proof, csv) = (six.file("proof.json"), six.file("rows.csv"));
+    let query = format!("query PM2.5 5 35 {} --partial --proof {proof} --output {csv}", six.leader());
+    let answered = run(&query).await;
+    assert!(answered.contains("of team pink are missing"), "pink is missing: {answered}");
+    let other = broken_data();
+    let _redacted = six.redactions().name(other.path().display(), "other data").bind();
+    let mut text = run(&format!("check-proof {proof} --dataset-root fixtures/airnow")).await;
+    text += &run(&format!("check-proof {proof} --dataset-root {}", other.path().display())).await;
+    assert_snapshot!("check_proof_partial", text);
+}
+
 /// Goal: no table is broken by a terminal of 80 columns, nor by the numbers of the real data, which have two digits
 /// more. Method: the snapshots, which are the tables as they are printed.
 #[test]
