@@ -25,13 +25,14 @@ mod shutdown;
 mod system_test;
 mod table;
 mod telemetry;
+mod tell;
 mod top;
 mod unanswered;
 mod up;
 mod verify_data_loading;
 
 use std::ffi::OsString;
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -43,6 +44,8 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
 use self::telemetry::{Telemetry, TraceLayer};
+pub(crate) use self::tell::tell;
+use self::tell::tell_with_help;
 pub use check_proof::check_proof;
 
 use crate::config::{Overlay, Problems, Profile};
@@ -194,16 +197,8 @@ fn report(failure: Failure) -> ExitCode {
     if is_broken_pipe(error.as_ref()) {
         return ExitCode::SUCCESS;
     }
-    let mut stderr = std::io::stderr().lock();
-    let _ = writeln!(stderr, "error: {error}");
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let _ = writeln!(stderr, "  caused by: {error}");
-        cause = error.source();
-    }
-    if let Some(help) = help {
-        let _ = writeln!(stderr, "help: {help}");
-    }
+    let causes = std::iter::successors(error.source(), |error| error.source()).map(ToString::to_string);
+    tell_with_help("error", &error.to_string(), &causes.collect::<Vec<_>>(), help.as_deref());
     ExitCode::from(code)
 }
 
@@ -212,11 +207,6 @@ fn is_broken_pipe(error: &(dyn std::error::Error + 'static)) -> bool {
     let broken = |error: &std::io::Error| error.kind() == std::io::ErrorKind::BrokenPipe;
     std::iter::successors(Some(error), |error| error.source())
         .any(|error| error.downcast_ref::<std::io::Error>().is_some_and(broken))
-}
-
-/// Writes a line to standard error, if anybody still reads it.
-pub(crate) fn tell(line: impl std::fmt::Display) {
-    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 fn start_logging(traces: Option<TraceLayer>) -> Result<(), Failure> {

@@ -80,10 +80,12 @@ struct Up {
 impl Up {
     /// Starts it and waits for its ready line. Its standard error goes to a file.
     fn start(more: &[&str]) -> Self {
-        Self::start_with(more, |folder| File::create(folder.join("stderr")).unwrap().into())
+        Self::start_with(more, |command, folder| {
+            command.stderr(File::create(folder.join("stderr")).unwrap());
+        })
     }
 
-    fn start_with(more: &[&str], stderr: impl FnOnce(&Path) -> Stdio) -> Self {
+    fn start_with(more: &[&str], set: impl FnOnce(&mut Command, &Path)) -> Self {
         // From the choice of ports until they are bound no other test of this file may be given them.
         static STARTING: Mutex<()> = Mutex::new(());
         let starting = STARTING.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
@@ -102,12 +104,9 @@ impl Up {
         fs::write(&path, config.to_string()).unwrap();
         drop(listeners);
         let path = path.to_str().unwrap();
-        let mut child = command(&["up", "--config", path, "--dataset-root", bundled::ROOT])
-            .args(more)
-            .stdout(Stdio::piped())
-            .stderr(stderr(folder.path()))
-            .spawn()
-            .unwrap();
+        let mut up = command(&["up", "--config", path, "--dataset-root", bundled::ROOT]);
+        set(up.args(more).stdout(Stdio::piped()), folder.path());
+        let mut child = up.spawn().unwrap();
         drop(child.stderr.take());
         let stdout = BufReader::new(child.stdout.take().unwrap());
         let mut up = Up { process: Running(child), stdout, folder, ports };
@@ -348,7 +347,9 @@ fn second_up_on_the_same_ports_names_them_once() {
 #[cfg(target_os = "linux")]
 #[test]
 fn up_outlives_a_node_and_the_reader_of_its_log() {
-    let mut up = Up::start_with(&[], |_| Stdio::piped());
+    let mut up = Up::start_with(&[], |command, _| {
+        command.stderr(Stdio::piped());
+    });
     let mut nodes = up.nodes();
     let killed = nodes.remove("C").unwrap();
     signal("KILL", killed);
@@ -360,6 +361,43 @@ fn up_outlives_a_node_and_the_reader_of_its_log() {
         signal("KILL", pid);
     }
     assert_eq!(wait(&mut up.process.0).code(), Some(1));
+}
+
+/// Goal: a program can read all that `up` says, and a person learns how a node that died is started again.
+///
+/// Method: C is killed, started by the very command that was said, and all is stopped.
+#[cfg(target_os = "linux")]
+#[test]
+fn log_for_programs_says_how_a_node_that_died_is_started_again() {
+    let mut up = Up::start_with(&[], |command, folder| {
+        command.env("OVERLAY_LOG_FORMAT", "json").stderr(File::create(folder.join("stderr")).unwrap());
+    });
+    let events = |up: &Up| -> Vec<Value> {
+        let event = |line: &str| serde_json::from_str(line).unwrap_or_else(|_| panic!("no JSON: {line}"));
+        up.stderr().lines().map(event).collect()
+    };
+    signal("KILL", up.nodes()["C"]);
+    let mut help = None;
+    wait_until("it says how", || {
+        help = events(&up).iter().find_map(|event| event["help"].as_str().map(str::to_owned));
+        help.is_some()
+    });
+    let help = help.unwrap();
+    let command = help.strip_prefix("start it again with `overlay ").and_then(|help| help.strip_suffix('`'));
+    let arguments: Vec<&str> = command.expect(&help).split(' ').collect();
+    let mut again = Running(self::command(&arguments).stdout(Stdio::null()).spawn().unwrap());
+    wait_until("C serves", || up.serves("C"));
+    signal("TERM", again.0.id());
+    assert_eq!(wait(&mut again.0).code(), Some(0));
+    signal("TERM", up.process.0.id());
+    assert_eq!(wait(&mut up.process.0).code(), Some(1));
+    let events = events(&up);
+    let of = |level: &str| events.iter().filter(|event| event["level"] == level).collect::<Vec<_>>();
+    assert_eq!(of("INFO").len(), 5, "the others have ended: {events:?}");
+    let last = of("ERROR");
+    let why = "nodes that ended badly: `C` (signal: 9 (SIGKILL))";
+    assert_eq!(last.iter().map(|event| &event["message"]).collect::<Vec<_>>(), [why], "{events:?}");
+    assert!(events.iter().all(|event| event["timestamp"].is_string()), "{events:?}");
 }
 
 #[test]
