@@ -32,7 +32,7 @@ mod up;
 mod verify_data_loading;
 
 use std::ffi::OsString;
-use std::io::IsTerminal;
+use std::io::{ErrorKind, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -265,9 +265,10 @@ pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
 /// Reads a configuration, prints its warnings, and applies what the command line overrides.
 pub(crate) fn read_overlay(path: &Path, profile: Option<ProfileName>) -> Result<Arc<Overlay>, Failure> {
     let parsed = Overlay::read(path).map_err(|problems: Problems| {
-        let help = match path.exists() {
-            true => "`overlay check-config --schema` prints what a configuration may hold",
-            false => {
+        let help = match std::fs::File::open(path).map_err(|error| error.kind()) {
+            Ok(_) => "`overlay check-config --schema` prints what a configuration may hold",
+            Err(ErrorKind::PermissionDenied) => "make it readable to the user that this runs as",
+            Err(_) => {
                 "name a file that exists, in most commands with --config FILE; the project has configs/one_host_config.json"
             }
         };

@@ -400,6 +400,43 @@ fn log_for_programs_says_how_a_node_that_died_is_started_again() {
     assert!(events.iter().all(|event| event["timestamp"].is_string()), "{events:?}");
 }
 
+/// Goal: a file that keeps a node from starting is named, with the command that finds all such files.
+#[test]
+fn damaged_file_is_named_with_what_finds_all_of_them() {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let root = folder.path().to_str().unwrap();
+    let damaged = ["20200810/20200810-01.csv.gz", "20200820/20200820-01.csv.gz"];
+    for file in damaged {
+        fs::create_dir(folder.path().join(&file[..8])).unwrap();
+        // The head of a gzip file and nothing behind it.
+        fs::write(folder.path().join(file), [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3]).unwrap();
+    }
+    let node = overlay(&["node", "--id", "B", "--bind", "127.0.0.1:0", "--dataset-root", root]);
+    assert_eq!(node.status.code(), Some(1), "{}", text(&node));
+    assert!(text(&node).contains(damaged[0]), "{}", text(&node));
+    assert!(text(&node).contains("`overlay verify-data-loading`"), "{}", text(&node));
+    let verified = overlay(&["verify-data-loading", CONFIG, "--dataset-root", root]);
+    assert!(damaged.iter().all(|file| text(&verified).contains(file)), "{}", text(&verified));
+}
+
+/// Goal: whoever starts a node with certificates that it may not read is told what to do about that.
+#[test]
+fn certificate_that_cannot_be_used_comes_with_the_next_step() {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let certs = folder.path().join("certs");
+    let made = overlay(&["certs", "--config", CONFIG, "--output", certs.to_str().unwrap()]);
+    assert!(made.status.success(), "{}", text(&made));
+    // A folder cannot be read as a file, by root neither.
+    fs::remove_file(certs.join("B.key")).unwrap();
+    fs::create_dir(certs.join("B.key")).unwrap();
+    let config = certs.join("overlay.json");
+    let node = ["node", "--id", "B", "--bind", "127.0.0.1:0", "--dataset-root", bundled::ROOT];
+    let node = overlay(&[&node[..], &["--config", config.to_str().unwrap()]].concat());
+    assert_eq!(node.status.code(), Some(2), "{}", text(&node));
+    assert!(text(&node).contains("B.key: cannot be read: "), "{}", text(&node));
+    assert!(text(&node).contains("\nhelp: a node reads its certificate and key"), "{}", text(&node));
+}
+
 #[test]
 fn every_exit_code_is_the_documented_one() {
     let wrong = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();

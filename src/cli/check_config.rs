@@ -62,7 +62,8 @@ impl CheckConfig {
             true => Ok(()),
             false => {
                 let problems = Problems(checked.problems.into_iter().map(problem).collect());
-                Err(Failure::usage(problems, "`overlay certs` makes certificates and tokens for development"))
+                let help = "they have to be readable to the user that this runs as; `overlay certs` makes some for development";
+                Err(Failure::usage(problems, help))
             }
         }
     }

@@ -25,7 +25,7 @@ use tonic_health::pb::health_client::HealthClient;
 
 use self::children::{Children, Event};
 use super::embedded::Embedded;
-use super::node::{Signals, cannot_listen};
+use super::node::{Signals, cannot_listen, failure};
 use super::output::counted;
 use super::tell::tell_with_help;
 use super::{Failure, ProfileName, check_dataset_root, dataset_root, read_overlay, runtime, tell};
@@ -367,7 +367,7 @@ async fn embedded(
     tokio::select! {
         biased;
         () = signals.recv() => return Ok(()),
-        ready = nodes.ready() => ready?,
+        ready = nodes.ready() => ready.map_err(failure)?,
     }
     announce(&overlay, &local)?;
     let mut stopping = false;
