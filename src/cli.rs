@@ -69,6 +69,7 @@ Examples:
 Exit codes: 0 done; 1 failed; 2 wrong arguments or configuration; 3 a check found something wrong.
 Log level: OVERLAY_LOG, such as OVERLAY_LOG=debug (default: warn), or debug,h2=debug for a library too; \
 OVERLAY_LOG_FORMAT=json writes an object a line.
+Node to ask: OVERLAY_LEADER, where --leader is not given; OVERLAY_CA and OVERLAY_TOKEN_FILE for --ca and --token-file.
 Traces: OTEL_EXPORTER_OTLP_ENDPOINT, such as http://127.0.0.1:4317, and the other variables of OpenTelemetry."
 )]
 struct Arguments {
@@ -255,6 +256,11 @@ fn directive(part: &str) -> String {
         Ok(level) => format!("{},overlay={level}", level.min(LevelFilter::WARN)),
         Err(_) => part.to_owned(),
     }
+}
+
+/// The node to ask. Where a command has --all as well, clap's own `env` would make the variable conflict with it.
+pub(crate) fn leader_or_default(named: Option<String>) -> String {
+    named.or_else(|| std::env::var("OVERLAY_LEADER").ok()).unwrap_or_else(|| DEFAULT_LEADER.to_owned())
 }
 
 /// A runtime with a few threads: what is heavy runs under compute slots, outside of them.

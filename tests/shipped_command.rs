@@ -437,6 +437,28 @@ fn certificate_that_cannot_be_used_comes_with_the_next_step() {
     assert!(text(&node).contains("\nhelp: a node reads its certificate and key"), "{}", text(&node));
 }
 
+/// Goal: what is printed for the next step asks the leader of the configuration, and a shell may name it once for all.
+#[test]
+fn leader_that_is_not_the_usual_one_is_named() {
+    let up = Up::start(&["--embedded"]);
+    let certs = up.folder.path().join("certs");
+    let made =
+        overlay(&["certs", "--config", up.config().to_str().unwrap(), "--output", certs.to_str().unwrap()]);
+    let next = format!("overlay query PM2.5 5 35 --leader {} --ca ", up.leader());
+    assert!(text(&made).contains(&next), "{}", text(&made));
+    for arguments in [&["query", "--limit", "1"][..], &["explain"], &["metrics"]] {
+        let output = command(arguments).env("OVERLAY_LEADER", up.leader()).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", text(&output));
+    }
+    // The variable is no mistake beside --all, which has no use for it.
+    let config = up.config();
+    let output = command(&["metrics", "--all", "--config", config.to_str().unwrap()])
+        .env("OVERLAY_LEADER", "127.0.0.1:1")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+}
+
 #[test]
 fn every_exit_code_is_the_documented_one() {
     let wrong = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();

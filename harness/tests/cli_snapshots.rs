@@ -442,9 +442,11 @@ async fn every_command_has_a_manual_page() {
     let pages = folder.path().join("man1");
     let output = command(OVERLAY, &format!("man {}", pages.display())).output().await.unwrap();
     assert!(output.status.success(), "{output:?}");
-    for (page, says) in
-        [("overlay.1", "overlay\\-verify\\-data\\-loading(1)"), ("overlay-query.1", "\\-\\-format")]
-    {
+    for (page, says) in [
+        ("overlay.1", "overlay\\-verify\\-data\\-loading(1)"),
+        ("overlay-query.1", "\\-\\-format"),
+        ("overlay-query.1", "OVERLAY_LEADER"),
+    ] {
         let text = std::fs::read_to_string(pages.join(page)).unwrap();
         assert!(text.contains(says), "{page} lacks {says}:\n{text}");
     }
