@@ -58,7 +58,7 @@ const DEFAULT_LEADER: &str = "127.0.0.1:60051";
 #[derive(Debug, Parser)]
 #[command(
     name = "overlay",
-    version = env!("OVERLAY_VERSION"),
+    version = crate::VERSION,
     max_term_width = 100,
     after_help = "\
 Examples:
