@@ -344,6 +344,13 @@ async fn configurations_are_checked() {
     std::fs::write(&config, text.replace("60053", "0").replacen("\"worker\"", "\"boss\"", 1)).unwrap();
     let _redacted = Redactions::new().name(folder.path().display(), "folder").bind();
     assert_snapshot!("check_config_bad", run(&format!("check-config {}", config.display())).await);
+    let mut elsewhere: Value = serde_json::from_str(&text).unwrap();
+    elsewhere["dataset_root"] = json!("/no/such/folder");
+    std::fs::write(&config, elsewhere.to_string()).unwrap();
+    let checked = run(&format!("check-config {}", config.display())).await;
+    let warned = "| warning: dataset root `/no/such/folder` is not a folder that exists: nodes started here need --dataset-root (";
+    assert!(checked.contains(warned), "{checked}");
+    assert!(!checked.contains("exit code"), "{checked}");
 }
 
 /// The fixtures, read as each process would: 1,579 rows of green at B and C, 6,905 of pink at D, E and F.
