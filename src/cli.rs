@@ -25,13 +25,14 @@ mod shutdown;
 mod system_test;
 mod table;
 mod telemetry;
+mod tell;
 mod top;
 mod unanswered;
 mod up;
 mod verify_data_loading;
 
 use std::ffi::OsString;
-use std::io::{IsTerminal, Write};
+use std::io::{ErrorKind, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -43,6 +44,8 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
 use self::telemetry::{Telemetry, TraceLayer};
+pub(crate) use self::tell::tell;
+use self::tell::tell_with_help;
 pub use check_proof::check_proof;
 
 use crate::config::{Overlay, Problems, Profile};
@@ -55,7 +58,7 @@ const DEFAULT_LEADER: &str = "127.0.0.1:60051";
 #[derive(Debug, Parser)]
 #[command(
     name = "overlay",
-    version = env!("OVERLAY_VERSION"),
+    version = crate::VERSION,
     max_term_width = 100,
     after_help = "\
 Examples:
@@ -66,6 +69,7 @@ Examples:
 Exit codes: 0 done; 1 failed; 2 wrong arguments or configuration; 3 a check found something wrong.
 Log level: OVERLAY_LOG, such as OVERLAY_LOG=debug (default: warn), or debug,h2=debug for a library too; \
 OVERLAY_LOG_FORMAT=json writes an object a line.
+Node to ask: OVERLAY_LEADER, where --leader is not given; OVERLAY_CA and OVERLAY_TOKEN_FILE for --ca and --token-file.
 Traces: OTEL_EXPORTER_OTLP_ENDPOINT, such as http://127.0.0.1:4317, and the other variables of OpenTelemetry."
 )]
 struct Arguments {
@@ -194,16 +198,8 @@ fn report(failure: Failure) -> ExitCode {
     if is_broken_pipe(error.as_ref()) {
         return ExitCode::SUCCESS;
     }
-    let mut stderr = std::io::stderr().lock();
-    let _ = writeln!(stderr, "error: {error}");
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let _ = writeln!(stderr, "  caused by: {error}");
-        cause = error.source();
-    }
-    if let Some(help) = help {
-        let _ = writeln!(stderr, "help: {help}");
-    }
+    let causes = std::iter::successors(error.source(), |error| error.source()).map(ToString::to_string);
+    tell_with_help("error", &error.to_string(), &causes.collect::<Vec<_>>(), help.as_deref());
     ExitCode::from(code)
 }
 
@@ -212,11 +208,6 @@ fn is_broken_pipe(error: &(dyn std::error::Error + 'static)) -> bool {
     let broken = |error: &std::io::Error| error.kind() == std::io::ErrorKind::BrokenPipe;
     std::iter::successors(Some(error), |error| error.source())
         .any(|error| error.downcast_ref::<std::io::Error>().is_some_and(broken))
-}
-
-/// Writes a line to standard error, if anybody still reads it.
-pub(crate) fn tell(line: impl std::fmt::Display) {
-    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 fn start_logging(traces: Option<TraceLayer>) -> Result<(), Failure> {
@@ -267,6 +258,11 @@ fn directive(part: &str) -> String {
     }
 }
 
+/// The node to ask. Where a command has --all as well, clap's own `env` would make the variable conflict with it.
+pub(crate) fn leader_or_default(named: Option<String>) -> String {
+    named.or_else(|| std::env::var("OVERLAY_LEADER").ok()).unwrap_or_else(|| DEFAULT_LEADER.to_owned())
+}
+
 /// A runtime with a few threads: what is heavy runs under compute slots, outside of them.
 pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
@@ -275,9 +271,10 @@ pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
 /// Reads a configuration, prints its warnings, and applies what the command line overrides.
 pub(crate) fn read_overlay(path: &Path, profile: Option<ProfileName>) -> Result<Arc<Overlay>, Failure> {
     let parsed = Overlay::read(path).map_err(|problems: Problems| {
-        let help = match path.exists() {
-            true => "`overlay check-config --schema` prints what a configuration may hold",
-            false => {
+        let help = match std::fs::File::open(path).map_err(|error| error.kind()) {
+            Ok(_) => "`overlay check-config --schema` prints what a configuration may hold",
+            Err(ErrorKind::PermissionDenied) => "make it readable to the user that this runs as",
+            Err(_) => {
                 "name a file that exists, in most commands with --config FILE; the project has configs/one_host_config.json"
             }
         };

@@ -144,6 +144,9 @@
 //!   address or with the same token.
 //! - Messages name decimals as billionths; concentrations have at most nine decimals.
 
+/// The version; in a release build of a checkout with the commit.
+pub const VERSION: &str = env!("OVERLAY_VERSION");
+
 pub mod access;
 pub mod admission;
 pub mod aggregate;

@@ -80,10 +80,12 @@ struct Up {
 impl Up {
     /// Starts it and waits for its ready line. Its standard error goes to a file.
     fn start(more: &[&str]) -> Self {
-        Self::start_with(more, |folder| File::create(folder.join("stderr")).unwrap().into())
+        Self::start_with(more, |command, folder| {
+            command.stderr(File::create(folder.join("stderr")).unwrap());
+        })
     }
 
-    fn start_with(more: &[&str], stderr: impl FnOnce(&Path) -> Stdio) -> Self {
+    fn start_with(more: &[&str], set: impl FnOnce(&mut Command, &Path)) -> Self {
         // From the choice of ports until they are bound no other test of this file may be given them.
         static STARTING: Mutex<()> = Mutex::new(());
         let starting = STARTING.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
@@ -102,12 +104,9 @@ impl Up {
         fs::write(&path, config.to_string()).unwrap();
         drop(listeners);
         let path = path.to_str().unwrap();
-        let mut child = command(&["up", "--config", path, "--dataset-root", bundled::ROOT])
-            .args(more)
-            .stdout(Stdio::piped())
-            .stderr(stderr(folder.path()))
-            .spawn()
-            .unwrap();
+        let mut up = command(&["up", "--config", path, "--dataset-root", bundled::ROOT]);
+        set(up.args(more).stdout(Stdio::piped()), folder.path());
+        let mut child = up.spawn().unwrap();
         drop(child.stderr.take());
         let stdout = BufReader::new(child.stdout.take().unwrap());
         let mut up = Up { process: Running(child), stdout, folder, ports };
@@ -348,7 +347,9 @@ fn second_up_on_the_same_ports_names_them_once() {
 #[cfg(target_os = "linux")]
 #[test]
 fn up_outlives_a_node_and_the_reader_of_its_log() {
-    let mut up = Up::start_with(&[], |_| Stdio::piped());
+    let mut up = Up::start_with(&[], |command, _| {
+        command.stderr(Stdio::piped());
+    });
     let mut nodes = up.nodes();
     let killed = nodes.remove("C").unwrap();
     signal("KILL", killed);
@@ -360,6 +361,102 @@ fn up_outlives_a_node_and_the_reader_of_its_log() {
         signal("KILL", pid);
     }
     assert_eq!(wait(&mut up.process.0).code(), Some(1));
+}
+
+/// Goal: a program can read all that `up` says, and a person learns how a node that died is started again.
+///
+/// Method: C is killed, started by the very command that was said, and all is stopped.
+#[cfg(target_os = "linux")]
+#[test]
+fn log_for_programs_says_how_a_node_that_died_is_started_again() {
+    let mut up = Up::start_with(&[], |command, folder| {
+        command.env("OVERLAY_LOG_FORMAT", "json").stderr(File::create(folder.join("stderr")).unwrap());
+    });
+    let events = |up: &Up| -> Vec<Value> {
+        let event = |line: &str| serde_json::from_str(line).unwrap_or_else(|_| panic!("no JSON: {line}"));
+        up.stderr().lines().map(event).collect()
+    };
+    signal("KILL", up.nodes()["C"]);
+    let mut help = None;
+    wait_until("it says how", || {
+        help = events(&up).iter().find_map(|event| event["help"].as_str().map(str::to_owned));
+        help.is_some()
+    });
+    let help = help.unwrap();
+    let command = help.strip_prefix("start it again with `overlay ").and_then(|help| help.strip_suffix('`'));
+    let arguments: Vec<&str> = command.expect(&help).split(' ').collect();
+    let mut again = Running(self::command(&arguments).stdout(Stdio::null()).spawn().unwrap());
+    wait_until("C serves", || up.serves("C"));
+    signal("TERM", again.0.id());
+    assert_eq!(wait(&mut again.0).code(), Some(0));
+    signal("TERM", up.process.0.id());
+    assert_eq!(wait(&mut up.process.0).code(), Some(1));
+    let events = events(&up);
+    let of = |level: &str| events.iter().filter(|event| event["level"] == level).collect::<Vec<_>>();
+    assert_eq!(of("INFO").len(), 5, "the others have ended: {events:?}");
+    let last = of("ERROR");
+    let why = "nodes that ended badly: `C` (signal: 9 (SIGKILL))";
+    assert_eq!(last.iter().map(|event| &event["message"]).collect::<Vec<_>>(), [why], "{events:?}");
+    assert!(events.iter().all(|event| event["timestamp"].is_string()), "{events:?}");
+}
+
+/// Goal: a file that keeps a node from starting is named, with the command that finds all such files.
+#[test]
+fn damaged_file_is_named_with_what_finds_all_of_them() {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let root = folder.path().to_str().unwrap();
+    let damaged = ["20200810/20200810-01.csv.gz", "20200820/20200820-01.csv.gz"];
+    for file in damaged {
+        fs::create_dir(folder.path().join(&file[..8])).unwrap();
+        // The head of a gzip file and nothing behind it.
+        fs::write(folder.path().join(file), [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3]).unwrap();
+    }
+    let node = overlay(&["node", "--id", "B", "--bind", "127.0.0.1:0", "--dataset-root", root]);
+    assert_eq!(node.status.code(), Some(1), "{}", text(&node));
+    assert!(text(&node).contains(damaged[0]), "{}", text(&node));
+    assert!(text(&node).contains("`overlay verify-data-loading`"), "{}", text(&node));
+    let verified = overlay(&["verify-data-loading", CONFIG, "--dataset-root", root]);
+    assert!(damaged.iter().all(|file| text(&verified).contains(file)), "{}", text(&verified));
+}
+
+/// Goal: whoever starts a node with certificates that it may not read is told what to do about that.
+#[test]
+fn certificate_that_cannot_be_used_comes_with_the_next_step() {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let certs = folder.path().join("certs");
+    let made = overlay(&["certs", "--config", CONFIG, "--output", certs.to_str().unwrap()]);
+    assert!(made.status.success(), "{}", text(&made));
+    // A folder cannot be read as a file, by root neither.
+    fs::remove_file(certs.join("B.key")).unwrap();
+    fs::create_dir(certs.join("B.key")).unwrap();
+    let config = certs.join("overlay.json");
+    let node = ["node", "--id", "B", "--bind", "127.0.0.1:0", "--dataset-root", bundled::ROOT];
+    let node = overlay(&[&node[..], &["--config", config.to_str().unwrap()]].concat());
+    assert_eq!(node.status.code(), Some(2), "{}", text(&node));
+    assert!(text(&node).contains("B.key: cannot be read: "), "{}", text(&node));
+    assert!(text(&node).contains("\nhelp: a node reads its certificate and key"), "{}", text(&node));
+}
+
+/// Goal: what is printed for the next step asks the leader of the configuration, and a shell may name it once for all.
+#[test]
+fn leader_that_is_not_the_usual_one_is_named() {
+    let up = Up::start(&["--embedded"]);
+    let certs = up.folder.path().join("certs");
+    let made =
+        overlay(&["certs", "--config", up.config().to_str().unwrap(), "--output", certs.to_str().unwrap()]);
+    let next = format!("overlay query PM2.5 5 35 --leader {} --ca ", up.leader());
+    assert!(text(&made).contains(&next), "{}", text(&made));
+    for arguments in [&["query", "--limit", "1"][..], &["explain"], &["metrics"]] {
+        let output = command(arguments).env("OVERLAY_LEADER", up.leader()).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", text(&output));
+    }
+    // The variable is no mistake beside --all, which has no use for it.
+    let config = up.config();
+    let output = command(&["metrics", "--all", "--config", config.to_str().unwrap()])
+        .env("OVERLAY_LEADER", "127.0.0.1:1")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
 }
 
 #[test]

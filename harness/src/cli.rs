@@ -20,7 +20,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
-#[command(name = "overlay-harness", about = "Data, proofs and load for the overlay")]
+#[command(name = "overlay-harness", version = overlay::VERSION, about = "Data, proofs and load for the overlay")]
 struct Arguments {
     #[command(subcommand)]
     command: Command,

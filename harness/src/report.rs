@@ -6,6 +6,7 @@
 
 mod chart;
 mod failure;
+mod origin;
 
 use std::fmt::{self, Display, Formatter};
 
@@ -13,6 +14,7 @@ use comfy_table::{CellAlignment, presets::ASCII_MARKDOWN};
 
 pub use self::chart::{Axis, BarChart, LineChart, Scale, Series};
 pub use self::failure::{Failure, Reported};
+pub use self::origin::{Machine, Origin};
 
 /// A report. Its `Display` is the HTML file.
 #[derive(Clone, Debug)]

@@ -199,6 +199,25 @@ async fn proof_is_checked() {
     );
 }
 
+/// A proof of a partial result holds for the days that it has; against other data than those that were asked, it differs
+/// in everything, which is said in few lines.
+#[tokio::test(flavor = "multi_thread")]
+async fn proof_of_a_part_and_the_wrong_dataset_are_told() {
+    let mut six = Six::start().await;
+    for id in ["D", "E", "F"] {
+        six.cluster.crash(id).await.unwrap();
+    }
+    let (proof, csv) = (six.file("proof.json"), six.file("rows.csv"));
+    let query = format!("query PM2.5 5 35 {} --partial --proof {proof} --output {csv}", six.leader());
+    let answered = run(&query).await;
+    assert!(answered.contains("of team pink are missing"), "pink is missing: {answered}");
+    let other = broken_data();
+    let _redacted = six.redactions().name(other.path().display(), "other data").bind();
+    let mut text = run(&format!("check-proof {proof} --dataset-root fixtures/airnow")).await;
+    text += &run(&format!("check-proof {proof} --dataset-root {}", other.path().display())).await;
+    assert_snapshot!("check_proof_partial", text);
+}
+
 /// Goal: no table is broken by a terminal of 80 columns, nor by the numbers of the real data, which have two digits
 /// more. Method: the snapshots, which are the tables as they are printed.
 #[test]
@@ -325,6 +344,13 @@ async fn configurations_are_checked() {
     std::fs::write(&config, text.replace("60053", "0").replacen("\"worker\"", "\"boss\"", 1)).unwrap();
     let _redacted = Redactions::new().name(folder.path().display(), "folder").bind();
     assert_snapshot!("check_config_bad", run(&format!("check-config {}", config.display())).await);
+    let mut elsewhere: Value = serde_json::from_str(&text).unwrap();
+    elsewhere["dataset_root"] = json!("/no/such/folder");
+    std::fs::write(&config, elsewhere.to_string()).unwrap();
+    let checked = run(&format!("check-config {}", config.display())).await;
+    let warned = "| warning: dataset root `/no/such/folder` is not a folder that exists: nodes started here need --dataset-root (";
+    assert!(checked.contains(warned), "{checked}");
+    assert!(!checked.contains("exit code"), "{checked}");
 }
 
 /// The fixtures, read as each process would: 1,579 rows of green at B and C, 6,905 of pink at D, E and F.
@@ -423,9 +449,11 @@ async fn every_command_has_a_manual_page() {
     let pages = folder.path().join("man1");
     let output = command(OVERLAY, &format!("man {}", pages.display())).output().await.unwrap();
     assert!(output.status.success(), "{output:?}");
-    for (page, says) in
-        [("overlay.1", "overlay\\-verify\\-data\\-loading(1)"), ("overlay-query.1", "\\-\\-format")]
-    {
+    for (page, says) in [
+        ("overlay.1", "overlay\\-verify\\-data\\-loading(1)"),
+        ("overlay-query.1", "\\-\\-format"),
+        ("overlay-query.1", "OVERLAY_LEADER"),
+    ] {
         let text = std::fs::read_to_string(pages.join(page)).unwrap();
         assert!(text.contains(says), "{page} lacks {says}:\n{text}");
     }

@@ -90,6 +90,22 @@ async fn computing_is_counted_for_the_clients_that_the_configuration_names() {
     assert_eq!(classes, BTreeSet::from(["dashboard".to_owned(), "other".to_owned()]));
 }
 
+/// Goal: keys and tokens, which one user alone may read, can be given to the nodes that the units run.
+#[test]
+fn units_run_as_the_user_to_whom_the_readme_gives_keys_and_tokens() {
+    let readme = fs::read_to_string(configs().join("../README.md")).unwrap();
+    for step in [
+        "sudo useradd --system overlay\n",
+        "sudo install --owner overlay --mode 600 certs/B.key certs/tokens.json",
+    ] {
+        assert!(readme.contains(step), "the README does not say `{step}`");
+    }
+    for unit in ["overlay.service", "overlay@.service"] {
+        let text = fs::read_to_string(configs().join("systemd").join(unit)).unwrap();
+        assert!(text.contains("\nUser=overlay\n") && !text.contains("\nDynamicUser="), "{unit}");
+    }
+}
+
 /// Goal: systemd takes the units as they are checked in, but for the path of the command.
 #[test]
 fn systemd_takes_the_units() {

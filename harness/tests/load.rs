@@ -235,4 +235,7 @@ async fn results_have_the_old_keys() {
     let results = serde_json::to_value(run(&[Behaviour::Right]).await).expect("it is JSON");
     let missing: Vec<_> = OLD_KEYS.into_iter().filter(|key| !results[key].is_number()).collect();
     assert!(missing.is_empty(), "no numbers: {missing:?} in {results}");
+    // What the old one did not tell: with what the figures can be cited.
+    assert_eq!(results["version"], overlay::VERSION);
+    assert!(results["machine"]["cores"].is_u64(), "{results}");
 }

@@ -275,6 +275,7 @@ fn configurations() {
         process("A", json!({"role": "worker"})),
         process("C", json!({"role": "leader"})),
         process("B", json!({"role": "boss"})),
+        json!({"processes": {"B": {"role": "boss"}, "C": {"role": "leader"}}}),
         process("E", json!({"role": "worker"})),
         process("C", json!({"team": "blue"})),
         process("C", json!({"team": ""})),

@@ -165,6 +165,7 @@ fn page_has_every_figure_and_needs_no_network() {
         assert!(page.contains(&format!("{}: latency", figures.policy)), "{}", figures.policy);
         assert!(page.contains(&format!("<td>{}</td>", figures.all.latency_p99_ms)), "{}", figures.policy);
     }
+    assert!(page.contains(&format!("<p>Computed with overlay-harness {}.</p>", overlay::VERSION)), "{page}");
     assert!(!["src=", "href=", "@import", "url("].iter().any(|asks| page.contains(asks)));
     assert_eq!(page, compare(&Generated::Flood.workload(2020)).page().to_string());
 }

@@ -13,7 +13,7 @@ use rcgen::{
 use ring::rand::{SecureRandom, SystemRandom};
 use serde_json::{Value, json};
 
-use super::{Failure, read_overlay};
+use super::{DEFAULT_LEADER, Failure, read_overlay};
 use crate::config::{Overlay, Process};
 use crate::security::NODE_NAME;
 
@@ -73,7 +73,7 @@ impl Certs {
         made.extend(tokens()?);
         made.push(self.secured()?);
         self.write(&made)?;
-        self.say(overlay.processes.len())
+        self.say(&overlay)
     }
 
     /// The configuration with certificates and tokens in it, which stand beside it.
@@ -113,15 +113,18 @@ impl Certs {
     }
 
     /// What the configuration has now, and what then works.
-    fn say(&self, processes: usize) -> Result<(), Failure> {
+    fn say(&self, overlay: &Overlay) -> Result<(), Failure> {
         let shown = |name: &str| self.output.join(name).display().to_string();
         let mut out = std::io::stdout().lock();
+        let processes = overlay.processes.len();
         writeln!(out, "{}: a CA, {processes} certificates, 3 tokens", self.output.display())?;
         writeln!(out, "\n{} is the configuration with this in it:", shown("overlay.json"))?;
         writeln!(out, "{:#}", json!({ "security": security() }))?;
         writeln!(out, "\nnext:\noverlay up --config {} --dataset-root DIR", shown("overlay.json"))?;
         let (ca, token) = (shown("ca.pem"), shown("client.token"));
-        writeln!(out, "overlay query PM2.5 5 35 --ca {ca} --token-file {token}")?;
+        let leader = overlay.leader().address();
+        let leader = if leader == DEFAULT_LEADER { String::new() } else { format!(" --leader {leader}") };
+        writeln!(out, "overlay query PM2.5 5 35{leader} --ca {ca} --token-file {token}")?;
         Ok(())
     }
 }

@@ -8,6 +8,7 @@ use clap::Args;
 use super::table::table;
 use super::{Failure, read_overlay, tell};
 use crate::config::{Overlay, Problem, Problems, Process, json_schema};
+use crate::load::days_on_disk;
 use crate::security::{self, SecurityError};
 
 /// Check a configuration, or print its JSON schema.
@@ -19,7 +20,7 @@ Examples:
   overlay check-config --schema > overlay.schema.json
 
 Exits 0 when nothing is wrong with the file and the certificates and tokens that it names, warnings or not; 2 with \
-every problem, each with its file and key. Whether there are data at dataset_root is not looked at.")]
+every problem, each with its file and key. Whether dataset_root holds every row is for verify-data-loading.")]
 pub(crate) struct CheckConfig {
     /// The configuration
     #[arg(value_name = "FILE", default_value = "configs/one_host_config.json")]
@@ -37,11 +38,24 @@ impl CheckConfig {
         }
         let overlay = read_overlay(&self.config, None)?;
         self.check_security(&overlay)?;
+        self.check_dataset(&overlay);
         writeln!(out, "{} describes {} processes.\n", self.config.display(), overlay.processes.len())?;
         show_processes(&mut out, &overlay)?;
         show_teams(&mut out, &overlay)?;
         show_choices(&mut out, &overlay)?;
         Ok(())
+    }
+
+    /// Warns of a dataset that is not here, which may be as it should on one of several hosts.
+    fn check_dataset(&self, overlay: &Overlay) {
+        if let Some(error) = overlay.dataset_root.as_deref().and_then(|root| days_on_disk(root).err()) {
+            let what = format!("{error}: nodes started here need --dataset-root");
+            tell(format!("warning: {}", self.problem("dataset_root", what)));
+        }
+    }
+
+    fn problem(&self, key: &str, what: String) -> Problem {
+        Problem { file: self.config.display().to_string(), key: key.to_owned(), what }
     }
 
     /// Checks the files that it names.
@@ -50,11 +64,7 @@ impl CheckConfig {
             return Ok(());
         };
         let checked = security::check(overlay, files);
-        let problem = |(key, error): (&str, SecurityError)| Problem {
-            file: self.config.display().to_string(),
-            key: key.to_owned(),
-            what: error.to_string(),
-        };
+        let problem = |(key, error): (&str, SecurityError)| self.problem(key, error.to_string());
         for warning in checked.warnings.into_iter().map(problem) {
             tell(format!("warning: {warning}"));
         }
@@ -62,7 +72,8 @@ impl CheckConfig {
             true => Ok(()),
             false => {
                 let problems = Problems(checked.problems.into_iter().map(problem).collect());
-                Err(Failure::usage(problems, "`overlay certs` makes certificates and tokens for development"))
+                let help = "they have to be readable to the user that this runs as; `overlay certs` makes some for development";
+                Err(Failure::usage(problems, help))
             }
         }
     }

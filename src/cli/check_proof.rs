@@ -23,6 +23,9 @@ use crate::plan::Query;
 use crate::scan::{self, BoundPredicate};
 use crate::store::{Digest, Store, Version};
 
+/// Differences that are shown one by one: with the wrong dataset everything differs.
+const DIFFERENCES_SHOWN: usize = 10;
+
 /// Verify a saved proof against the files, offline.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -35,8 +38,8 @@ rows matched and rows taken; pruned days have no match; days called empty have n
 encoded again, have the digest that the client got. Whether days were planned that should have been is a \
 matter of the configuration, which a proof does not hold.
 
-Exit codes: 0 the proof holds; 3 it does not, and each difference is named; 2 it cannot be read, or is no proof, or \
-the folder holds no day.")]
+Exit codes: 0 the proof holds, of a partial result for the days that it has; 3 it does not, and the first differences are \
+named; 2 it cannot be read, or is no proof, or the folder holds no day.")]
 pub(crate) struct CheckProof {
     /// A file that `overlay query --proof` wrote
     #[arg(value_name = "FILE")]
@@ -66,17 +69,11 @@ impl CheckProof {
         let loaded = load::load(&self.dataset_root, &days, &options, &|_| {})?;
         let report = check(&claim, &loaded.store);
         let mut out = Output::stdout();
-        for line in report.checked.iter().chain(&report.differences) {
+        for line in report.lines(&claim) {
             writeln!(out, "{line}")?;
         }
-        let holds = report.differences.is_empty();
-        let verdict = match report.differences.len() as u64 {
-            0 => "the proof holds".to_owned(),
-            count => format!("the proof does not hold: {}", counted(count, "difference")),
-        };
-        writeln!(out, "{verdict}")?;
         out.finish()?;
-        if holds { Ok(()) } else { Err(Failure::CheckFailed) }
+        if report.differences.is_empty() { Ok(()) } else { Err(Failure::CheckFailed) }
     }
 }
 
@@ -137,9 +134,43 @@ impl Claim {
 struct Report {
     checked: Vec<String>,
     differences: Vec<String>,
+    /// Days whose data version was compared, and those of them that have another one.
+    versions: usize,
+    other_versions: usize,
 }
 
 impl Report {
+    /// All of it as it is printed, the verdict last.
+    fn lines(&self, claim: &Claim) -> Vec<String> {
+        let mut lines = self.checked.clone();
+        lines.extend(self.differences.iter().take(DIFFERENCES_SHOWN).cloned());
+        if let more @ 1.. = self.differences.len().saturating_sub(DIFFERENCES_SHOWN) {
+            lines.push(format!("… and {} more", thousands(more as u64)));
+        }
+        if self.versions > 0 && self.other_versions == self.versions {
+            lines.push(
+                "no day has the data version of the proof: is this the dataset that was asked?".to_owned(),
+            );
+        }
+        let is_missing = |entry: &&Entry| matches!(entry.outcome, Outcome::Missing { .. });
+        let missing = claim.ledger.iter().filter(is_missing).count();
+        lines.push(match (self.differences.len() as u64, missing) {
+            (0, 0) => "the proof holds".to_owned(),
+            (0, missing) => {
+                let days = claim.ledger.len();
+                format!("the proof holds for {} of {days} days, {missing} missing", days - missing)
+            }
+            (count, _) => format!("the proof does not hold: {}", counted(count, "difference")),
+        });
+        lines
+    }
+
+    fn compare_versions(&mut self, day: Day, found: Version, expected: Version) {
+        self.versions += 1;
+        self.other_versions += usize::from(found != expected);
+        self.compare(format_args!("day {day}, data version"), found, expected);
+    }
+
     fn compare<T: PartialEq + std::fmt::Display>(
         &mut self,
         what: impl std::fmt::Display,
@@ -225,7 +256,7 @@ fn check_days(claim: &Claim, store: &Store, report: &mut Report) -> Vec<(Day, Ve
         let found = rows.len() as u64;
         match &entry.outcome {
             Outcome::Served(Served { version, rows_matched, rows_taken, .. }) => {
-                report.compare(format_args!("day {day}, data version"), found_version, *version);
+                report.compare_versions(day, found_version, *version);
                 report.compare(format_args!("day {day}, rows that match"), found, *rows_matched);
                 report.compare(format_args!("day {day}, rows taken"), found.min(left), *rows_taken);
                 left = left.saturating_sub(found);
@@ -233,7 +264,7 @@ fn check_days(claim: &Claim, store: &Store, report: &mut Report) -> Vec<(Day, Ve
                 matches.push((day, rows));
             }
             Outcome::Pruned { by, version } => {
-                report.compare(format_args!("day {day}, data version"), found_version, *version);
+                report.compare_versions(day, found_version, *version);
                 report.compare(format_args!("day {day}, pruned ({by}), rows that match"), found, 0);
             }
             Outcome::NoData { .. } => {

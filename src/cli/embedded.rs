@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::Failure;
-use super::node::listen;
+use super::node::{failure, listen};
 use super::up::{loading_bar, rows_loaded};
 use crate::config::{NodeId, Overlay};
 use crate::node::{Loading, Node, NodeError, Setup};
@@ -29,7 +29,7 @@ impl Embedded {
             let address = overlay.process(id).map(|process| process.address()).unwrap_or_default();
             listeners.push((id.clone(), listen(&address).await?.0));
         }
-        Ok(Self::start_on(overlay, listeners, root, watch)?)
+        Self::start_on(overlay, listeners, root, watch).map_err(failure)
     }
 
     /// Starts the processes of a configuration on free loopback ports, which it then names.
@@ -45,7 +45,8 @@ impl Embedded {
             listeners.push((id.clone(), incoming));
         }
         let overlay = Arc::new(overlay);
-        Ok((Self::start_on(overlay.clone(), listeners, root, false)?, overlay))
+        let nodes = Self::start_on(overlay.clone(), listeners, root, false).map_err(failure)?;
+        Ok((nodes, overlay))
     }
 
     fn start_on(

@@ -12,7 +12,7 @@ use tonic::Status;
 use super::credentials::CredentialArgs;
 use super::table::{table, thousands};
 use super::unanswered::{AN_ADDRESS, Unanswered};
-use super::{DEFAULT_LEADER, Failure, read_overlay, runtime};
+use super::{Failure, leader_or_default, read_overlay, runtime};
 use crate::client::{Client, ClientError, NodeMetrics};
 use crate::config::{Overlay, Process};
 use crate::security::Security;
@@ -28,9 +28,9 @@ Examples:
 Exits 1 when a node could not be reached, or refuses to tell; with --all the others are shown all the same, and \
 the CA is the configuration's.")]
 pub(crate) struct MetricsCommand {
-    /// The node to ask
-    #[arg(long, value_name = "HOST:PORT", default_value = DEFAULT_LEADER, conflicts_with = "all")]
-    leader: String,
+    /// The node to ask [env: OVERLAY_LEADER] [default: 127.0.0.1:60051]
+    #[arg(long, value_name = "HOST:PORT", conflicts_with = "all")]
+    leader: Option<String>,
     /// Ask every process of the configuration
     #[arg(long)]
     all: bool,
@@ -80,9 +80,10 @@ impl MetricsCommand {
         let asked = match &overlay {
             Some(overlay) => runtime.block_on(ask_all(overlay, &security)),
             None => {
-                let answer = runtime.block_on(ask(&security, &self.leader));
+                let leader = leader_or_default(self.leader);
+                let answer = runtime.block_on(ask(&security, &leader));
                 let answer = answer.map_err(|error| failure(error, &security))?;
-                vec![Asked { address: self.leader, process: None, answer: Ok(answer) }]
+                vec![Asked { address: leader, process: None, answer: Ok(answer) }]
             }
         };
         let mut out = std::io::stdout().lock();

@@ -108,7 +108,7 @@ impl NodeArguments {
             outside: Outside::system(),
             incoming,
         })
-        .map_err(|error: NodeError| Failure::usage(error, "fixtures/airnow has a small dataset"))?;
+        .map_err(failure)?;
         let state = node.state().clone();
         let progress = tell_progress(&self.id, node.loading(), say);
         tokio::pin!(progress);
@@ -119,7 +119,7 @@ impl NodeArguments {
         loop {
             tokio::select! {
                 biased;
-                ended = node.finished() => return Ok(ended?),
+                ended = node.finished() => return ended.map_err(failure),
                 () = signals.recv() => {
                     let how = if *state.stop.borrow() == Stop::Running { Stop::Graceful } else { Stop::AtOnce };
                     state.stop(how);
@@ -134,6 +134,23 @@ impl NodeArguments {
                 }
             }
         }
+    }
+}
+
+/// The failure of a command that runs nodes, with the next step.
+pub(super) fn failure(error: NodeError) -> Failure {
+    match error {
+        NodeError::UnknownProcess { .. } => Failure::usage(error, "choose one with --id"),
+        NodeError::NoDatasetRoot(_) => Failure::usage(error, "fixtures/airnow has a small dataset"),
+        NodeError::Security(_) => Failure::usage(
+            error,
+            "a node reads its certificate and key, the CA and the tokens as the user that it runs as: `chown USER FILE`; `overlay check-config`, run as that user, checks them all",
+        ),
+        NodeError::Load { .. } => Failure::with_help(
+            error,
+            "mend that file, or move it out of the dataset; `overlay verify-data-loading` names all that keep nodes from starting",
+        ),
+        NodeError::Serve { .. } => Failure::from(error),
     }
 }
 
@@ -164,7 +181,7 @@ fn bind_address(overlay: &Overlay, id: &str, bind: Option<&str>) -> Result<Strin
     let Some(process) = overlay.process(id) else {
         let known: Vec<String> = overlay.processes.keys().map(NodeId::to_string).collect();
         let error = NodeError::UnknownProcess { id: id.to_owned(), known: known.join(", ") };
-        return Err(Failure::usage(error, "choose one with --id"));
+        return Err(failure(error));
     };
     Ok(match bind {
         None => process.address(),

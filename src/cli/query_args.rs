@@ -28,7 +28,7 @@ pub(crate) struct QueryArgs {
     #[arg(value_name = "MAX", allow_negative_numbers = true, value_parser = parse_bound)]
     max: Option<Open<String>>,
     /// The node to ask; one that is not the leader answers for its own team
-    #[arg(long, value_name = "HOST:PORT", default_value = DEFAULT_LEADER)]
+    #[arg(long, value_name = "HOST:PORT", default_value = DEFAULT_LEADER, env = "OVERLAY_LEADER", hide_env_values = true)]
     leader: String,
     #[command(flatten)]
     credentials: CredentialArgs,

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::credentials::CredentialArgs;
 use super::metrics;
 use super::unanswered::Unanswered;
-use super::{DEFAULT_LEADER, Failure, read_overlay, runtime};
+use super::{Failure, leader_or_default, read_overlay, runtime};
 use crate::client::{Client, ClientError};
 use crate::config::Process;
 use crate::security::Security;
@@ -39,9 +39,9 @@ limits.grace_ms. With --all the leader goes first, those nearest to it next, eac
 it have ended, so that what runs still finds its data; their CA is the configuration's. A node that \
 is down already needs no stopping.")]
 pub(crate) struct Shutdown {
-    /// The node to stop
-    #[arg(long, value_name = "HOST:PORT", default_value = DEFAULT_LEADER, conflicts_with = "all")]
-    leader: String,
+    /// The node to stop [env: OVERLAY_LEADER] [default: 127.0.0.1:60051]
+    #[arg(long, value_name = "HOST:PORT", conflicts_with = "all")]
+    leader: Option<String>,
     /// Stop every process of the configuration
     #[arg(long)]
     all: bool,
@@ -62,12 +62,13 @@ impl Shutdown {
             true => runtime.block_on(stop_all(&self.config, &self.credentials, self.now)),
             false => {
                 let security = self.credentials.security()?;
-                let answer = runtime.block_on(stop(&security, &self.leader, self.now));
+                let leader = leader_or_default(self.leader);
+                let answer = runtime.block_on(stop(&security, &leader, self.now));
                 let answer = answer.map_err(|error| match Unanswered::of(&error) {
                     Unanswered::Refused => Failure::with_help(error, REFUSED),
                     _ => metrics::failure(error, &security),
                 })?;
-                Ok(writeln!(std::io::stdout(), "{}  {answer}", self.leader)?)
+                Ok(writeln!(std::io::stdout(), "{leader}  {answer}")?)
             }
         }
     }

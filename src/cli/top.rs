@@ -15,7 +15,7 @@ use super::credentials::CredentialArgs;
 use super::metrics::ask_all;
 use super::{Failure, read_overlay, runtime};
 
-use self::rates::{Moment, screen};
+use self::rates::{Moment, fitted, screen};
 
 /// Show what every node does, live.
 #[derive(Debug, Args)]
@@ -25,7 +25,8 @@ Examples:
   overlay top --config configs/two_hosts_config.json --every 5
 
 q or Ctrl-C ends it. p50 and p99 are times of queries that a client asked this node since the last look; share is the part \
-of all rows scanned.")]
+of all rows scanned. A node that did not answer the last look has no rates yet. Classes of clients are those that `clients` \
+of the configuration names; all others are `other`.")]
 pub(crate) struct Top {
     /// The configuration whose processes to watch
     #[arg(long, value_name = "FILE", default_value = "configs/one_host_config.json")]
@@ -71,13 +72,12 @@ impl Top {
 
 /// Draws one look after the other until the user has seen enough.
 fn watch(looks: &mpsc::Receiver<Moment>) -> Result<(), Failure> {
-    let mut shown: Option<(Moment, Moment)> = None;
+    let (mut before, mut now) = (None, None);
     loop {
         match looks.recv_timeout(Duration::from_millis(50)) {
             Ok(look) => {
-                let before = shown.take().map_or_else(|| look.clone(), |(_, last)| last);
-                shown = Some((before, look));
-                draw(shown.as_ref())?;
+                (before, now) = (now, Some(look));
+                draw(before.as_ref(), now.as_ref())?;
             }
             Err(mpsc::RecvTimeoutError::Timeout) => {}
             Err(mpsc::RecvTimeoutError::Disconnected) => return Ok(()),
@@ -85,7 +85,7 @@ fn watch(looks: &mpsc::Receiver<Moment>) -> Result<(), Failure> {
         while event::poll(Duration::ZERO)? {
             match event::read()? {
                 Event::Key(key) if ends(key) => return Ok(()),
-                Event::Resize(..) => draw(shown.as_ref())?,
+                Event::Resize(..) => draw(before.as_ref(), now.as_ref())?,
                 _ => {}
             }
         }
@@ -97,22 +97,19 @@ fn ends(key: KeyEvent) -> bool {
     key.kind == KeyEventKind::Press && (is_interrupt || matches!(key.code, KeyCode::Char('q') | KeyCode::Esc))
 }
 
-fn draw(shown: Option<&(Moment, Moment)>) -> std::io::Result<()> {
-    let Some((before, now)) = shown else { return Ok(()) };
+fn draw(before: Option<&Moment>, now: Option<&Moment>) -> std::io::Result<()> {
+    let Some(now) = now else { return Ok(()) };
     let (columns, rows) = terminal::size()?;
-    let text = screen(before, now);
+    let lines = fitted(&screen(before, now, columns.into()), columns.into(), rows.into());
     let mut out = stdout().lock();
-    queue!(out, terminal::BeginSynchronizedUpdate, cursor::MoveTo(0, 0))?;
-    for line in text.lines().take(usize::from(rows)) {
-        let line: String = line.chars().take(usize::from(columns)).collect();
-        queue!(
-            out,
-            style::Print(line),
-            terminal::Clear(terminal::ClearType::UntilNewLine),
-            cursor::MoveToNextLine(1)
-        )?;
+    queue!(out, terminal::BeginSynchronizedUpdate)?;
+    let nothing = std::iter::repeat(String::new());
+    for (row, line) in (0..rows).zip(lines.into_iter().chain(nothing)) {
+        // Cleared first: behind a line as wide as the terminal the cursor still stands on its last letter.
+        let clear = terminal::Clear(terminal::ClearType::UntilNewLine);
+        queue!(out, cursor::MoveTo(0, row), clear, style::Print(line))?;
     }
-    queue!(out, terminal::Clear(terminal::ClearType::FromCursorDown), terminal::EndSynchronizedUpdate)?;
+    queue!(out, terminal::EndSynchronizedUpdate)?;
     out.flush()
 }
 

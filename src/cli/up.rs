@@ -1,14 +1,16 @@
 //! `overlay up`: every process of a configuration that belongs to this host.
 //!
 //! Nodes are child processes (`children`), of which no orphan survives, or run inside this one. A node that
-//! was told to stop has ended, and the others go on; one that ended badly makes `up` fail at its own end.
+//! was told to stop has ended, and the others go on. One that ended badly is not started again, which is for whoever
+//! watches over processes, such as systemd: `up` says how, and fails at its own end.
 
 mod children;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,8 +25,9 @@ use tonic_health::pb::health_client::HealthClient;
 
 use self::children::{Children, Event};
 use super::embedded::Embedded;
-use super::node::{Signals, cannot_listen};
+use super::node::{Signals, cannot_listen, failure};
 use super::output::counted;
+use super::tell::tell_with_help;
 use super::{Failure, ProfileName, check_dataset_root, dataset_root, read_overlay, runtime, tell};
 use crate::config::{NodeId, Overlay, Process};
 use crate::outside::{ConnectTcp, channel};
@@ -45,8 +48,8 @@ Examples:
   overlay up --embedded --profile balanced --dataset-root DIR
 
 Prints `ready: A at HOST:PORT` when all answer healthy. Ctrl-C or SIGTERM stops them all; a second \
-one ends them at once. A node that is told to stop, as by `overlay shutdown`, leaves the others running. \
-Exits 1 if a node could not start or ended badly.")]
+one ends them at once. A node that is told to stop, as by `overlay shutdown`, leaves the others running. One that dies \
+does so too and is not started again: a warning says how to. Exits 1 if a node could not start or ended badly.")]
 pub(crate) struct Up {
     /// The configuration
     #[arg(long, value_name = "FILE", default_value = "configs/one_host_config.json")]
@@ -81,10 +84,11 @@ impl Up {
             check_dataset_root(root.as_ref().ok_or_else(|| Failure::usage("no dataset root", help))?)?;
         }
         check_addresses(&local)?;
+        let endings = Endings::new(self.start_again(root.as_deref()));
         let runtime = runtime()?;
         let result = match self.embedded {
-            true => runtime.block_on(embedded(overlay, local, root, self.watch)),
-            false => runtime.block_on(self.children(&overlay, &local, root)),
+            true => runtime.block_on(embedded(overlay, local, root, self.watch, endings)),
+            false => runtime.block_on(self.children(&overlay, &local, root, endings)),
         };
         runtime.shutdown_background();
         result
@@ -95,6 +99,7 @@ impl Up {
         overlay: &Overlay,
         local: &[Process],
         root: Option<PathBuf>,
+        mut endings: Endings,
     ) -> Result<(), Failure> {
         let mut signals = Signals::new()?;
         if let Some(folder) = &self.log_dir {
@@ -110,26 +115,38 @@ impl Up {
             let command = self.command(process, root.as_ref())?;
             children.start(command, &process.id, self.log_dir.as_deref())?;
         }
-        let mut endings = Endings::default();
         let served = serve(overlay, local, &mut children, &mut signals, &mut endings).await;
+        endings.start_again = None;
         children.stop(overlay.limits.grace() + BEYOND_GRACE, &mut signals, &mut endings).await;
         served.and(endings.outcome())
     }
 
     fn command(&self, process: &Process, root: Option<&PathBuf>) -> std::io::Result<Command> {
         let mut command = Command::new(std::env::current_exe()?);
-        command.arg("node").arg("--config").arg(&self.config).args(["--id", process.id.as_str()]);
-        command.arg("--stop-with-stdin");
+        command.args(self.node_arguments(root.map(|root| &**root)));
+        command.args(["--stop-with-stdin", "--id", process.id.as_str()]);
+        Ok(command)
+    }
+
+    /// What a person types to start a node again, but for its id.
+    fn start_again(&self, root: Option<&Path>) -> String {
+        let arguments = self.node_arguments(root);
+        let words: Vec<_> = arguments.iter().map(|argument| argument.to_string_lossy()).collect();
+        format!("overlay {} --id", words.join(" "))
+    }
+
+    fn node_arguments(&self, root: Option<&Path>) -> Vec<OsString> {
+        let mut arguments = vec!["node".into(), "--config".into(), self.config.clone().into_os_string()];
         if let Some(root) = root {
-            command.arg("--dataset-root").arg(root);
+            arguments.extend(["--dataset-root".into(), root.as_os_str().to_owned()]);
         }
         if self.watch {
-            command.arg("--watch");
+            arguments.push("--watch".into());
         }
         if let Some(profile) = self.profile {
-            command.args(["--profile", profile.name()]);
+            arguments.extend(["--profile".into(), profile.name().into()]);
         }
-        Ok(command)
+        arguments
     }
 }
 
@@ -248,18 +265,30 @@ pub(super) fn rows_loaded(rows: u64) -> String {
 }
 
 /// What became of nodes that were to serve until they are told to stop.
-#[derive(Default)]
 struct Endings {
     badly: Vec<String>,
+    /// The command that starts a node again, but for its id; none once all are to stop.
+    start_again: Option<String>,
 }
 
 impl Endings {
+    fn new(start_again: String) -> Self {
+        Endings { badly: Vec::new(), start_again: Some(start_again) }
+    }
+
     /// Says that a node has ended, and keeps in mind if it ended badly.
     fn note(&mut self, id: &NodeId, ended: Result<(), String>) {
         match ended {
             Ok(()) => tell(format!("note: node `{id}` has ended")),
             Err(why) => {
-                tell(format!("warning: node `{id}` has ended badly: {why}"));
+                let help =
+                    self.start_again.as_ref().map(|command| format!("start it again with `{command} {id}`"));
+                tell_with_help(
+                    "warning",
+                    &format!("node `{id}` has ended badly: {why}"),
+                    &[],
+                    help.as_deref(),
+                );
                 self.badly.push(format!("`{id}` ({why})"));
             }
         }
@@ -330,6 +359,7 @@ async fn embedded(
     local: Vec<Process>,
     root: Option<PathBuf>,
     watch: bool,
+    mut endings: Endings,
 ) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
     let ids: Vec<NodeId> = local.iter().map(|process| process.id.clone()).collect();
@@ -337,10 +367,9 @@ async fn embedded(
     tokio::select! {
         biased;
         () = signals.recv() => return Ok(()),
-        ready = nodes.ready() => ready?,
+        ready = nodes.ready() => ready.map_err(failure)?,
     }
     announce(&overlay, &local)?;
-    let mut endings = Endings::default();
     let mut stopping = false;
     loop {
         tokio::select! {
@@ -350,6 +379,7 @@ async fn embedded(
                     break;
                 }
                 stopping = true;
+                endings.start_again = None;
                 nodes.stop();
             }
             ended = nodes.next_ended() => match ended {

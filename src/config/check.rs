@@ -202,13 +202,13 @@ fn cross_limits(limits: &super::Limits, reader: &mut Reader) {
 
 /// The id of the one leader.
 fn leader(processes: &[DraftProcess], reader: &mut Reader) -> Option<NodeId> {
-    if processes.iter().any(|process| process.role.is_none()) {
-        return None;
-    }
+    let all_read = processes.iter().all(|process| process.role.is_some());
     let leaders: Vec<&DraftProcess> =
         processes.iter().filter(|process| process.role == Some(Role::Leader)).collect();
     match leaders.as_slice() {
         [leader] => return Some(NodeId::from(leader.id.as_str())),
+        // One whose role could not be read may be it.
+        [] if !all_read => {}
         [] => reader.problem("processes", "no process has the role leader: exactly one must"),
         several => {
             let ids: Vec<String> =

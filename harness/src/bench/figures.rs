@@ -6,7 +6,7 @@ use std::fmt;
 use serde::Serialize;
 
 use super::THREADS;
-use crate::report::{BarChart, Page, Table, Text};
+use crate::report::{BarChart, Origin, Page, Table, Text};
 
 /// What is measured, in every round or once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -273,6 +273,7 @@ impl Report {
     pub fn page(&self) -> Page {
         let mut page = Page::new("How fast the overlay is");
         page.paragraph(&self.about());
+        page.paragraph(&format!("Measured with {}.", Origin::measured()));
         page.table(&self.table());
         let ratio = |figure: &&Figure| {
             let (name, _) = figure.reference?;

@@ -10,6 +10,7 @@ use super::load::run_time;
 use super::output::{check_paths, publish};
 use crate::abandon::Plan;
 use crate::failover::node_binary;
+use crate::report::Origin;
 
 /// The nodes are processes of their own, at free ports on loopback, with leases of five seconds.
 #[derive(Args)]
@@ -53,7 +54,7 @@ impl Abandon {
             rounds: self.rounds.into(),
         };
         let report = tokio::runtime::Runtime::new()?.block_on(plan.run(|round| eprintln!("{round}")))?;
-        publish(&report, self.output.as_deref())?;
+        publish(&report, &Origin::measured(), self.output.as_deref())?;
         match report.holds() {
             true => Ok(()),
             false => Err("something was left behind, or live clients were slowed down".into()),

@@ -10,6 +10,7 @@ use super::load::run_time;
 use super::output::{check_folder, check_paths, publish, write_file};
 use crate::bench::Plan;
 use crate::failover::node_binary;
+use crate::report::Origin;
 
 /// The nodes are processes of their own, at free ports on loopback; nothing that is drained is in a cache.
 #[derive(Args)]
@@ -54,7 +55,7 @@ impl Bench {
             python: self.peers,
         };
         let report = tokio::runtime::Runtime::new()?.block_on(plan.run(|said| eprintln!("{said}")))?;
-        publish(&report, self.output.as_deref())?;
+        publish(&report, &Origin::measured(), self.output.as_deref())?;
         if let Some(path) = &self.html {
             print!("{}", write_file(path, &report.page().to_string())?);
         }

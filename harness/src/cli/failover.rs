@@ -9,6 +9,7 @@ use super::Failure;
 use super::load::run_time;
 use super::output::{check_paths, publish};
 use crate::failover::{Plan, node_binary};
+use crate::report::Origin;
 
 /// The nodes are processes of their own, at free ports on loopback; edges are cut between network namespaces.
 #[derive(Args)]
@@ -56,7 +57,7 @@ impl Failover {
             let verdict = if row.as_promised { "as promised" } else { "NOT AS PROMISED" };
             eprintln!("{}: {} right, {verdict}", row.fault, row.right);
         }))?;
-        publish(&table, self.output.as_deref())?;
+        publish(&table, &Origin::measured(), self.output.as_deref())?;
         match table.is_as_promised() {
             true => Ok(()),
             false => Err("some trials were not as promised".into()),

@@ -10,6 +10,7 @@ use super::load::run_time;
 use super::output::{check_paths, publish};
 use crate::failover::node_binary;
 use crate::fairness::{Heavy, Plan};
+use crate::report::Origin;
 use crate::rivals::Schedule;
 
 /// The nodes are processes of their own, at free ports on loopback; nothing that is asked is in a cache.
@@ -61,7 +62,7 @@ impl Fairness {
             rounds: self.rounds.into(),
         };
         let report = tokio::runtime::Runtime::new()?.block_on(plan.run(|one| eprintln!("{one}")))?;
-        publish(&report, self.output.as_deref())?;
+        publish(&report, &Origin::measured(), self.output.as_deref())?;
         match report.holds() {
             true => Ok(()),
             false => {

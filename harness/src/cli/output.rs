@@ -7,6 +7,16 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::Failure;
+use crate::report::Origin;
+
+/// A report as it is written: with what its figures are cited with.
+#[derive(Serialize)]
+struct Published<'a, R> {
+    #[serde(flatten)]
+    origin: &'a Origin,
+    #[serde(flatten)]
+    report: &'a R,
+}
 
 /// Checks the paths of a run over processes: its dataset, and where its report goes.
 pub(super) fn check_paths(dataset_root: &Path, output: Option<&Path>) -> Result<(), Failure> {
@@ -18,10 +28,15 @@ pub(super) fn check_paths(dataset_root: &Path, output: Option<&Path>) -> Result<
 }
 
 /// Prints a report, and writes it as JSON where that is wanted.
-pub(super) fn publish(report: &(impl Display + Serialize), output: Option<&Path>) -> Result<(), Failure> {
+pub(super) fn publish(
+    report: &(impl Display + Serialize),
+    origin: &Origin,
+    output: Option<&Path>,
+) -> Result<(), Failure> {
     print!("{report}");
     if let Some(path) = output {
-        println!("{}", write_file(path, &(serde_json::to_string_pretty(report)? + "\n"))?.trim_end());
+        let published = Published { origin, report };
+        println!("{}", write_file(path, &(serde_json::to_string_pretty(&published)? + "\n"))?.trim_end());
     }
     Ok(())
 }

@@ -43,7 +43,9 @@ pub(super) struct Policies {
 impl Policies {
     /// Runs the workload under every policy, prints and writes the figures.
     pub(super) fn run(self) -> Result<(), Failure> {
-        let comparison = compare(&self.workload()?);
+        let (workload, seed) = self.workload()?;
+        let mut comparison = compare(&workload);
+        comparison.origin.seed = seed;
         print!("{comparison}");
         let json = serde_json::to_string_pretty(&comparison)? + "\n";
         for (path, text) in [(self.output, json), (self.report, comparison.page().to_string())] {
@@ -54,16 +56,18 @@ impl Policies {
         Ok(())
     }
 
-    fn workload(&self) -> Result<Workload, Failure> {
+    /// The workload, and the seed that it was generated from.
+    fn workload(&self) -> Result<(Workload, Option<u64>), Failure> {
         let name = &self.workload;
         if let Ok(generated) = Generated::from_str(name, false) {
-            return Ok(generated.workload(self.seed));
+            return Ok((generated.workload(self.seed), Some(self.seed)));
         }
         let text = fs::read_to_string(name).map_err(|error| {
             Failure::usage(format!(
                 "`{name}` is no generated workload (flood, lopsided, mixed) and cannot be read: {error}"
             ))
         })?;
-        Workload::parse(&text).map_err(|error| Failure::usage(format!("{name}: {error}")))
+        let workload = Workload::parse(&text).map_err(|error| Failure::usage(format!("{name}: {error}")))?;
+        Ok((workload, None))
     }
 }

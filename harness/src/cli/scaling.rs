@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::Failure;
 use super::output::{check_folder, publish, write_file};
 use crate::failover::node_binary;
-use crate::report::Page;
+use crate::report::{Origin, Page};
 use crate::scaling::{nodes, rows};
 
 #[derive(Args)]
@@ -75,12 +75,13 @@ impl Scaling {
                 let gb = (plan.most_rows * rows::BYTES_ON_DISK) as f64 / 1e9;
                 eprintln!("the data take about {gb:.1} GB on disk until the end");
                 let report = tokio::runtime::Runtime::new()?.block_on(plan.run(progress))?;
-                self.publish(&report, report.page(), report.holds())
+                self.publish(&report, &Origin::measured(), report.page(), report.holds())
             }
             Against::Nodes(Nodes { nodes, seed }) => {
                 let nodes = nodes.iter().copied().map(usize::from).collect();
                 let report = nodes::Plan { nodes, seed: *seed }.run(progress)?;
-                self.publish(&report, report.page(), report.holds())
+                let origin = Origin { seed: Some(*seed), ..Origin::measured() };
+                self.publish(&report, &origin, report.page(), report.holds())
             }
         }
     }
@@ -88,10 +89,12 @@ impl Scaling {
     fn publish(
         &self,
         report: &(impl std::fmt::Display + Serialize),
-        page: Page,
+        origin: &Origin,
+        mut page: Page,
         holds: bool,
     ) -> Result<(), Failure> {
-        publish(report, self.output.as_deref())?;
+        publish(report, origin, self.output.as_deref())?;
+        page.paragraph(&format!("Measured with {origin}."));
         if let Some(path) = &self.report {
             print!("{}", write_file(path, &page.to_string())?);
         }

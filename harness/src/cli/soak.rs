@@ -9,6 +9,7 @@ use super::Failure;
 use super::load::run_time;
 use super::output::{check_paths, publish};
 use crate::failover::node_binary;
+use crate::report::Origin;
 use crate::soak::Plan;
 
 /// Nodes are killed, hang, and are told to stop, at random; the leader stays.
@@ -53,7 +54,7 @@ impl Soak {
             seed: self.seed.unwrap_or_else(|| fastrand::u64(..1 << 32)),
         };
         let report = tokio::runtime::Runtime::new()?.block_on(plan.run(|line| eprintln!("{line}")))?;
-        publish(&report, self.output.as_deref())?;
+        publish(&report, &Origin::measured(), self.output.as_deref())?;
         match report.holds() {
             true => Ok(()),
             false => Err("an answer was wrong, or a process grew".into()),

@@ -45,6 +45,7 @@ pub struct NodeUsage {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[expect(missing_docs, reason = "each is the metric of its name")]
 pub struct NodeCounters {
+    pub version: String,
     pub incarnation: u64,
     pub queries_total: u64,
     pub rejected_total: u64,
@@ -94,7 +95,10 @@ impl NodeCounters {
     fn new(metrics: &NodeMetrics) -> Self {
         let value = |name| exposed(&metrics.exposition, name);
         let down = metrics.neighbours.iter().filter(|neighbour| neighbour.state != "up").count();
+        let build = metrics.exposition.split_once("overlay_build_info{version=\"");
+        let version = build.and_then(|(_, behind)| behind.split_once('"'));
         NodeCounters {
+            version: version.map_or("unknown", |(version, _)| version).to_owned(),
             incarnation: metrics.incarnation,
             queries_total: metrics.queries_total,
             rejected_total: metrics.rejected_total,

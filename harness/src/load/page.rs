@@ -1,5 +1,7 @@
 //! The report of a load run to look at.
 
+use std::collections::BTreeSet;
+
 use crate::report::{Axis, BarChart, LineChart, Page, Series, Table};
 
 use super::NodeUsage;
@@ -13,6 +15,7 @@ impl LoadResults {
     pub fn page(&self) -> Page {
         let mut page = Page::new(&self.title());
         page.paragraph(&self.summary());
+        page.paragraph(&self.cited_with());
         if let Err(why) = self.verdict() {
             page.paragraph(&format!("Failed: {why}."));
         }
@@ -53,6 +56,17 @@ impl LoadResults {
             self.rejected_requests,
             self.wrong_answers
         )
+    }
+
+    fn cited_with(&self) -> String {
+        let counters = self.nodes.iter().filter_map(|usage| usage.after.as_ref().or(usage.before.as_ref()));
+        let versions: BTreeSet<&str> = counters.map(|counters| &*counters.version).collect();
+        let nodes = Vec::from_iter(versions).join(" and ");
+        let seed = match self.work {
+            WorkDone::Open { seed, .. } => format!(", seed {seed}"),
+            _ => String::new(),
+        };
+        format!("Measured with {}{seed}; the nodes are overlay {nodes}.", self.origin)
     }
 
     fn failures_table(&self) -> Table {

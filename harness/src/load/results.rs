@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::nodes::QueueSamples;
 use super::recorder::{Counts, Latencies, Share, Tally};
 use super::{Arrivals, Judged, LoadPlan, NodeUsage, Work};
+use crate::report::Origin;
 
 /// The results of a load run. Of latencies, hops and records only successes count; without any, they are null.
 #[derive(Clone, Debug, Serialize)]
@@ -93,6 +94,9 @@ pub struct LoadResults {
     pub arrivals: Option<Arrivals>,
     /// Looks at the node's queue.
     pub queue_samples: u64,
+    /// What the figures are cited with, beside the version of the nodes.
+    #[serde(flatten)]
+    pub origin: Origin,
     /// When the first request was sent, UTC.
     pub started_at: String,
     /// The node.
@@ -276,6 +280,7 @@ impl LoadResults {
             thresholds: plan.thresholds.iter().map(|threshold| threshold.judge(tally, seconds)).collect(),
             arrivals,
             queue_samples: queue.samples,
+            origin: Origin::measured(),
             started_at: timestamp(started_at),
             host: plan.host.clone(),
             users: plan.users,

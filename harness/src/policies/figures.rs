@@ -7,10 +7,14 @@ use serde::Serialize;
 
 use super::{Outcome, Run, Workload, served_until};
 use crate::fluid::Fluid;
+use crate::report::Origin;
 
 /// One workload under several policies.
 #[derive(Clone, Debug, Serialize)]
 pub struct Comparison {
+    /// What it is cited with.
+    #[serde(flatten)]
+    pub origin: Origin,
     /// The workload's name.
     pub workload: String,
     /// Its arrivals.
@@ -72,6 +76,7 @@ impl Comparison {
                 .collect(),
         };
         Comparison {
+            origin: Origin::computed(),
             workload: workload.name.clone(),
             queries: workload.arrivals.len(),
             rows,

@@ -14,6 +14,7 @@ impl Comparison {
              that divides itself gives them: 1 is perfectly fair.",
             self.queries, self.rows
         ));
+        page.paragraph(&format!("Computed with {}.", self.origin));
         page.table(&self.table());
         page.bars(&self.bars("Jain's index of service", "", |figures| figures.jain));
         page.bars(

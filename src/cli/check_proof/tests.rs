@@ -107,6 +107,39 @@ fn false_prunings_and_false_emptiness_are_named() {
 }
 
 #[test]
+fn proof_of_a_partial_result_holds_for_the_days_that_it_has() {
+    let store = store();
+    let mut proof = proof(&store);
+    proof["query"]["allow_partial"] = true.into();
+    proof["ledger"][1] = serde_json::json!(
+        {"day": "20200811", "team": "green", "outcome": "missing", "why": "not ready", "nodes_tried": ["B"]}
+    );
+    let claim = Proof::read(&proof.to_string()).and_then(Claim::new).unwrap();
+    let lines = check(&claim, &store).lines(&claim);
+    assert_eq!(lines.last().unwrap(), "the proof holds for 1 of 2 days, 1 missing");
+}
+
+/// Goal: whoever names the wrong folder is told so, and not by hundreds of lines.
+#[test]
+fn where_everything_differs_the_first_differences_are_shown() {
+    let store = store();
+    let claim = Proof::read(&proof(&store).to_string()).and_then(Claim::new).unwrap();
+    let differences = (1..=12).map(|number| format!("difference {number}")).collect();
+    let report = Report { differences, versions: 2, other_versions: 2, ..Report::default() };
+    assert_eq!(
+        report.lines(&claim)[9..],
+        [
+            "difference 10",
+            "… and 2 more",
+            "no day has the data version of the proof: is this the dataset that was asked?",
+            "the proof does not hold: 12 differences",
+        ]
+    );
+    let other = check(&claim, &Store::default());
+    assert_eq!((other.versions, other.other_versions), (1, 1));
+}
+
+#[test]
 fn what_is_no_proof_is_refused() {
     let store = store();
     for (pointer, value, said) in [

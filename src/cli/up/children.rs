@@ -18,13 +18,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::Endings;
 use crate::cli::node::Signals;
+use crate::cli::tell::{is_json, of_process};
 use crate::config::NodeId;
 
 /// Events that wait for us; beyond them children wait with what they say.
 const EVENTS_WAITING: usize = 64;
 
-/// Where the lines of a log go, and what precedes each.
-type Log = (Box<dyn Write + Send>, String);
+/// Where the lines of a log go, and what a line of a node becomes there.
+type Log = (Box<dyn Write + Send>, fn(&str, &str) -> String);
 
 /// What a child said, or that it is no more.
 pub(super) enum Event {
@@ -48,7 +49,7 @@ impl Children {
         Children { running: BTreeMap::new(), events, sender, kill: CancellationToken::new() }
     }
 
-    /// Starts one; its log goes to a file in `log_dir`, or else to standard error behind its name.
+    /// Starts one; its log goes to a file in `log_dir`, or else to standard error with its name.
     pub(super) fn start(
         &mut self,
         mut command: Command,
@@ -56,8 +57,11 @@ impl Children {
         log_dir: Option<&Path>,
     ) -> io::Result<()> {
         let log: Log = match log_dir {
-            Some(folder) => (Box::new(File::create(folder.join(format!("{id}.log")))?), String::new()),
-            None => (Box::new(io::stderr()), format!("[{id}] ")),
+            Some(folder) => {
+                (Box::new(File::create(folder.join(format!("{id}.log")))?), |_, line| line.to_owned())
+            }
+            None if is_json() => (Box::new(io::stderr()), of_process),
+            None => (Box::new(io::stderr()), |id, line| format!("[{id}] {line}")),
         };
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         // Ctrl-C on the terminal is for us alone; we pass it on.
@@ -119,7 +123,7 @@ impl Children {
 async fn follow(
     mut child: Child,
     id: NodeId,
-    (mut log, prefix): Log,
+    (mut log, shown): Log,
     events: mpsc::Sender<Event>,
     kill: CancellationToken,
 ) {
@@ -140,7 +144,7 @@ async fn follow(
                 _ => stdout_open = false,
             },
             line = stderr.next_line(), if stderr_open => match line {
-                Ok(Some(line)) => drop(log.write_all(format!("{prefix}{line}\n").as_bytes())),
+                Ok(Some(line)) => drop(log.write_all((shown(&id, &line) + "\n").as_bytes())),
                 _ => stderr_open = false,
             },
             () = kill.cancelled(), if !killed => {
