@@ -83,7 +83,7 @@ pub(super) enum Kind {
     Cancel,
     /// Something goes wrong; or it ends, if enough is wrong.
     Fault,
-    /// A node that takes other data while somebody asks; or what went wrong first ends, if enough is wrong.
+    /// A node that takes other data while somebody asks, and a result that keeps its own; or what went wrong first ends, if enough is wrong.
     Replace,
     /// A node that is gone; or back, if one is.
     Crash,

@@ -166,8 +166,13 @@ impl Resolving<'_> {
             Kind::Cancel => rng.choice(&self.opened).map(|&opened_at| Step::Cancel { opened_at }),
             Kind::Fault => self.begin_or_heal(|topology| fault(rng, topology)),
             Kind::Replace => {
-                let step = self.begin_or_heal(|topology| Some(Fault::replace(any_node(rng, topology))));
-                step.map(|step| self.while_asking(step, draft, rng))
+                match self.begin_or_heal(|topology| Some(Fault::replace(any_node(rng, topology)))) {
+                    Some(Step::Inject(Fault::Replace { node })) => {
+                        self.replace(node, draft, rng);
+                        None
+                    }
+                    step => step,
+                }
             }
             Kind::Crash => self.begin_or_heal(|topology| Some(Fault::crash(any_node(rng, topology)))),
             Kind::Heal => self.heal(),
@@ -196,14 +201,22 @@ impl Resolving<'_> {
         Some(Step::Inject(fault))
     }
 
-    /// Has a node take other data while somebody asks, not between two steps.
-    fn while_asking(&self, step: Step, draft: &Draft, rng: &mut fastrand::Rng) -> Step {
-        match step {
-            Step::Inject(Fault::Replace { node }) => {
-                Step::Replace { node, after: on_the_way(rng), questions: self.questions(draft, rng) }
-            }
-            step => step,
-        }
+    /// Has a node take other data while somebody asks, and then all of a result read that was opened before.
+    fn replace(&mut self, node: String, draft: &Draft, rng: &mut fastrand::Rng) {
+        let everything = Question {
+            node: self.topology.leader().to_owned(),
+            form: Form::Json,
+            query: OracleQuery::default(),
+            aggregate: None,
+            chunk_rows: None,
+            allow_partial: false,
+        };
+        self.steps.push(Step::Open(Box::new(everything)));
+        let opened_at = self.steps.len();
+        self.opened.push(opened_at);
+        let (after, questions) = (on_the_way(rng), self.questions(draft, rng));
+        self.steps.push(Step::Replace { node, after, questions });
+        self.steps.push(Step::Read { opened_at, way: Way::Stream, indices: vec![0] });
     }
 
     /// Only while nothing is wrong, so that it is seen whether all find it again.
