@@ -109,7 +109,8 @@ fn hedges_stay_within_their_share() {
 /// Goal: a query that may not retry says so, and names the holder that failed.
 #[tokio::test(flavor = "multi_thread")]
 async fn query_without_retries_fails_with_its_limit() {
-    let limits = json!({"limits": {"query_retries": 0, "probe_ms": 600_000}});
+    // A neighbour that a busy machine makes late is not to be taken for hanging: nobody asks it again.
+    let limits = json!({"limits": {"query_retries": 0, "probe_ms": 600_000, "keepalive_ms": 20_000}});
     let mut cluster = InProcessCluster::start(ClusterSpec::fixtures().with(limits)).await.unwrap();
     let client = cluster.client("A", "once").unwrap();
     for limit in 1..4 {
@@ -131,7 +132,8 @@ async fn query_without_retries_fails_with_its_limit() {
 /// Goal: a neighbour gets no more retries than it may, and whoever asks learns when to come back.
 #[tokio::test(flavor = "multi_thread")]
 async fn neighbour_without_retries_is_overloaded() {
-    let limits = json!({"limits": {"neighbour_retries": 0, "probe_ms": 600_000}});
+    // A neighbour that a busy machine makes late is not to be taken for hanging: nobody asks it again.
+    let limits = json!({"limits": {"neighbour_retries": 0, "probe_ms": 600_000, "keepalive_ms": 20_000}});
     let mut cluster = InProcessCluster::start(ClusterSpec::fixtures().with(limits)).await.unwrap();
     let client = cluster.client("A", "once").unwrap();
     for limit in 1..4 {
