@@ -281,7 +281,7 @@ impl Coordinator {
             planning.record("overlay.days", plan.days.len() as i64);
             let lacks_days = plan.days.iter().any(|planned| matches!(planned.fate, Fate::OutOfReach { .. }));
             let key = plan.key();
-            let cached = self.results.get(&key).filter(|result_set| self.can_be_read(result_set));
+            let cached = self.results.get(&key).filter(|result_set| self.can_be_read(&plan, result_set));
             self.metrics.cache_use("result", cached.is_some());
             if let Some(result_set) = cached {
                 trace::note("overlay.cached", true);
@@ -319,16 +319,18 @@ impl Coordinator {
         unreachable!("the loop ends by returning")
     }
 
-    /// Whether the chunks of a result that was kept are here, or somebody can be asked for them, as far as is known. What is not
-    /// complete is said by the query, and not by a chunk in the middle.
-    fn can_be_read(&self, result_set: &ResultSet) -> bool {
+    /// Whether the chunks of a result that was kept are here, or somebody who has its versions can be asked for them, as far as is
+    /// known: `plan` is of the same result, and new. What is not complete is said by the query, and not by a chunk in the middle.
+    fn can_be_read(&self, plan: &QueryPlan, result_set: &ResultSet) -> bool {
         let snapshot = self.gather.relay().directory().snapshot();
         if snapshot.marked.is_empty() {
             return true;
         }
-        let is_lost = |day: Day| !snapshot.reaches(self.placement.holders(day));
+        let out_of_reach = plan.asks().filter(|(_, ask)| !snapshot.reaches(&ask.holders));
+        let out_of_reach: BTreeSet<Day> = out_of_reach.map(|(planned, _)| planned.day).collect();
         let with_rows = coverage::rows_taken(&result_set.ledger).filter(|(_, served)| served.rows_taken > 0);
-        let lost: BTreeSet<Day> = with_rows.map(|(day, _)| day).filter(|day| is_lost(*day)).collect();
+        let with_rows: BTreeSet<Day> = with_rows.map(|(day, _)| day).collect();
+        let lost = &out_of_reach & &with_rows;
         if lost.is_empty() {
             return true;
         }

@@ -17,9 +17,9 @@ use crate::config::NodeId;
 use crate::day::Day;
 use crate::store::{DayStatistics, Version};
 
-/// Replaced versions that a node tells of, of all its days together: what it tells stays some hundred KB, however fast its
-/// files change.
-pub const MAX_REPLACED_TOLD: usize = 1000;
+/// Replaced versions that a node tells of, of all its days together: its inventory is read again with each change of its files,
+/// by a query that waits for it, and grows by some 300 bytes for each.
+pub const MAX_REPLACED_TOLD: usize = 100;
 
 /// What one node says of itself.
 #[derive(Clone, Debug, PartialEq)]

@@ -23,6 +23,9 @@ pub fn without_rows(query: &Query, ledger: &[Entry], rows: u64) -> Option<String
     }
     let parameter = query.predicate.parameter.as_deref().map(shown);
     let lacking = parameter.filter(|name| ledger.iter().all(|entry| is_without(name, &entry.outcome)));
+    if ledger.iter().all(|entry| matches!(entry.outcome, Outcome::NoData { .. })) {
+        return Some(format!("none of {} has data", days(ledger.len())));
+    }
     Some(match lacking {
         Some(parameter) => format!(
             "none of {} has a row of parameter `{parameter}`; names are as in the files, such as PM2.5 or OZONE",
@@ -70,8 +73,9 @@ mod tests {
         let said = without_rows(&query, std::slice::from_ref(&lacking), 0).unwrap();
         assert!(said.starts_with("none of 1 day has a row of parameter `PM25`"), "{said}");
         let empty = entry(20200811, Outcome::NoData { node: "B".to_owned() });
-        let said = without_rows(&query, &[lacking.clone(), empty], 0).unwrap();
-        assert!(said.starts_with("none of 2 days"), "{said}");
+        let said = without_rows(&query, &[lacking.clone(), empty.clone()], 0).unwrap();
+        assert!(said.starts_with("none of 2 days has a row of"), "{said}");
+        assert_eq!(without_rows(&query, &[empty], 0).unwrap(), "none of 1 day has data");
         let other = entry(20200811, pruned("largest concentration 4"));
         assert_eq!(without_rows(&query, &[lacking, other], 0).unwrap(), "nothing matches");
     }

@@ -193,6 +193,17 @@ async fn replaced_data_that_find_no_room_go() {
     assert_eq!(held.read_first_row().await, 0);
 }
 
+/// Goal: that a day had no data, which takes no room, is not forgotten to make some.
+#[tokio::test]
+async fn day_without_data_takes_no_room_of_what_is_replaced() {
+    let held = Held::new(json!({"replaced_bytes": 0}));
+    for text in ["", &row(1), &row(2)] {
+        held.take(text, Instant::now());
+    }
+    let replaced: Vec<Version> = held.told().replaced.into_keys().collect();
+    assert_eq!(replaced, [Version::of_no_data()]);
+}
+
 #[tokio::test]
 async fn look_that_finds_nothing_new_tells_nobody() {
     let held = Held::new(json!({}));

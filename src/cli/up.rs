@@ -131,7 +131,7 @@ impl Up {
     /// What a person types to start a node again, but for its id.
     fn start_again(&self, root: Option<&Path>) -> String {
         let arguments = self.node_arguments(root);
-        let words: Vec<_> = arguments.iter().map(|argument| argument.to_string_lossy()).collect();
+        let words: Vec<_> = arguments.iter().map(|argument| quoted(&argument.to_string_lossy())).collect();
         format!("overlay {} --id", words.join(" "))
     }
 
@@ -389,6 +389,15 @@ async fn embedded(
         }
     }
     endings.outcome()
+}
+
+/// A word as a shell takes it for one.
+fn quoted(word: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:=@%+,".contains(&byte);
+    match !word.is_empty() && word.bytes().all(is_plain) {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', r"'\''")),
+    }
 }
 
 #[cfg(test)]

@@ -103,6 +103,10 @@ impl Data {
             if until > now && store.replaced_bytes() <= most_bytes {
                 break;
             }
+            // That a day had no data takes no room.
+            if until > now && version == Version::of_no_data() {
+                continue;
+            }
             store.forget_replaced(day, version);
             self.replaced_until.remove(&(day, version));
         }

@@ -250,7 +250,7 @@ fn statistics_that_contradict_each_other_are_refused() {
         (|day| day.replaced[0].rows = 1, "1 rows and 0 rejected ones of no file"),
         (|day| day.replaced[0].version = vec![1; 16], "has replaced itself"),
         (|day| day.replaced.push(day.replaced[0].clone()), "a version comes twice"),
-        (|day| day.replaced = others(1001), "1001 replaced versions at node `B`, limit 1000"),
+        (|day| day.replaced = others(101), "101 replaced versions at node `B`, limit 100"),
     ];
     for (lie, said) in lies {
         let refused = inventory_with(lie).unwrap_err();
