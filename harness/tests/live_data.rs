@@ -12,8 +12,10 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use futures::future::join;
 use overlay::client::{Client, ClientError, QueryResult};
+use overlay::coverage::{Entry, Outcome};
 use overlay::frame::Encoding;
 use overlay::plan::Query;
+use overlay::store::Version;
 use overlay_harness::answer::{self, assert_equal_rows};
 use overlay_harness::cluster::{
     Cluster, ClusterSpec, Driver, InProcessCluster, ProcessCluster, fixtures, wait_until,
@@ -275,6 +277,38 @@ async fn result_set_of_data_that_had_to_go_is_not_resumed() {
     assert_eq!(status.code(), Code::DataLoss, "{error}");
     assert!(status.message().contains("20200814"), "{error}");
     assert!(status.message().contains("no holder has version"), "{error}");
+}
+
+/// Goal: a result that is known is not answered with where nobody is left who has its data, though others have the day. Method: all
+/// but F, which keeps what is replaced, start anew; then F is gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn result_of_replaced_data_is_refused_when_nobody_who_keeps_them_is_left() {
+    let data = ChangingData::new(&fixtures());
+    let no_chunks = json!({"cache": {"chunk_bytes": 0}});
+    let mut cluster = InProcessCluster::start(watching(&data).with(no_chunks)).await.unwrap();
+    let client = cluster.client("A", "reader").unwrap();
+    let oldest = client.query(&rows_query(Some(25))).await.unwrap();
+    let version = |entry: &Entry| match &entry.outcome {
+        Outcome::Served(served) => (entry.day, served.version),
+        Outcome::Pruned { version, .. } => (entry.day, *version),
+        _ => (entry.day, Version::of_no_data()),
+    };
+    let expected_versions = oldest.ledger.iter().map(version).collect();
+    let resumed = Query { expected_versions, ..rows_query(Some(25)) };
+    data.change(2);
+    for holder in ["D", "E", "F"].map(|node| cluster.client(node, "operator").unwrap()) {
+        let taken = async || metric(&holder, "overlay_replaced_days_total").await > 0.0;
+        wait_until(WITHIN, async || taken().await.then_some(())).await.expect("the new file is taken");
+    }
+    for node in ["D", "E"] {
+        cluster.restart(node).await.unwrap();
+    }
+    let found = wait_until(WITHIN, async || client.query(&resumed).await.ok()).await;
+    assert_eq!(found.expect("F keeps the data").manifest.total_records, oldest.manifest.total_records);
+    cluster.crash("F").await.unwrap();
+    let refused = wait_until(WITHIN, async || client.query(&resumed).await.err()).await;
+    let refused = refused.expect("nobody has the data").to_string();
+    assert!(refused.contains("20200821"), "{refused}");
 }
 
 /// Method: with no room for replaced data, a result set of them says that they are lost, instead of giving others.
