@@ -457,7 +457,10 @@ def check_names(page):
 
 def check_refusal(page):
     """Nothing of the last answer stays beside the commands of a query that failed; one card that fails leaves the others."""
-    page.run("document.getElementById('min').value = 'many'; document.getElementById('query').requestSubmit()")
+    page.run("document.getElementById('parameter').value = 'PM25'; document.getElementById('query').requestSubmit()")
+    page.until("an empty answer", "return document.getElementById('rows-said').innerText.startsWith('Note: ')")
+    expect("a name that no file has is said", "has a row of parameter" in page.text("rows-said"))
+    page.run("document.getElementById('parameter').value = 'PM2.5'; document.getElementById('min').value = 'many'; document.getElementById('query').requestSubmit()")
     page.until("a refusal", ANSWERED, "failed")
     left = "return document.querySelectorAll('#map circle, #series polyline, #coverage rect, #rows td, #coverage-table td').length"
     expect("what is left of the last answer", page.run(left), 0)

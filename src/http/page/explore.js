@@ -208,7 +208,10 @@ async function rows(asked, signal) {
   const limit = Math.min(Number(asked.limit ?? ROWS_SHOWN) || ROWS_SHOWN, ROWS_SHOWN);
   const response = await ask("/api/v1/query", { ...asked, limit, format: "json" }, signal);
   const found = await response.json();
-  byId("rows-said").textContent = found.length === 0 ? "No row matches." : `The first ${number(found.length)}, in the order of day, file and row.`;
+  const parts = found.length > 0 ? [`The first ${number(found.length)}, in the order of day, file and row.`] : [];
+  const note = response.headers.get("overlay-note");
+  if (note !== null) parts.push(`Note: ${note}.`);
+  byId("rows-said").textContent = parts.join(" ") || "No row matches.";
   // Two digits of a degree are a kilometre.
   const shown = (name, value) => (DEGREES.includes(name) && typeof value === "number" ? value.toFixed(6) : value ?? "–");
   const cells = found.map((row) => Object.keys(COLUMNS).map((name) => shown(name, row[name])));
