@@ -258,9 +258,11 @@ fn directive(part: &str) -> String {
     }
 }
 
-/// The node to ask. Where a command has --all as well, clap's own `env` would make the variable conflict with it.
+/// The node to ask; a variable that is empty is none. Where a command has --all as well, clap's own `env` would make the
+/// variable conflict with it.
 pub(crate) fn leader_or_default(named: Option<String>) -> String {
-    named.or_else(|| std::env::var("OVERLAY_LEADER").ok()).unwrap_or_else(|| DEFAULT_LEADER.to_owned())
+    let of_variable = || std::env::var("OVERLAY_LEADER").ok().filter(|leader| !leader.is_empty());
+    named.or_else(of_variable).unwrap_or_else(|| DEFAULT_LEADER.to_owned())
 }
 
 /// A runtime with a few threads: what is heavy runs under compute slots, outside of them.

@@ -450,6 +450,11 @@ fn leader_that_is_not_the_usual_one_is_named() {
         let output = command(arguments).env("OVERLAY_LEADER", up.leader()).output().unwrap();
         assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", text(&output));
     }
+    // One that is empty names nobody: the usual leader is asked, whether it runs or not.
+    for arguments in [&["query", "--limit", "1"][..], &["metrics"]] {
+        let output = command(arguments).env("OVERLAY_LEADER", "").output().unwrap();
+        assert!(!text(&output).contains("is no address"), "{arguments:?}: {}", text(&output));
+    }
     // The variable is no mistake beside --all, which has no use for it.
     let config = up.config();
     let output = command(&["metrics", "--all", "--config", config.to_str().unwrap()])

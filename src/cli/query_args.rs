@@ -5,7 +5,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 
 use super::credentials::CredentialArgs;
 use super::unanswered::{AN_ADDRESS, Unanswered};
-use super::{DEFAULT_LEADER, Failure};
+use super::{Failure, leader_or_default};
 use crate::aggregate::{AggregateOf, AggregateSpec, GroupKey};
 use crate::client::{Client, ClientError};
 use crate::config::Chunking;
@@ -27,9 +27,9 @@ pub(crate) struct QueryArgs {
     /// The largest concentration, inclusive and exact; `-`: none
     #[arg(value_name = "MAX", allow_negative_numbers = true, value_parser = parse_bound)]
     max: Option<Open<String>>,
-    /// The node to ask; one that is not the leader answers for its own team
-    #[arg(long, value_name = "HOST:PORT", default_value = DEFAULT_LEADER, env = "OVERLAY_LEADER", hide_env_values = true)]
-    leader: String,
+    /// The node to ask; one that is not the leader answers for its own team [env: OVERLAY_LEADER] [default: 127.0.0.1:60051]
+    #[arg(long, value_name = "HOST:PORT")]
+    leader: Option<String>,
     #[command(flatten)]
     credentials: CredentialArgs,
     /// First day
@@ -144,7 +144,8 @@ impl QueryArgs {
         // Each run is a client of its own: only it reads its result sets, and runs share the node in turn.
         let security = self.credentials.security()?;
         let id = format!("overlay-cli-{}", std::process::id());
-        Client::secured(&security, &self.leader, &id).map_err(|error| self.failure(error))
+        Client::secured(&security, &leader_or_default(self.leader.clone()), &id)
+            .map_err(|error| self.failure(error))
     }
 
     /// What the error of a first request means to who typed the command.

@@ -15,7 +15,7 @@ use std::time::Duration;
 use overlay::aggregate::{AggregateOf, AggregateSpec, GroupKey};
 use overlay::client::{CheckedChunk, Client, ClientError, QueryResult};
 use overlay::decimal::Decimal;
-use overlay::plan::{ChunkingChoice, Query};
+use overlay::plan::{ChunkingChoice, Query, STREAMED_CHUNK_ROWS};
 use overlay::predicate::Predicate;
 use overlay::proto::legacy::overlay_node_client::OverlayNodeClient;
 use overlay::proto::v1::overlay_client::OverlayClient;
@@ -29,9 +29,6 @@ use super::outcome::{CALLS, Call, Failure, Outcome, Success};
 
 /// Rows of a small query.
 const SMALL: u64 = 100;
-
-/// Rows of a chunk of a large result; its bytes keep chunks under a megabyte.
-const DRAIN_CHUNK_ROWS: u32 = 10_000;
 
 /// Parameters that small queries ask for in turn.
 const PARAMETERS: [&str; 6] = ["PM2.5", "OZONE", "PM10", "NO2", "SO2", "CO"];
@@ -305,7 +302,7 @@ fn of_parameter(parameter: &str) -> Predicate {
 
 /// A result that takes many chunks.
 fn large() -> Query {
-    let chunking = ChunkingChoice { chunk_rows: Some(DRAIN_CHUNK_ROWS), ..ChunkingChoice::default() };
+    let chunking = ChunkingChoice { chunk_rows: Some(STREAMED_CHUNK_ROWS), ..ChunkingChoice::default() };
     Query { predicate: of_parameter("PM2.5"), chunking, ..Query::default() }
 }
 
